@@ -1,0 +1,44 @@
+# Everything a desk or CI does. `make` alone says what there is.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: help demo test check lint format bench wheel-test clean
+
+help: ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+demo: $(BIN)/.runs ## run a catalog of 40 products through the embedded sandbox: no key, no network
+	$(BIN)/lamina-batch run pipelines/premium_catalog.yaml --sandbox
+
+test: $(BIN)/.tests ## the tests
+	$(BIN)/pytest -q
+
+check: lint test ## lint, types and tests: what must be green before a commit
+
+lint: $(BIN)/.tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(BIN)/.tests ## put the code into its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(BIN)/.tests ## what takes minutes: speed as ratios, and real windows
+	$(BIN)/pytest -q -s --timeout 900 -o norecursedirs= tests/bench
+
+wheel-test: $(BIN)/.tests ## build the wheel, install it alone, and run the end-to-end tests on it outside the checkout
+	tests/wheel.sh $(BIN)/python
+
+clean: ## remove what the above made
+	rm -rf .venv build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/.runs: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lamina-batch needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(BIN)/.tests: $(BIN)/.runs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@

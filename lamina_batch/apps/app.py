@@ -1,0 +1,98 @@
+"""An app's contract: its name and parameters, parsed tolerantly from what the service serves (API.md 2.2, 3)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lamina_batch.errors import ServiceError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    #: display name and input key, exact bytes (API.md 3: some hold two spaces or end in one)
+    name: str
+    #: text, options or url; an unknown kind is kept and checked as text
+    type: str
+    required: bool = False
+    #: labels, exact bytes; empty unless the type is options
+    options: tuple[str, ...] = ()
+    #: any JSON; null and absent are the same: no default (API.md 3)
+    default: object = None
+    #: image, video, audio; empty: not said
+    accept: tuple[str, ...] = ()
+    #: takes a list of values
+    multiple: bool = False
+    description: str | None = None
+
+    @property
+    def must_supply(self) -> bool:
+        """Whether a request without it fails: the rule of API.md 3 that holds in both generations."""
+        return self.required and self.default is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    app_id: str
+    name: str
+    description: str | None
+    parameters: tuple[Parameter, ...]
+    #: what was served, as canonical JSON: enough to build the app again without the network
+    served: str
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what decides whether inputs are valid; a new description does not change it."""
+        contract = [
+            [p.name, p.type, p.required, list(p.options), p.default, list(p.accept), p.multiple]
+            for p in sorted(self.parameters, key=lambda p: p.name)
+        ]
+        text = json.dumps(contract, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_app(data: object) -> App:
+    """Build an App from the `data` of GET /v1/apps/{appId}. Unknown fields are ignored, `id`s are not needed.
+
+    Raises ServiceError where there is no usable list of parameters: nothing can be checked against that.
+    """
+    if not isinstance(data, Mapping):
+        raise ServiceError("the service described the app in a form this version does not know", hint=_UPDATE)
+    listed = data.get("parameters")
+    if not isinstance(listed, list):
+        raise ServiceError("the service described the app without a list of parameters", hint=_UPDATE)
+    return App(
+        app_id=str(data.get("appId", "")),
+        name=str(data.get("name") or data.get("appId") or "unnamed app"),
+        description=_text(data.get("description")),
+        parameters=tuple(_parameter(item) for item in listed),
+        served=json.dumps(data, ensure_ascii=False, separators=(",", ":"), sort_keys=True),
+    )
+
+
+_UPDATE = "look at `lamina-batch apps show`, and for a newer version of lamina-batch"
+
+
+def _parameter(item: object) -> Parameter:
+    if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
+        raise ServiceError("the service listed a parameter without a name", hint=_UPDATE)
+    return Parameter(
+        name=item["name"],
+        type=str(item.get("type", "text")),
+        required=item.get("required") is True,
+        options=_texts(item.get("options")),
+        default=item.get("default"),
+        accept=_texts(item.get("accept")),
+        multiple=item.get("multiple") is True,
+        description=_text(item.get("description")),
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(v for v in value if isinstance(v, str)) if isinstance(value, list) else ()

@@ -1,0 +1,546 @@
+"""One run as a straight line: load -> read -> map -> check -> plan -> execute -> results.
+
+The path of one row:
+
+1. `catalog.source` reads it from the file, with the row number that a spreadsheet shows.
+2. `catalog.mapping` turns its cells into the app's inputs, once for each variant.
+3. `catalog.check` holds them against the app's live schema and makes findings of what does not fit.
+4. `catalog.content` gives what is left its content: the hash that says what would be bought.
+5. `execution.plan` looks that content up in the ledger: submit, share, collect, reuse, report or hold.
+6. `execution.engine` makes the submission durable, sends it when the budget allows, polls it, writes its end down.
+7. `results.manifest` puts the row's own cells and what came of them side by side.
+
+Loading the pipeline file is the caller's, because it decides with which overrides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import polars as pl
+
+from lamina_batch.apps.app import App, parse_app
+from lamina_batch.catalog.check import Checked, check_rows
+from lamina_batch.catalog.mapping import map_rows
+from lamina_batch.catalog.source import Catalog, read_catalog
+from lamina_batch.client.budget import Budget
+from lamina_batch.client.lamina import LaminaClient
+from lamina_batch.errors import ServiceError, UsageError, did_you_mean
+from lamina_batch.execution.engine import Control, Engine, Listener, Outcome
+from lamina_batch.execution.forecast import least_seconds
+from lamina_batch.execution.guards import Guards, Stop
+from lamina_batch.execution.job import State
+from lamina_batch.execution.ledger import Binding, Ledger, find_ledger, open_ledger
+from lamina_batch.execution.lock import IfLocked, locked
+from lamina_batch.execution.plan import Action, Plan, Wish, ledger_frame, make_plan, named
+from lamina_batch.execution.polling import Polling
+from lamina_batch.results.findings import write_findings
+from lamina_batch.results.manifest import Outcomes, gather, write_manifest
+from lamina_batch.results.summary import (
+    PROBLEMS,
+    SCHEMA_VERSION,
+    STATUSES,
+    Files,
+    Requests,
+    Summary,
+    exit_code,
+    write_summary,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+    from random import Random
+
+    from lamina_batch.execution.job import Job
+    from lamina_batch.pipeline.spec import Layout, Pipeline
+
+_Answer = TypeVar("_Answer")
+
+#: Seconds below which an execution is not asked again (DESIGN.md section 4, run.poll).
+IMAGE_INTERVAL = 3.0
+VIDEO_INTERVAL = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What is not a function of its arguments: clocks, sleep and chance."""
+
+    #: monotonic seconds, for pacing
+    now: Callable[[], float]
+    #: epoch seconds, for records
+    wall: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+    #: for waiting outside the event loop
+    pause: Callable[[float], None]
+    random: Random
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Which service, and with which key."""
+
+    base_url: str
+    api_key: str = field(repr=False)
+    #: what the ledger and the content hashes know the service by: the base URL, or the word `sandbox`
+    service: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What the user asks of `run` beyond the pipeline file."""
+
+    retry_failed: bool = False
+    rerun: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
+    limit: int | None = None
+    #: consent to start more than `max_executions`
+    yes: bool = False
+    #: False: submit and leave
+    wait: bool = True
+    if_locked: IfLocked = "fail"
+    adopt_state: bool = False
+    #: False: `collect`, which never submits
+    submit: bool = True
+
+
+class Reporter(Listener, Protocol):
+    """Is told how the run goes, and shows it."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know."""
+
+    def planned(self, plan: Plan, checked: Checked) -> None:
+        """What the run is going to do, before it does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """The catalog, mapped and checked against one schema."""
+
+    app: App
+    catalog: Catalog
+    checked: Checked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What `plan` answers."""
+
+    prepared: Prepared
+    plan: Plan
+    executions: int
+    requests: int
+    least_seconds: float
+    credits: float | None
+    #: key/variant of a changed job -> the inputs that changed
+    changed: dict[str, tuple[str, ...]]
+
+
+# -- the steps -----------------------------------------------------------------------------------------------
+
+
+def prepare(pipeline: Pipeline, app: App, service: str) -> Prepared:
+    """Read -> map -> check. Raises CatalogError, PipelineError."""
+    catalog = read_catalog(pipeline)
+    mapped = map_rows(catalog, pipeline, app)
+    return Prepared(app=app, catalog=catalog, checked=check_rows(mapped, pipeline, app, service=service))
+
+
+async def fetch_app(pipeline: Pipeline, access: Access, world: World) -> App:
+    """The app's live contract. Raises ServiceError, CredentialsError."""
+    async with _client(pipeline, access, world, _budget(pipeline)) as client:
+        return await client.get_app(pipeline.app)
+
+
+async def ask(access: Access, world: World, question: Callable[[LaminaClient], Awaitable[_Answer]]) -> _Answer:
+    """Ask the service something outside any pipeline. Raises ServiceError, CredentialsError."""
+    async with LaminaClient(
+        base_url=access.base_url,
+        api_key=access.api_key,
+        budget=Budget(),
+        now=world.now,
+        sleep=world.sleep,
+        random=world.random,
+    ) as client:
+        return await question(client)
+
+
+def validate(pipeline: Pipeline, access: Access, world: World) -> Prepared:
+    """Check the file, the live schema and every row."""
+    return prepare(pipeline, asyncio.run(fetch_app(pipeline, access, world)), access.service)
+
+
+def preview(pipeline: Pipeline, access: Access, world: World, request: RunRequest) -> Preview:
+    """What a run would do, without doing it and without touching the state folder."""
+    app = asyncio.run(fetch_app(pipeline, access, world))
+    prepared = prepare(pipeline, app, access.service)
+    ledger = find_ledger(pipeline.state)
+    if ledger is None:
+        plan = _plan(pipeline, prepared, [], request, world)
+        return _preview(pipeline, prepared, plan, shortest=0.0, changed={})
+    with ledger:
+        ledger.check_binding(_binding(pipeline, access), adopt=request.adopt_state)
+        plan = _plan(pipeline, prepared, ledger.table(), request, world)
+        shortest = min(ledger.durations(app.app_id), default=0.0)
+        return _preview(pipeline, prepared, plan, shortest=shortest, changed=_changes(plan, ledger))
+
+
+def results(pipeline: Pipeline, files: Sequence[Path], layout: Layout) -> tuple[Path, ...]:
+    """Write the manifest again, from the ledger and the rows, without the network.
+
+    Raises UsageError where there is no ledger yet.
+    """
+    with existing_ledger(pipeline) as ledger:
+        prepared = prepare(pipeline, _last_app(ledger), ledger.meta("service") or "")
+        return write_manifest(prepared.catalog, _gather(pipeline, prepared, ledger), files, layout)
+
+
+def existing_ledger(pipeline: Pipeline) -> Ledger:
+    """The ledger of a pipeline that has run. Raises UsageError where there is none."""
+    ledger = find_ledger(pipeline.state)
+    if ledger is None:
+        raise UsageError(
+            "this pipeline has not run yet: there is no ledger",
+            where=str(pipeline.state),
+            hint="`lamina-batch run` makes one (with --sandbox it is another one)",
+        )
+    return ledger
+
+
+# -- the run -------------------------------------------------------------------------------------------------
+
+
+async def run(
+    pipeline: Pipeline, access: Access, request: RunRequest, *, world: World, reporter: Reporter, control: Control
+) -> Summary:
+    """All of it, or with `submit=False` only what `collect` does. Answers the summary, whatever the rows came to.
+
+    Raises LedgerLockedError where another run holds the ledger, and the errors of each step; a bad end of one
+    execution is no error but a number in the summary.
+    """
+    if not request.wait and pipeline.run.canary:
+        raise pipeline.error(
+            ("run", "canary"), "a canary has to be waited for", "leave out --no-wait, or --set run.canary=0"
+        )
+    run_id = _run_id(world)
+    with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, sleep=world.pause):
+        ledger = open_ledger(pipeline.state) if request.submit else existing_ledger(pipeline)
+        with ledger:
+            ledger.bind(_binding(pipeline, access), adopt=request.adopt_state)
+            for job in ledger.recover(at=world.wall(), run_id=run_id):
+                reporter.note(f"{job.name}: held: {job.message}")
+            one = _Run(
+                pipeline=pipeline,
+                access=access,
+                request=request,
+                world=world,
+                reporter=reporter,
+                control=control,
+                ledger=ledger,
+                run_id=run_id,
+                began=world.now(),
+                budget=_budget(pipeline),
+            )
+            return await one.line()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """One run on an open, locked ledger."""
+
+    pipeline: Pipeline
+    access: Access
+    request: RunRequest
+    world: World
+    reporter: Reporter
+    control: Control
+    ledger: Ledger
+    run_id: str
+    #: monotonic seconds
+    began: float
+    budget: Budget
+
+    async def line(self) -> Summary:
+        """The straight line, from the app's contract to the summary."""
+        async with _client(self.pipeline, self.access, self.world, self.budget) as client:
+            app = await client.get_app(self.pipeline.app) if self.request.submit else _last_app(self.ledger)
+            prepared = prepare(self.pipeline, app, self.access.service)
+            for note in prepared.checked.notes:
+                self.reporter.note(note)
+            findings = write_findings(prepared.checked.findings, self.pipeline.state / "findings.csv")
+            plan = _plan(self.pipeline, prepared, self.ledger.table(), self.request, self.world)
+            if self.request.submit:
+                self.ledger.set_meta({"app": app.served})
+                self.reporter.planned(plan, prepared.checked)
+            outcome = await self.execute(client, app, plan)
+            if outcome.stopped_by is not None and outcome.reason:
+                self.reporter.note(outcome.reason)
+            return self.report(prepared, plan, outcome, client, findings)
+
+    async def execute(self, client: LaminaClient, app: App, plan: Plan) -> Outcome:
+        """Send what the plan says, unless something forbids it; collect what runs in any case."""
+        forbidden = _forbidden(self.pipeline, plan, self.request) if self.request.submit else None
+        sends = self.request.submit and forbidden is None
+        count = plan.count(Action.SUBMIT) if sends else 0
+        running = _to_collect(self.ledger, plan, self.request)
+        once = set(plan.job_ids(Action.ASK_ONCE))
+        ask_once = [job for job in self.ledger.jobs(State.TIMED_OUT) if job.id in once]
+        if not (count or running or ask_once):
+            return Outcome(stopped_by=forbidden)
+        engine = Engine(
+            client=client,
+            ledger=self.ledger,
+            budget=self.budget,
+            polling=await _polling(self.pipeline, client, self.ledger, app),
+            guards=Guards(canary=self.pipeline.run.canary, max_failures=self.pipeline.run.max_failures),
+            listener=self.reporter,
+            control=self.control,
+            random=self.world.random,
+            now=self.world.now,
+            wall=self.world.wall,
+            sleep=self.world.sleep,
+            app_id=app.app_id,
+            contract=app.fingerprint,
+            run_id=self.run_id,
+            max_in_flight=self.pipeline.run.max_in_flight,
+            execution_timeout=self.pipeline.run.execution_timeout,
+            wait=self.request.wait,
+        )
+        try:
+            outcome = await engine.run(plan.submissions() if sends else (), count, running=running, ask_once=ask_once)
+        except asyncio.CancelledError:
+            # The second signal: leave at once, with what was cut off held and everything else written.
+            outcome = engine.outcome
+            outcome.stopped_by = Stop.SIGNAL
+            self.ledger.recover(at=self.world.wall(), run_id=self.run_id)
+        outcome.stopped_by = outcome.stopped_by or forbidden
+        return outcome
+
+    def report(self, prepared: Prepared, plan: Plan, outcome: Outcome, client: LaminaClient, findings: Path) -> Summary:
+        """Write what people take away, and the numbers."""
+        outcomes = _gather(self.pipeline, prepared, self.ledger)
+        wanted = self.pipeline.results
+        manifest = write_manifest(prepared.catalog, outcomes, wanted.manifest, wanted.layout)
+        counts = outcomes.counts()
+        signal = self.control.signal if outcome.stopped_by is Stop.SIGNAL else None
+        least = least_seconds(
+            outcome.submitted,
+            limit=self.budget.limit,
+            window=self.budget.window,
+            shortest=min(self.ledger.durations(prepared.app.app_id), default=0.0),
+        )
+        summary = Summary(
+            schema_version=SCHEMA_VERSION,
+            pipeline=self.pipeline.name,
+            run_id=self.run_id,
+            exit_code=exit_code(counts, outcome.stopped_by, signal=signal),
+            stopped_by=outcome.stopped_by,
+            counts={
+                "rows": prepared.checked.jobs["lamina_index"].n_unique(),
+                "jobs": outcomes.jobs.height,
+                "submitted": outcome.submitted,
+                "unchanged": plan.count(Action.UNCHANGED),
+                **{status: counts.get(status, 0) for status in STATUSES},
+                "new_problems": self.ledger.replace_problems(_problems(outcomes)),
+            },
+            requests=_requests(client, outcome),
+            seconds=round(self.world.now() - self.began, 3),
+            least_seconds=round(least, 3),
+            credits=_credits(self.pipeline, outcome.submitted),
+            files=Files(manifest=tuple(str(file) for file in manifest), report=None, findings=str(findings)),
+        )
+        write_summary(summary, self.pipeline.state)
+        return summary
+
+
+def _plan(
+    pipeline: Pipeline, prepared: Prepared, table: list[tuple[object, ...]], request: RunRequest, world: World
+) -> Plan:
+    jobs = prepared.checked.jobs
+    _check_names(jobs, (request.only or frozenset()) | request.rerun)
+    ledger = ledger_frame(table)
+    wish = Wish(
+        retry_failed=request.retry_failed,
+        rerun=request.rerun,
+        only=request.only,
+        limit=request.limit,
+        resubmit_held=pipeline.run.on_unknown == "resubmit",
+        share_identical=pipeline.run.share_identical,
+    )
+    plan = make_plan(jobs, ledger, wish, contract=prepared.app.fingerprint, at=world.wall())
+    _check_rerun(plan, request.rerun)
+    return plan
+
+
+def _check_names(jobs: pl.DataFrame, names: frozenset[str]) -> None:
+    """A key that no row has is a mistake to be told before anything is spent."""
+    if not names:
+        return
+    known = set(jobs["key"].drop_nulls()) | set(
+        jobs.select(pl.concat_str("key", pl.lit("/"), "variant")).to_series().drop_nulls()
+    )
+    for name in sorted(names - known):
+        raise UsageError(f"no row has the key {name!r}", hint=did_you_mean(name, known))
+
+
+def _check_rerun(plan: Plan, rerun: frozenset[str]) -> None:
+    if not rerun:
+        return
+    busy = plan.frame.filter(named(rerun) & pl.col("was_status").is_in(["running", "submitting", "held"]))
+    for key, status in busy.select("key", "was_status").iter_rows():
+        what, hint = (
+            ("still running", "let a plain run collect it first")
+            if status == "running"
+            else ("held: it may have been bought already", "settle it first: see `lamina-batch status`")
+        )
+        raise UsageError(f"{key!r} cannot be run again: it is {what}", hint=hint)
+
+
+def _forbidden(pipeline: Pipeline, plan: Plan, request: RunRequest) -> Stop | None:
+    """Why nothing may be started at all; None: it may."""
+    if pipeline.run.on_invalid_rows == "fail" and plan.count(Action.INVALID):
+        return Stop.INVALID_ROWS
+    if plan.count(Action.SUBMIT) > pipeline.run.max_executions and not request.yes:
+        return Stop.MAX_EXECUTIONS
+    return None
+
+
+def _to_collect(ledger: Ledger, plan: Plan, request: RunRequest) -> list[Job]:
+    """What runs and shall be waited for: all of it, also of rows that are gone, unless only some are asked for."""
+    running = ledger.jobs(State.RUNNING)
+    if request.only is None:
+        return running
+    wanted = set(plan.frame.filter(named(request.only))["was_id"].drop_nulls())
+    return [job for job in running if job.id in wanted]
+
+
+async def _polling(pipeline: Pipeline, client: LaminaClient, ledger: Ledger, app: App) -> Polling:
+    options = pipeline.run.poll
+    least = options.min_interval
+    if least is None:
+        least = VIDEO_INTERVAL if await _makes_video(client, ledger, app) else IMAGE_INTERVAL
+    return Polling(
+        min_interval=least,
+        max_interval=max(least, options.max_interval),
+        durations=ledger.durations(app.app_id),
+    )
+
+
+async def _makes_video(client: LaminaClient, ledger: Ledger, app: App) -> bool:
+    """Whether this app makes video, asked once for each version of its contract and remembered."""
+    name = f"makes_video {app.app_id} {app.fingerprint}"
+    known = ledger.meta(name)
+    if known is None:
+        try:
+            workflow = await client.get_workflow(app.app_id)
+        except ServiceError:
+            # The workflow is only a hint for pacing, and its endpoint may go (API.md 2.3).
+            return False
+        known = str(workflow.makes_video)
+        ledger.set_meta({name: known})
+    return known == "True"
+
+
+def _last_app(ledger: Ledger) -> App:
+    """The contract of the last run. Raises UsageError where no run came so far."""
+    served = ledger.meta("app")
+    if served is None:
+        raise UsageError("no run has come as far as reading the app yet", hint="`lamina-batch run` comes first")
+    return parse_app(json.loads(served))
+
+
+def _gather(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> Outcomes:
+    return gather(
+        prepared.checked.jobs,
+        ledger_frame(ledger.table()),
+        ledger.outputs(),
+        app_id=prepared.app.app_id,
+        share_identical=pipeline.run.share_identical,
+    )
+
+
+def _problems(outcomes: Outcomes) -> list[str]:
+    """A name for each thing that is wrong, the same in every run in which it stays wrong."""
+    bad = outcomes.jobs.filter(pl.col("status").is_in(PROBLEMS))
+    who = pl.coalesce("key", pl.concat_str(pl.lit("row "), "row"))
+    names = bad.select(pl.concat_str([who, "variant", "status", pl.col("code").fill_null("")], separator="\t"))
+    return [str(name) for name in names.to_series()]
+
+
+def _changes(plan: Plan, ledger: Ledger) -> dict[str, tuple[str, ...]]:
+    """For each changed job, the names of the inputs that differ from its newest revision."""
+    changed = plan.frame.filter(pl.col("reason") == "changed").select("key", "variant", "inputs")
+    answer: dict[str, tuple[str, ...]] = {}
+    for key, variant, inputs in changed.iter_rows():
+        before = ledger.newest_inputs(key, variant)
+        if before is not None:
+            old, new = json.loads(before), json.loads(inputs)
+            name = f"{key}/{variant}" if variant else key
+            answer[name] = tuple(p for p in sorted(old.keys() | new.keys()) if old.get(p) != new.get(p))
+    return answer
+
+
+def _preview(
+    pipeline: Pipeline, prepared: Prepared, plan: Plan, *, shortest: float, changed: dict[str, tuple[str, ...]]
+) -> Preview:
+    budget = _budget(pipeline)
+    executions = plan.count(Action.SUBMIT)
+    return Preview(
+        prepared=prepared,
+        plan=plan,
+        executions=executions,
+        requests=2 * executions + 2 if executions else 1,
+        least_seconds=least_seconds(executions, limit=budget.limit, window=budget.window, shortest=shortest),
+        credits=_credits(pipeline, executions),
+        changed=changed,
+    )
+
+
+def _credits(pipeline: Pipeline, executions: int) -> float | None:
+    each = pipeline.run.credits_per_execution
+    return None if each is None else each * executions
+
+
+def _requests(client: LaminaClient, outcome: Outcome) -> Requests:
+    sent = client.requests
+    total = sent["submit"] + sent["poll"] + sent["other"]
+    return Requests(
+        total=total,
+        submit=sent["submit"],
+        poll=sent["poll"],
+        other=sent["other"],
+        rate_limited=sent["rate_limited"],
+        per_ended=round(total / outcome.ended, 3) if outcome.ended else None,
+    )
+
+
+def _budget(pipeline: Pipeline) -> Budget:
+    return Budget(requests_per_minute=pipeline.run.requests_per_minute, share=pipeline.run.share)
+
+
+def _client(pipeline: Pipeline, access: Access, world: World, budget: Budget) -> LaminaClient:
+    return LaminaClient(
+        base_url=access.base_url,
+        api_key=access.api_key,
+        budget=budget,
+        now=world.now,
+        sleep=world.sleep,
+        random=world.random,
+        request_timeout=pipeline.run.request_timeout,
+        bearer=pipeline.api.auth == "bearer",
+    )
+
+
+def _binding(pipeline: Pipeline, access: Access) -> Binding:
+    return Binding(service=access.service, pipeline=os.path.relpath(pipeline.file, pipeline.state))
+
+
+def _run_id(world: World) -> str:
+    at = datetime.fromtimestamp(world.wall(), UTC)
+    return f"{at:%Y%m%dT%H%M%SZ}-{world.random.getrandbits(24):06x}"

@@ -1,0 +1,122 @@
+"""The cells of a catalog as the rules see them: as text, as lists of text, and typed for SQL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lamina_batch.catalog.columns import Use
+from lamina_batch.catalog.text import as_text, as_type, can_be_text, filled, is_blank
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from lamina_batch.catalog.columns import KeyPath
+    from lamina_batch.catalog.source import Catalog
+    from lamina_batch.pipeline.spec import Pipeline
+
+# In the frame of work the source's columns stand under `_RAW`, whether a cell is not of its type under `_BAD`, and what
+# SQL sees under the very names that the SQL uses. No column of the source begins with `lamina_`, so none are confused.
+_RAW = "lamina_raw:"
+_BAD = "lamina_bad:"
+
+
+class Cells:
+    """Every column that the pipeline names, by the name as written there."""
+
+    def __init__(self, catalog: Catalog, pipeline: Pipeline, names: Mapping[str, str]) -> None:
+        self._catalog = catalog
+        self._pipeline = pipeline
+        #: as written -> column of the catalog
+        self._names = names
+        self._kinds = catalog.frame.collect_schema()
+        self._types = {names[written]: kind for written, kind in pipeline.rows.types.items()}
+
+    def read(self, sql_names: Iterable[str]) -> pl.DataFrame:
+        """The frame of work."""
+        raw = [pl.col(column).alias(_RAW + column) for column in dict.fromkeys(self._names.values())]
+        bad = [
+            (~self.blank(written) & self._typed(written).is_null()).alias(_BAD + self._names[written])
+            for written in self._pipeline.rows.types
+        ]
+        sql = [self._seen_by_sql(written).alias(written) for written in sql_names]
+        return self._catalog.frame.select(*self._catalog.marks, *raw).with_columns(*bad, *sql).collect()
+
+    def kind(self, written: str) -> pl.DataType:
+        return self._kinds[self._names[written]]
+
+    def text(self, path: KeyPath, written: str) -> pl.Expr:
+        """The cells of a column as text. Raises PipelineError where they are no single values."""
+        self._refuse_nested(path, f"the column {self._names[written]!r}", self.kind(written))
+        return as_text(self._raw(written), self.kind(written))
+
+    def texts(self, path: KeyPath, written: str) -> pl.Expr:
+        """The cells of a list column as lists of text. Raises PipelineError where those hold no single values."""
+        inner = getattr(self.kind(written), "inner", pl.Null())
+        self._refuse_nested(path, f"the column {self._names[written]!r} in its lists", inner)
+        return self._raw(written).list.eval(as_text(pl.element(), inner))
+
+    def result(self, path: KeyPath, values: pl.Series) -> pl.Expr:
+        """What SQL gave for each row, as text. Raises PipelineError where these are no single values."""
+        self._refuse_nested(path, "the result", values.dtype)
+        return as_text(pl.lit(values), values.dtype)
+
+    def blank(self, written: str) -> pl.Expr:
+        return is_blank(self._raw(written), self.kind(written))
+
+    def any_mistyped(self, written: Iterable[str]) -> pl.Expr:
+        typed = [_BAD + self._names[name] for name in written if self._names[name] in self._types]
+        return pl.any_horizontal(typed) if typed else pl.lit(value=False)
+
+    def mistyped(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """A line for each cell that is not of its type."""
+        found = [
+            rows.filter(_BAD + self._names[written]).select(
+                "lamina_index",
+                pl.lit(self._names[written]).alias("column"),
+                as_text(self._raw(written), self.kind(written)).alias("value"),
+                pl.lit(kind).alias("type"),
+            )
+            for written, kind in self._pipeline.rows.types.items()
+        ]
+        return pl.concat([pl.DataFrame(schema=_MISTYPED), *found])
+
+    def key(self) -> pl.Expr:
+        """The text that names a row: the cell, or the cells joined so that no two lists of cells read the same."""
+        parts = [self.text(*use).fill_null("") for use in key_uses(self._pipeline)]
+        if len(parts) > 1:
+            parts = [part.str.replace_many(["\\", "|"], ["\\\\", "\\|"]) for part in parts]
+        return pl.concat_str(parts, separator="|").alias("lamina_key")
+
+    def blank_key(self) -> pl.Expr:
+        named = [pl.when(self.blank(name)).then(pl.lit(self._names[name])) for name in self._pipeline.rows.key]
+        return pl.coalesce(named).alias("lamina_blank_key")
+
+    def _raw(self, written: str) -> pl.Expr:
+        return pl.col(_RAW + self._names[written])
+
+    def _typed(self, written: str) -> pl.Expr:
+        return as_type(self.text(("rows", "types", written), written), self._types[self._names[written]])
+
+    def _seen_by_sql(self, written: str) -> pl.Expr:
+        if self._names[written] in self._types:
+            return self._typed(written)
+        return filled(self._raw(written)) if self.kind(written) == pl.String else self._raw(written)
+
+    def _refuse_nested(self, path: KeyPath, what: str, kind: pl.DataType) -> None:
+        if not can_be_text(kind):
+            raise self._pipeline.error(
+                path,
+                f"{what} holds {kind}, and one text is needed",
+                "a list column fits `column:` alone; flatten anything else before",
+            )
+
+
+_MISTYPED = {"lamina_index": pl.UInt32, "column": pl.String, "value": pl.String, "type": pl.String}
+
+
+def key_uses(pipeline: Pipeline) -> Iterator[Use]:
+    key = pipeline.rows.key
+    for at, written in enumerate(key):
+        yield Use(("rows", "key") if len(key) == 1 else ("rows", "key", at), written)

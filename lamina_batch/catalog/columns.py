@@ -1,0 +1,111 @@
+"""The column names of a pipeline -> the columns of the catalog."""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, NamedTuple
+
+from lamina_batch.apps.schema import lenient
+from lamina_batch.errors import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from lamina_batch.catalog.source import Catalog
+    from lamina_batch.errors import PipelineError
+    from lamina_batch.pipeline.spec import Pipeline
+
+#: the keys of the pipeline file that lead to a value
+KeyPath = tuple[str | int, ...]
+
+#: names the file of a row, where there are several
+SOURCE = "lamina_source"
+
+
+class Use(NamedTuple):
+    """A column name in the pipeline file."""
+
+    path: KeyPath
+    written: str
+
+
+class Columns(NamedTuple):
+    #: name as written -> column of `Catalog.frame`
+    found: Mapping[str, str]
+    #: a line for each name that matched leniently only
+    notes: tuple[str, ...]
+
+
+def find_columns(catalog: Catalog, pipeline: Pipeline, uses: Iterable[Use]) -> Columns:
+    """Match names exactly, or else leniently where only one column does: by case, spaces and a mark ` *` at the end.
+
+    Raises PipelineError for all that are lacking at once, and for a name that stands twice in the header.
+    """
+    finder = _Finder(catalog)
+    found: dict[str, str] = {}
+    lacking: dict[str, Use] = {}
+    for use in uses:
+        column = finder.find(use.written)
+        if column is not None:
+            found[use.written] = column
+        else:
+            lacking.setdefault(use.written, use)
+    if lacking:
+        raise _lacking(finder, pipeline, tuple(lacking.values()))
+    notes = tuple(
+        f"the column {column!r} is taken for {written!r}, which the pipeline names"
+        for written, column in found.items()
+        if _unmarked(column) != _unmarked(written)
+    )
+    return Columns(found, notes)
+
+
+class _Finder:
+    def __init__(self, catalog: Catalog) -> None:
+        self.counts = collections.Counter(catalog.headers)
+        self.names = [header for header in catalog.headers if header and self.counts[header] == 1]
+        if catalog.several:
+            self.names.append(SOURCE)
+        self._by_form: dict[str, list[str]] = {}
+        for name in self.names:
+            self._by_form.setdefault(_form(name), []).append(name)
+
+    def find(self, written: str) -> str | None:
+        if written in self.names:
+            return written
+        # A header that stands twice is never half of a match: which of them is meant?
+        if written in self.counts:
+            return None
+        same = self._by_form.get(_form(written), [])
+        return same[0] if len(same) == 1 else None
+
+    def alike(self, written: str) -> Sequence[str]:
+        return self._by_form.get(_form(written), [])
+
+
+def _unmarked(name: str) -> str:
+    """Without the mark that `lamina-batch sheet` puts on columns that must be filled."""
+    return name.removesuffix(" *")
+
+
+def _form(name: str) -> str:
+    return lenient(_unmarked(name.strip()))
+
+
+def _lacking(finder: _Finder, pipeline: Pipeline, uses: Sequence[Use]) -> PipelineError:
+    complaints = [_complaint(finder, use.written) for use in uses]
+    if len(uses) == 1:
+        shown = ", ".join(repr(name) for name in finder.names[:20])
+        more = f", and {len(finder.names) - 20} more" if len(finder.names) > 20 else ""
+        return pipeline.error(uses[0].path, complaints[0], f"its columns are {shown}{more}")
+    lines = [f"{'.'.join(map(str, use.path))}: {complaint}" for use, complaint in zip(uses, complaints, strict=True)]
+    return pipeline.error(uses[0].path, f"the catalog lacks {len(uses)} columns", "\n  ".join(lines))
+
+
+def _complaint(finder: _Finder, written: str) -> str:
+    if finder.counts[written] > 1:
+        return f"the column {written!r} stands {finder.counts[written]} times in the header: rename one of them"
+    if alike := finder.alike(written):
+        return f"the column {written!r} could be any of {', '.join(map(repr, alike))}: name one of them exactly"
+    near = nearest(written, finder.names)
+    return f"the catalog has no column {written!r}" + (f": did you mean {near!r}?" if near is not None else "")

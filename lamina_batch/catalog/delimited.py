@@ -1,0 +1,158 @@
+"""CSV and TSV files -> cells, every one of them text exactly as it stands.
+
+polars reads the plain files, fast. It refuses some that spreadsheets and Python's csv module read well (a lone inch
+mark in `5" heel`), rarely joins two cells around such marks without a word, and does not say in which line it
+stopped. So wherever it refuses, or returns a cell that could have been joined, the csv module in its strict mode
+decides: it returns the cells or names the line.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from lamina_batch.catalog.encoding import codec_for, read_text
+from lamina_batch.errors import CatalogError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SEPARATORS = (",", ";", "\t", "|")
+_NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
+#: records turned into a frame at a time
+_BATCH = 50_000
+
+
+class Table(NamedTuple):
+    #: as they stand in the file
+    headers: tuple[str, ...]
+    #: one column for each header, in the file's order; blank lines are rows of nulls
+    frame: pl.DataFrame
+    #: the row number, as a spreadsheet shows it, of the first line of `frame`
+    first_row: int
+
+
+def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table:
+    """Read one CSV or TSV file; `separator` None finds it from the header.
+
+    Raises CatalogError with file and line where the file has no header, is not in the encoding, or has a record
+    that does not fit the header; OSError.
+    """
+    codec = codec_for(path, encoding)
+    try:
+        if separator is None:
+            separator = "\t" if path.suffix.lower() == ".tsv" else _likely_separator(path, codec)
+        headers, header_row = _header(path, codec, separator)
+        _refuse_wrong_separator(path, codec, separator, headers)
+        frame = _read_fast(path, codec, separator, headers)
+        if frame is None:
+            frame = _read_strictly(path, codec, separator, len(headers), header_row)
+    except UnicodeDecodeError as error:
+        read_text(path, encoding)  # says where
+        raise CatalogError(f"the file is not {encoding}", where=str(path)) from error
+    return Table(headers, frame, header_row + 1)
+
+
+def _likely_separator(path: Path, codec: str) -> str:
+    """The one that parts the header into the most names."""
+    return max(SEPARATORS, key=lambda separator: _names_in_header(path, codec, separator))
+
+
+def _names_in_header(path: Path, codec: str, separator: str) -> int:
+    try:
+        return len(_header(path, codec, separator)[0])
+    except CatalogError:  # quoted cells do not end where another separator stands
+        return 0
+
+
+def _header(path: Path, codec: str, separator: str) -> tuple[tuple[str, ...], int]:
+    """The names in the first line that is not empty, and the row number it has."""
+    for row, (_, record) in enumerate(_records(path, codec, separator), start=1):
+        if record:
+            if not any(name.strip() for name in record):
+                raise CatalogError(
+                    "the first line holds no column names",
+                    where=f"{path}:{row}",
+                    hint="the first line of the file must be the header",
+                )
+            return tuple(record), row
+    raise CatalogError(
+        "the file has no header: it is empty",
+        where=str(path),
+        hint="the first line must hold the column names; was the export cut short?",
+    )
+
+
+def _refuse_wrong_separator(path: Path, codec: str, separator: str, headers: tuple[str, ...]) -> None:
+    better = _likely_separator(path, codec)
+    if len(headers) > 1 or _names_in_header(path, codec, better) <= 1:
+        return
+    raise CatalogError(
+        f"the header is one single column when parted at {_NAMES.get(separator, repr(separator))}, "
+        f"and several when parted at {_NAMES[better]}",
+        where=str(path),
+        hint="set `separator: auto` under `rows`, or leave the line out",
+    )
+
+
+def _read_fast(path: Path, codec: str, separator: str, headers: tuple[str, ...]) -> pl.DataFrame | None:
+    """What polars makes of the file; None where the csv module must decide."""
+    plain = codec in {"utf-8", "utf-8-sig"}
+    source = path if plain else path.read_bytes().decode(codec).encode()
+    try:
+        frame = pl.scan_csv(source, separator=separator, infer_schema=False, glob=False).collect()
+    except pl.exceptions.PolarsError:
+        return None
+    # polars ends lines at \n only, so the old Mac's \r leaves it with other columns than the header has.
+    if frame.width != len(headers) or frame.columns[0] != headers[0]:
+        return None
+    cells = pl.all()
+    joined = cells.str.contains('"', literal=True) & (
+        cells.str.contains(separator, literal=True) | cells.str.contains("\n", literal=True)
+    )
+    return None if frame.select(pl.any_horizontal(joined.any())).item() else frame
+
+
+def _read_strictly(path: Path, codec: str, separator: str, width: int, header_row: int) -> pl.DataFrame:
+    """What the csv module makes of the file, or the line at which it is wrong."""
+    records = itertools.islice(_records(path, codec, separator), header_row, None)
+    schema = [(f"column_{number}", pl.String) for number in range(width)]
+    frames = [pl.DataFrame(schema=schema)]
+    while batch := list(itertools.islice(records, _BATCH)):
+        rows = [_fitted(path, line, record, width) for line, record in batch]
+        frames.append(pl.DataFrame(rows, schema=schema, orient="row"))
+    return pl.concat(frames)
+
+
+def _fitted(path: Path, line: int, record: list[str], width: int) -> list[str | None]:
+    """The record at the header's width. Nothing is lost: separators at the end of a line may stand over."""
+    if any(cell.strip() for cell in record[width:]):
+        raise CatalogError(
+            f"this line has {len(record)} cells, and the header has {width}",
+            where=f"{path}:{line}",
+            hint="put a cell that holds the separator in double quotes, or set `separator` under `rows`",
+        )
+    return [*record[:width], *[None] * (width - len(record))]
+
+
+def _records(path: Path, codec: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Each record with the line it begins in. A record spans several lines where a quoted cell does."""
+    with path.open(encoding=codec, newline="") as text:
+        reader = csv.reader(text, delimiter=separator, strict=True)
+        while True:
+            line = reader.line_num + 1
+            try:
+                record = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise CatalogError(
+                    f"the quotation marks do not pair up in the record that begins here ({error})",
+                    where=f"{path}:{line}",
+                    hint='close each quoted cell, and write a quotation mark inside one twice: "5"" heel"',
+                ) from error
+            yield line, record

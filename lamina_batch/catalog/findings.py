@@ -1,0 +1,53 @@
+"""Findings in the making: what each check says about the rows it names, and all of it put in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: what a finding says: all text, "" where one does not apply
+_SAID = ("column", "parameter", "value", "code", "severity", "message", "hint")
+#: where it belongs: the row, the check among the checks, the cell within its list
+_PLACE = {"lamina_index": pl.UInt32, "order": pl.Int64, "position": pl.Int64}
+_SCHEMA = _PLACE | dict.fromkeys(_SAID, pl.String)
+
+
+def said(rows: pl.DataFrame, order: int, **words: str | pl.Expr) -> pl.DataFrame:
+    """A finding for each of the rows, an error unless `words` gives another severity.
+
+    `words` holds its text, fixed or an expression over `rows`, by the names of the columns of the findings;
+    `position` tells several of one row and check apart.
+    """
+    given: dict[str, str | pl.Expr] = {
+        **dict.fromkeys(_SAID, ""),
+        "severity": "error",
+        "position": pl.lit(0),
+        **words,
+        "order": pl.lit(order),
+        "lamina_index": pl.col("lamina_index"),
+    }
+    return rows.select(
+        (pl.lit(word) if isinstance(word, str) else word).cast(_SCHEMA[name]).alias(name)
+        for name, word in sorted(given.items())
+    )
+
+
+def assembled(found: Iterable[pl.DataFrame], rows: pl.DataFrame) -> pl.DataFrame:
+    """All findings with the rows they are about, by row and then in order."""
+    source = ["source"] if "lamina_source" in rows.columns else []
+    about = rows.select(
+        "lamina_index",
+        pl.col("lamina_row").cast(pl.String).alias("row"),
+        pl.col("lamina_key").alias("key"),
+        *(pl.col(f"lamina_{name}").alias(name) for name in source),
+    )
+    return (
+        pl.concat(found)
+        .join(about, on="lamina_index", how="inner")
+        .sort(list(_PLACE), maintain_order=True)
+        .select("lamina_index", "row", "key", *_SAID, *source)
+    )

@@ -1,0 +1,149 @@
+"""Rules -> expressions: what each row of the catalog gives for each input of the app, the whole catalog at once.
+
+The order within a rule: its source; a blank is nothing; `map`; a blank is nothing; `default`; and what is still blank
+is skipped here (`skip_row`) or judged by check.py. Otherwise a cell is sent as it stands, outer spaces included.
+`where` and `sql` see blank cells as NULL, and columns under `types` as typed; everything else sees the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lamina_batch.catalog.cells import Cells, key_uses
+from lamina_batch.catalog.columns import Use, find_columns
+from lamina_batch.catalog.resolve import resolve
+from lamina_batch.catalog.rules import column_uses, finished, source_values
+from lamina_batch.catalog.sql import WHERE, parse_sql, run_sql
+from lamina_batch.pipeline.spec import Sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lamina_batch.apps.app import App, Parameter
+    from lamina_batch.catalog.columns import KeyPath
+    from lamina_batch.catalog.source import Catalog
+    from lamina_batch.catalog.sql import SqlExpression
+    from lamina_batch.pipeline.spec import InputRule, Pipeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedInput:
+    """One entry of `inputs`, its constants in the app's spelling."""
+
+    parameter: Parameter
+    rule: InputRule
+    #: the columns it reads
+    columns: tuple[str, ...]
+    #: the column of `Mapped.frame` that holds its values
+    slot: str
+    #: whether that column holds lists
+    several: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    #: a line for each row that is kept, in the order of the source: `lamina_index`, `lamina_row`, `lamina_source`
+    #: (where there are several files), `lamina_key` (text), `lamina_blank_key` (the first column of the key that is
+    #: blank, or null), and the slots of `inputs`: the text or the list of texts to send, null where blank. In a list
+    #: from `columns` the place tells the column, so a blank among them is a null.
+    frame: pl.DataFrame
+    inputs: tuple[MappedInput, ...]
+    #: parameters of the matrix and their values, in the file's order
+    matrix: tuple[tuple[Parameter, tuple[str, ...]], ...]
+    #: cells that cannot be read as `types` says: `lamina_index`, `column`, `value`, `type`
+    mistyped: pl.DataFrame
+    #: rows left out by `blank: skip_row`
+    skipped_rows: int
+    #: warnings about the whole, for people
+    notes: tuple[str, ...]
+
+
+def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
+    """Map every row that `where` lets through.
+
+    A row is kept as well where `where` comes to NULL over a cell that is not of its type: it becomes a finding,
+    and does not vanish over a typing error.
+
+    Raises PipelineError, at its place in the file, for a name that the app or the catalog lacks, a constant that the
+    app would refuse, an input that must be supplied and is not, and SQL that cannot be read or run.
+    """
+    resolved = resolve(pipeline, app)
+    sqls = _parsed(pipeline)
+    sql_uses = [Use(sql.path, root) for sql in sqls.values() for root in sql.roots]
+    names, notes = find_columns(catalog, pipeline, [*_uses(pipeline), *sql_uses])
+    cells = Cells(catalog, pipeline, names)
+
+    rows = cells.read(dict.fromkeys(use.written for use in sql_uses))
+    if WHERE in sqls:
+        rows = rows.filter(_passed(pipeline, sqls[WHERE], rows, cells))
+
+    inputs: list[MappedInput] = []
+    skip = pl.lit(value=False)
+    for number, (parameter, rule) in enumerate(resolved.inputs):
+        path = ("inputs", rule.parameter)
+        slot = f"lamina_input_{number}"
+        sql = sqls.get((*path, "sql"))
+        if sql is not None:
+            values = cells.result(sql.path, run_sql(pipeline, sql, rows))
+            read = sql.roots
+        else:
+            values = source_values(cells, path, rule)
+            read = tuple(use.written for use in column_uses(path, rule))
+        rows = rows.with_columns(values.alias(slot))
+        several = rows.schema[slot] == pl.List
+        rows = rows.with_columns(finished(pl.col(slot), rule, several=several))
+        if rule.blank == "skip_row":
+            # What SQL makes of a mistyped cell is NULL, but no blank: that row is a finding.
+            skip |= pl.col(slot).is_null() & ~cells.any_mistyped(read if sql is not None else ())
+        inputs.append(
+            MappedInput(
+                parameter=parameter,
+                rule=rule,
+                columns=tuple(names[written] for written in read),
+                slot=slot,
+                several=several,
+            )
+        )
+    kept = rows.filter(~skip)
+    return Mapped(
+        frame=kept.select(*catalog.marks, cells.key(), cells.blank_key(), *(item.slot for item in inputs)),
+        inputs=tuple(inputs),
+        matrix=resolved.matrix,
+        mistyped=cells.mistyped(kept),
+        skipped_rows=rows.height - kept.height,
+        notes=(*notes, *resolved.notes),
+    )
+
+
+def _parsed(pipeline: Pipeline) -> dict[KeyPath, SqlExpression]:
+    """Every SQL expression of the pipeline by its path."""
+    texts: dict[KeyPath, str] = {}
+    if pipeline.rows.where is not None:
+        texts[WHERE] = pipeline.rows.where
+    for rule in pipeline.inputs:
+        if isinstance(rule.source, Sql):
+            texts["inputs", rule.parameter, "sql"] = rule.source.expression
+    return {path: parse_sql(pipeline, path, text) for path, text in texts.items()}
+
+
+def _passed(pipeline: Pipeline, where: SqlExpression, rows: pl.DataFrame, cells: Cells) -> pl.Series:
+    passed = run_sql(pipeline, where, rows)
+    if passed.dtype not in (pl.Boolean, pl.Null):
+        raise pipeline.error(
+            WHERE, f"this gives {passed.dtype}, and must give yes or no", "compare the column with something"
+        )
+    decided = passed.cast(pl.Boolean).fill_null(value=False)
+    mistyped = rows.with_columns(cells.any_mistyped(where.roots).alias("lamina_result"))
+    return decided | (passed.is_null() & mistyped.get_column("lamina_result"))
+
+
+def _uses(pipeline: Pipeline) -> Iterator[Use]:
+    """The columns named outside of SQL."""
+    yield from key_uses(pipeline)
+    for written in pipeline.rows.types:
+        yield Use(("rows", "types", written), written)
+    for rule in pipeline.inputs:
+        yield from column_uses(("inputs", rule.parameter), rule)

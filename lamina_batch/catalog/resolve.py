@@ -1,0 +1,121 @@
+"""Names and constants of the pipeline -> the app's own spelling of them, byte for byte.
+
+Everything here is decided by the pipeline and the app alone: a fault is one of the file, not of a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from lamina_batch.apps.schema import match
+from lamina_batch.catalog.verdict import Judge
+from lamina_batch.errors import did_you_mean
+from lamina_batch.pipeline.spec import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lamina_batch.apps.app import App, Parameter
+    from lamina_batch.catalog.columns import KeyPath
+    from lamina_batch.pipeline.spec import InputRule, Pipeline
+
+
+class Resolved(NamedTuple):
+    #: each rule with its parameter; the constants in it are valid and in the app's spelling
+    inputs: tuple[tuple[Parameter, InputRule], ...]
+    matrix: tuple[tuple[Parameter, tuple[str, ...]], ...]
+    #: warnings about the whole, for people
+    notes: tuple[str, ...]
+
+
+def resolve(pipeline: Pipeline, app: App) -> Resolved:
+    """Raises PipelineError for a name the app lacks, a constant it would refuse, an input it needs and nobody gives."""
+    parameters = {p.name: p for p in app.parameters}
+    places: dict[str, KeyPath] = {}
+
+    def parameter_at(path: KeyPath, written: str) -> Parameter:
+        name = match(written, parameters)
+        if name is None:
+            hint = did_you_mean(written, parameters)
+            raise pipeline.error(
+                path, f"the app {app.name!r} has no input {written!r}", hint or f"it has {_listed(parameters)}"
+            )
+        places[name] = path
+        return parameters[name]
+
+    inputs = []
+    for rule in pipeline.inputs:
+        path = ("inputs", rule.parameter)
+        parameter = parameter_at(path, rule.parameter)
+        inputs.append((parameter, _with_constants(pipeline, path, rule, parameter)))
+    matrix = []
+    for written, values in pipeline.matrix.items():
+        parameter = parameter_at(("matrix", written), written)
+        matrix.append((parameter, _matrix_values(pipeline, written, values, parameter)))
+
+    lacking = [p.name for p in app.parameters if p.must_supply and p.name not in places]
+    if lacking:
+        raise pipeline.error(
+            ("inputs",),
+            f"the app {app.name!r} needs {_listed(lacking)}, and neither inputs nor matrix gives "
+            f"{'it' if len(lacking) == 1 else 'them'}",
+            f"add a line such as  {lacking[0]}: {{column: name_of_a_column}}",
+        )
+    return Resolved(tuple(inputs), tuple(matrix), tuple(_notes(app, places)))
+
+
+def _with_constants(pipeline: Pipeline, path: KeyPath, rule: InputRule, parameter: Parameter) -> InputRule:
+    judge = Judge(parameter)
+    if isinstance(rule.source, Value):
+        values = rule.source.values
+        if len(values) > 1 and not parameter.multiple:
+            raise pipeline.error(
+                (*path, "value"), f"{parameter.name!r} takes one value, not {len(values)}", "keep one of them"
+            )
+        paths = [(*path, "value", at) for at in range(len(values))] if len(values) > 1 else [(*path, "value")]
+        sent = tuple(_constant(pipeline, where, value, judge) for where, value in zip(paths, values, strict=True))
+        rule = replace(rule, source=Value(values=sent))
+    if rule.default is not None:
+        rule = replace(rule, default=_constant(pipeline, (*path, "default"), rule.default, judge))
+    # A cell may be mapped to nothing: it is then as blank as an empty one.
+    targets = {
+        cell: _constant(pipeline, (*path, "map", cell), target, judge) if target.strip() else target
+        for cell, target in rule.map.items()
+    }
+    return replace(rule, map=targets)
+
+
+def _matrix_values(pipeline: Pipeline, written: str, values: tuple[str, ...], parameter: Parameter) -> tuple[str, ...]:
+    judge = Judge(parameter)
+    sent: list[str] = []
+    for at, value in enumerate(values):
+        path = ("matrix", written, at)
+        label = _constant(pipeline, path, value, judge)
+        if label in sent:
+            raise pipeline.error(path, f"{label!r} stands here twice", "keep one of the two")
+        sent.append(label)
+    return tuple(sent)
+
+
+def _constant(pipeline: Pipeline, path: KeyPath, value: str, judge: Judge) -> str:
+    if not value.strip():
+        raise pipeline.error(path, "this is blank, and a blank is never sent", "leave the line out, or give a value")
+    verdict = judge.verdict(value)
+    if verdict.refused:
+        raise pipeline.error(path, verdict.message, verdict.hint)
+    return verdict.sent
+
+
+def _notes(app: App, places: dict[str, KeyPath]) -> Iterator[str]:
+    for name, path in places.items():
+        if path[-1] != name:
+            yield f"{'.'.join(map(str, path))} is taken for the app's input {name!r}"
+    for p in app.parameters:
+        if p.type == "url" and p.default is not None and p.name not in places:
+            kind = p.accept[0] if p.accept else "file"
+            yield f"{p.name!r} is not given by the pipeline: every row is made with the app's own stock {kind}"
+
+
+def _listed(names: list[str] | dict[str, Parameter]) -> str:
+    return ", ".join(map(repr, names)) or "none"

@@ -1,0 +1,76 @@
+"""One rule of `inputs` -> one expression: the value that each row gives for one input of the app."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+import polars as pl
+
+from lamina_batch.catalog.columns import Use
+from lamina_batch.catalog.text import filled
+from lamina_batch.pipeline.spec import Column, Columns, Sql, Template, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lamina_batch.catalog.cells import Cells
+    from lamina_batch.catalog.columns import KeyPath
+    from lamina_batch.pipeline.spec import InputRule
+
+
+def column_uses(path: KeyPath, rule: InputRule) -> Iterator[Use]:
+    """The columns that a rule names outside of SQL; `path` leads to the rule."""
+    match rule.source:
+        case Column(name=name):
+            yield Use((*path, "column"), name)
+        case Columns(names=names):
+            yield from (Use((*path, "columns", at), name) for at, name in enumerate(names))
+        case Template(columns=names):
+            yield from (Use((*path, "template"), name) for name in names)
+        case Value() | Sql():
+            return
+        case _:
+            assert_never(rule.source)
+
+
+def source_values(cells: Cells, path: KeyPath, rule: InputRule) -> pl.Expr:
+    """What a rule other than SQL begins with: a text or a list of texts for each row."""
+    match rule.source:
+        case Column(name=name, split=None) if cells.kind(name) == pl.List:
+            return cells.texts((*path, "column"), name)
+        case Column(name=name, split=None):
+            return cells.text((*path, "column"), name)
+        case Column(name=name, split=separator):
+            return cells.text((*path, "column"), name).str.split(separator)
+        case Columns():
+            return pl.concat_list(cells.text(*use) for use in column_uses(path, rule))
+        case Template(parts=parts):
+            return pl.concat_str(
+                filled(cells.text((*path, "template"), part)) if at % 2 else pl.lit(part)
+                for at, part in enumerate(parts)
+            )
+        case Value(values=values):
+            one = len(values) == 1
+            return pl.lit(values[0]) if one else pl.lit(list(values), dtype=pl.List(pl.String))
+        case Sql():
+            raise TypeError("SQL is run over the rows, not built into an expression")
+        case _:
+            assert_never(rule.source)
+
+
+def finished(source: pl.Expr, rule: InputRule, *, several: bool) -> pl.Expr:
+    """The value to send: translated, with its default, null where it is blank."""
+    if not several:
+        value = _translated(source, rule)
+        return value if rule.default is None else value.fill_null(rule.default)
+    element = pl.element()
+    if isinstance(rule.source, Column) and rule.source.split is not None:
+        element = element.str.strip_chars()  # the spaces around a separator are no part of a value
+    values = source.list.eval(_translated(element, rule))
+    values = pl.when(values.list.drop_nulls().list.len() > 0).then(values)
+    return values if rule.default is None else values.fill_null(pl.lit([rule.default]))
+
+
+def _translated(text: pl.Expr, rule: InputRule) -> pl.Expr:
+    text = filled(text)
+    return filled(text.replace(dict(rule.map))) if rule.map else text

@@ -1,0 +1,268 @@
+"""Files -> product rows: everything that `rows.from` names as one table, in the order of the files.
+
+Cells of CSV and TSV files are text exactly as they stand; Parquet and NDJSON keep their types.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import glob
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import polars as pl
+
+from lamina_batch.catalog.delimited import Table, read_delimited
+from lamina_batch.catalog.encoding import read_text
+from lamina_batch.catalog.text import is_blank
+from lamina_batch.errors import CatalogError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lamina_batch.pipeline.spec import Pipeline
+
+#: columns of ours in a source are ignored, so that a manifest can be fed back in
+OURS = "lamina_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    #: the rows that are not wholly blank, in the order of the source: `lamina_index` (UInt32, from 0), `lamina_row`
+    #: (UInt32, as a spreadsheet shows it: the header is row 1, in each file), `lamina_source` (only when rows.from is
+    #: a glob or a list), then `columns`
+    frame: pl.LazyFrame
+    #: the source's columns by names that are unique, in its order
+    columns: tuple[str, ...]
+    #: the same columns by the names they have in the file: some may be empty or stand twice
+    headers: tuple[str, ...]
+    #: whether `frame` has `lamina_source`
+    several: bool
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The columns of ours in `frame` that say which row it is."""
+        return ("lamina_index", "lamina_row", "lamina_source") if self.several else ("lamina_index", "lamina_row")
+
+
+def read_catalog(pipeline: Pipeline) -> Catalog:
+    """Read every file that `rows.from` names.
+
+    Raises CatalogError, with file and line, where one cannot be read as the pipeline says or the files do not fit
+    together.
+    """
+    files = _files(pipeline.rows.sources)
+    tables = [(file, _read(file, pipeline)) for file in files]
+    several = len(pipeline.rows.sources) > 1 or any(_is_pattern(source) for source in pipeline.rows.sources)
+    headers = _common_headers(tables)
+    columns = _unique(headers)
+    if not columns:
+        raise CatalogError("the file has no columns", where=str(files[0]))
+    folder = os.path.commonpath([file.parent for file in files])
+    frames = [
+        table.frame.select(
+            pl.int_range(table.first_row, pl.len() + table.first_row, dtype=pl.UInt32).alias("lamina_row"),
+            *([pl.lit(os.path.relpath(file, folder)).alias("lamina_source")] if several else []),
+            *columns,
+        )
+        for file, table in tables
+    ]
+    rows = _concatenated(frames, files)
+    kept = rows.filter(~pl.all_horizontal([is_blank(pl.col(name), rows.schema[name]) for name in columns]))
+    return Catalog(
+        # Held in memory: the files may change during a run of hours, and every stage must see the same rows.
+        frame=kept.with_row_index("lamina_index").lazy(),
+        columns=columns,
+        headers=headers,
+        several=several,
+    )
+
+
+# --- which files ---
+
+
+def _files(sources: Sequence[str]) -> tuple[Path, ...]:
+    """The files in the order of the list, those of a pattern by name; a file that stands twice is read once."""
+    files: dict[Path, None] = {}
+    for source in sources:
+        if not _is_pattern(source):
+            files[_existing(Path(source))] = None
+            continue
+        found = sorted(Path(name) for name in glob.glob(source, recursive=True))  # noqa: PTH207 - it may be absolute
+        files |= dict.fromkeys(file for file in found if file.is_file())
+        if not any(file.is_file() for file in found):
+            raise CatalogError("no file matches this pattern", where=source, hint=_beside(_fixed_part(source)))
+    return tuple(files)
+
+
+def _is_pattern(source: str) -> bool:
+    """Whether it stands for several files; a file of that very name is meant by itself."""
+    return glob.has_magic(source) and not Path(source).exists()
+
+
+def _fixed_part(pattern: str) -> Path:
+    path = Path(pattern)
+    while glob.has_magic(str(path.parent)):
+        path = path.parent
+    return path
+
+
+def _existing(file: Path) -> Path:
+    if file.is_dir():
+        raise CatalogError(
+            "this is a folder", where=str(file), hint=f"name a file in it, or a pattern: {file / '*.csv'}"
+        )
+    if not file.exists():
+        raise CatalogError("there is no such file", where=str(file), hint=_beside(file))
+    return file
+
+
+def _beside(file: Path) -> str:
+    """What there is in its folder that may be meant."""
+    try:
+        names = sorted(entry.name for entry in file.parent.iterdir() if entry.suffix.lower() in _READERS)
+    except OSError:
+        return f"there is no folder {file.parent} either; `from` is relative to the pipeline file"
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return did_you_mean(file.name, names) or (
+        f"the folder has {shown}" if names else f"the folder {file.parent} has no catalog file"
+    )
+
+
+# --- reading one file ---
+
+
+def _read(file: Path, pipeline: Pipeline) -> Table:
+    reader = _READERS[file.suffix.lower()]
+    try:
+        headers, frame, first_row = reader(file, pipeline)
+    except OSError as error:
+        raise CatalogError(f"the file cannot be read: {error.strerror or error}", where=str(file)) from error
+    frame.columns = list(_unique(headers))
+    kept = [at for at, header in enumerate(headers) if not header.startswith(OURS)]
+    return Table(tuple(headers[at] for at in kept), frame.select([frame.columns[at] for at in kept]), first_row)
+
+
+def _read_delimited(file: Path, pipeline: Pipeline) -> Table:
+    return read_delimited(file, encoding=pipeline.rows.encoding, separator=pipeline.rows.separator)
+
+
+def _read_parquet(file: Path, _pipeline: Pipeline) -> Table:
+    try:
+        frame = pl.scan_parquet(file, glob=False, hive_partitioning=False).collect()
+    except pl.exceptions.PolarsError as error:
+        raise CatalogError(
+            "this is not a Parquet file, or it is damaged",
+            where=str(file),
+            hint=f"polars says: {_first_line(error)}",
+        ) from error
+    return Table(tuple(frame.columns), frame, first_row=2)
+
+
+def _read_ndjson(file: Path, _pipeline: Pipeline) -> Table:
+    text = read_text(file, "utf-8")
+    if not text.strip():
+        raise CatalogError("the file is empty", where=str(file), hint="each line must hold one JSON object")
+    try:
+        frame = pl.read_ndjson(text.encode(), infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        _refuse_json_line(file, text)
+        raise CatalogError(
+            "the lines of this file do not fit one table",
+            where=str(file),
+            hint=f"polars says: {_first_line(error)}",
+        ) from error
+    return Table(tuple(frame.columns), frame, first_row=2)
+
+
+#: each ending that load.py lets through
+_READERS: dict[str, Callable[[Path, Pipeline], Table]] = {
+    ".csv": _read_delimited,
+    ".tsv": _read_delimited,
+    ".parquet": _read_parquet,
+    ".ndjson": _read_ndjson,
+    ".jsonl": _read_ndjson,
+}
+
+
+def _refuse_json_line(file: Path, text: str) -> None:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line, parse_constant=functools.partial(_refuse_constant, file, number))
+        except json.JSONDecodeError as error:
+            raise CatalogError(
+                f"this line is not JSON: {error.msg} at character {error.colno}",
+                where=f"{file}:{number}",
+                hint="each line must hold one JSON object, and nothing else",
+            ) from error
+        if not isinstance(found, dict):
+            raise CatalogError(
+                "this line is JSON, but not an object",
+                where=f"{file}:{number}",
+                hint='each line must hold one JSON object: {"sku": "A-1", ...}',
+            )
+
+
+def _refuse_constant(file: Path, line: int, constant: str) -> NoReturn:
+    raise CatalogError(f"{constant} is not JSON", where=f"{file}:{line}", hint="write null instead")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+# --- fitting the files together ---
+
+
+def _unique(headers: Sequence[str]) -> tuple[str, ...]:
+    """A name for each header: itself where that is clear, otherwise one that names its place."""
+    counts = collections.Counter(headers)
+    names: list[str] = []
+    for number, header in enumerate(headers, start=1):
+        name = header if header and counts[header] == 1 else f"{header or 'unnamed'} (column {number})"
+        while name != header and (name in counts or name in names):
+            name += "'"
+        names.append(name)
+    return tuple(names)
+
+
+def _common_headers(tables: Sequence[tuple[Path, Table]]) -> tuple[str, ...]:
+    """The headers of the first file, which every other must have too, in whatever order."""
+    (first, (headers, _, _)), *others = tables
+    expected = _unique(headers)
+    for file, table in others:
+        found = _unique(table.headers)
+        lacking = [name for name in expected if name not in found]
+        extra = [name for name in found if name not in expected]
+        if lacking or extra:
+            words = [f"lacks {_listed(lacking)}"] * bool(lacking) + [f"has {_listed(extra)} more"] * bool(extra)
+            raise CatalogError(
+                f"the columns differ from those of {first.name}: this file {' and '.join(words)}",
+                where=str(file),
+                hint="the files of one catalog must have the same columns; run others from a pipeline of their own",
+            )
+    return headers
+
+
+def _concatenated(frames: Sequence[pl.DataFrame], files: Sequence[Path]) -> pl.DataFrame:
+    for frame, file in zip(frames, files, strict=True):
+        for name, kind in frame.schema.items():
+            expected = frames[0].schema[name]
+            known = pl.Null not in (kind, expected)
+            if known and kind != expected and not (kind.is_numeric() and expected.is_numeric()):
+                raise CatalogError(
+                    f"the column {name!r} holds {kind}, and in {files[0].name} it holds {expected}",
+                    where=str(file),
+                    hint="the files of one catalog must have the same types",
+                )
+    return pl.concat(frames, how="vertical_relaxed")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -1,0 +1,80 @@
+"""Cells as text: what a blank cell is, and how a typed one (Parquet, NDJSON, the result of SQL) reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from lamina_batch.pipeline.spec import ColumnType
+
+# Past this, not every whole number has a float of its own.
+_LAST_WHOLE_FLOAT = 2.0**53
+
+
+def is_blank(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    """Whether there is nothing in the cell: no value, white space only, or a list without elements."""
+    if kind == pl.String:
+        return cell.is_null() | (cell.str.strip_chars() == "")
+    if isinstance(kind, pl.List):
+        return cell.is_null() | (cell.list.len() == 0)
+    return cell.is_null()
+
+
+def filled(text: pl.Expr) -> pl.Expr:
+    """The text as it stands; null where it is blank."""
+    return pl.when(text.str.strip_chars() != "").then(text)
+
+
+def can_be_text(kind: pl.DataType) -> bool:
+    """Whether a cell of this kind is one value that has a plain spelling."""
+    return not (kind.is_nested() or kind in (pl.Binary, pl.Object))
+
+
+def as_text(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    """The cell as a person would write it; null where there is none.
+
+    Whole numbers have no decimals, also those that a data frame has made floats because a cell was missing;
+    NaN is a missing value for the same reason. Dates and times are ISO 8601.
+    """
+    if kind == pl.String:
+        return cell
+    if kind.is_float():
+        whole = (cell == cell.round()) & (cell.abs() < _LAST_WHOLE_FLOAT)
+        digits = pl.when(whole).then(cell.cast(pl.Int64, strict=False).cast(pl.String))
+        return pl.when(cell.is_not_nan()).then(digits.otherwise(cell.cast(pl.String)))
+    if isinstance(kind, pl.Datetime):
+        return cell.dt.to_string("%Y-%m-%dT%H:%M:%S%.f" + ("%:z" if kind.time_zone else ""))
+    if isinstance(kind, pl.Duration):
+        return cell.dt.to_string("iso")
+    return cell.cast(pl.String)
+
+
+def as_type(text: pl.Expr, kind: ColumnType) -> pl.Expr:
+    """The text read as `rows.types` says; null where it is blank or cannot be read so."""
+    if kind == "text":
+        return filled(text)
+    word = text.str.strip_chars()
+    match kind:
+        case "integer":
+            return word.cast(pl.Int64, strict=False)
+        case "float":
+            number = word.cast(pl.Float64, strict=False)
+            # `nan` and `inf` in a price column are accidents, and NaN would be greater than any number.
+            return pl.when(number.is_finite()).then(number)
+        case "boolean":
+            answer = word.str.to_lowercase()
+            return pl.when(answer.is_in(_TRUE)).then(True).when(answer.is_in(_FALSE)).then(False)  # noqa: FBT003
+        case "date":
+            return word.str.to_date("%Y-%m-%d", strict=False)
+        case "datetime":
+            instant = word.str.replace(" ", "T", literal=True).str.strip_suffix("Z")
+            return pl.coalesce(instant.str.to_datetime(form, strict=False) for form in _DATETIMES)
+        case _:
+            assert_never(kind)
+
+
+_TRUE = ("true", "yes", "1")
+_FALSE = ("false", "no", "0")
+_DATETIMES = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")

@@ -1,0 +1,724 @@
+"""Words in, words out: the commands, their exit codes, and nothing that decides about rows or money.
+
+Libraries that take long to load are imported by the commands that need them, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+import lamina_batch
+from lamina_batch.errors import LaminaBatchError, LedgerLockedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from lamina_batch.batch import Access, Preview, World
+    from lamina_batch.client.lamina import LaminaClient
+    from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.results.summary import Summary
+
+#: The embedded sandbox is so much faster than the service, its window included, that each example ends in a minute.
+SANDBOX_SPEED = 20.0
+SANDBOX_WINDOW = 3.0
+
+_NOT_BUILT_COMMANDS = ("held", "init", "sheet", "state", "doctor")
+_NOT_BUILT_OPTIONS = (
+    "--rerun-file",
+    "--new-ledger",
+    "--log-format",
+    "--offline",
+    "--check-images",
+    "--include-removed",
+)
+
+# -- what is printed -----------------------------------------------------------------------------------------
+
+
+def _clean(text: str) -> str:
+    """Text that cannot drive the terminal: control characters of the service or a catalog are shown, not sent."""
+    return "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def say(text: str) -> None:
+    """A message for a person, on stderr."""
+    click.echo(_clean(text), err=True)
+
+
+def out(text: str) -> None:
+    """What was asked for, on stdout."""
+    click.echo(_clean(text))
+
+
+# -- the shell around every command --------------------------------------------------------------------------
+
+
+class _Group(click.Group):
+    """Turns errors into messages and exit codes, in this one place."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LaminaBatchError as error:
+            say(f"error: {error}")
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            say("stopped")
+            ctx.exit(128 + signal.SIGINT)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001  # a bug: the screen gets a line, the file the rest
+            _crashed(ctx, error)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in _NOT_BUILT_COMMANDS and args[0] not in self.commands:
+            raise UsageError(f"`{args[0]}` is documented but not built in this version")
+        return super().resolve_command(ctx, args)
+
+
+def _crashed(ctx: click.Context, error: Exception) -> NoReturn:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="lamina-batch-crash-", suffix=".log", delete=False, encoding="utf-8"
+    ) as log:
+        traceback.print_exception(error, file=log)
+    say(f"error: this is a bug in lamina-batch: {error.__class__.__name__}: {error}")
+    say(f"  the details are in {log.name}; what was submitted is in the ledger, and the next run goes on from there")
+    ctx.exit(1)
+
+
+class _Command(click.Command):
+    """A command some of whose options take several words: `--only A B C`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        many = {name for p in self.params if isinstance(p, click.Option) and p.multiple for name in p.opts} - {"--set"}
+        singles = {
+            name
+            for p in self.params
+            if isinstance(p, click.Option) and not p.is_flag and not p.multiple
+            for name in p.opts
+        } | {"--set"}
+        try:
+            return super().parse_args(ctx, _spread(args, many, singles))
+        except click.NoSuchOption as error:
+            if error.option_name in _NOT_BUILT_OPTIONS:
+                raise UsageError(f"`{error.option_name}` is documented but not built in this version") from None
+            raise
+
+
+def _spread(args: list[str], many: set[str], singles: set[str]) -> list[str]:
+    """`--only A B` as `--only A --only B`. If no word is left for PIPELINE then, the last one was meant for it."""
+    spread: list[str] = []
+    collecting: str | None = None
+    first = False
+    words = 0
+    last: int | None = None
+    skip = False
+    for arg in args:
+        if skip:
+            skip = False
+            spread.append(arg)
+        elif arg.startswith("-") and arg != "-":
+            collecting = arg if arg in many else None
+            first = collecting is not None
+            skip = arg in singles
+            spread.append(arg)
+        elif collecting is not None:
+            if not first:
+                spread.append(collecting)
+                last = len(spread)
+            spread.append(arg)
+            first = False
+        else:
+            words += 1
+            spread.append(arg)
+    if not words and last is not None:
+        pipeline = spread.pop(last)
+        spread.pop(last - 1)
+        spread.append(pipeline)
+    return spread
+
+
+def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--sandbox` and `--base-url`, on every command that may talk to the service."""
+    command = click.option(
+        "--base-url", metavar="URL", help="Origin of the service (default: LAMINA_BASE_URL or the vendor's)."
+    )(command)
+    return click.option(
+        "--sandbox", is_flag=True, help="Use the embedded stand-in: no key, no network, results of its own."
+    )(command)
+
+
+def _pipeline_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """PIPELINE, `--set` and the service options; the command gets a `Call`."""
+
+    @wraps(command)
+    def wrapped(
+        *, pipeline: Path, sandbox: bool, base_url: str | None, overrides: tuple[str, ...], **rest: Any
+    ) -> Any:
+        return command(
+            Call(
+                file=pipeline,
+                service=Service(sandbox=sandbox, base_url=base_url),
+                overrides=overrides,
+            ),
+            **rest,
+        )
+
+    decorated = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a value of the pipeline file, such as rows.from=today.csv (may be repeated).",
+    )(_service_options(wrapped))
+    return click.argument("pipeline", type=click.Path(path_type=Path))(decorated)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Which service the user means."""
+
+    sandbox: bool
+    base_url: str | None
+
+    @contextmanager
+    def open(self, sandbox_data: Path | None) -> Iterator[Access]:
+        """Access to it while the block runs. Raises CredentialsError where no key is found."""
+        from lamina_batch.batch import Access
+        from lamina_batch.client.credentials import find_credentials
+
+        if self.sandbox:
+            if self.base_url:
+                raise UsageError("--sandbox and --base-url name two services", hint="give one of them")
+            from lamina_batch.sandbox import SANDBOX_KEY, SandboxOptions, embedded
+
+            options = SandboxOptions(window=SANDBOX_WINDOW, speed=SANDBOX_SPEED, data=sandbox_data)
+            with embedded(options) as url:
+                yield Access(base_url=url, api_key=SANDBOX_KEY, service="sandbox")
+            return
+        found = find_credentials(os.environ, Path.home(), now=datetime.now(UTC), base_url=self.base_url)
+        yield Access(base_url=found.base_url, api_key=found.api_key, service=found.base_url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A command on one pipeline."""
+
+    file: Path
+    service: Service
+    overrides: tuple[str, ...]
+
+    def load(self) -> Pipeline:
+        from lamina_batch.pipeline.load import load_pipeline
+
+        return load_pipeline(
+            self.file,
+            overrides=self.overrides,
+            environ=os.environ,
+            today=date.today(),  # noqa: DTZ011  # {date} is the local date, as people name their files
+            suffix="sandbox" if self.service.sandbox else None,
+        )
+
+    @contextmanager
+    def access(self, pipeline: Pipeline) -> Iterator[Access]:
+        with self.service.open(pipeline.state / "service") as access:
+            yield access
+
+
+def _world() -> World:
+    import random
+
+    from lamina_batch.batch import World
+
+    return World(
+        now=time.monotonic,
+        wall=time.time,  # noqa: TID251  # this is the edge where clocks are read
+        sleep=asyncio.sleep,  # noqa: TID251  # and where sleep comes from
+        pause=time.sleep,
+        random=random.Random(),  # noqa: S311  # backoff and names, no secrets
+    )
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 could not run, 2 wrong usage, 3 some rows need attention, 4 nothing run because rows "
+    "are invalid, 5 stopped to save money, 6 some submissions are held, 7 another run holds the ledger.",
+)
+@click.version_option(lamina_batch.__version__, prog_name="lamina-batch")
+def main() -> None:
+    r"""Run a product catalog through a Lamina app: rows in, images, videos and text out, no credit spent twice.
+
+    \b
+    Try it without a key:
+      lamina-batch run pipelines/premium_catalog.yaml --sandbox
+    """
+
+
+@main.command(cls=_Command)
+@_pipeline_options
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Start at most N executions.")
+@click.option("--only", multiple=True, metavar="KEY…", help="Start only these rows (key, or key/variant).")
+@click.option("--retry-failed", is_flag=True, help="Start again what failed, was partial or was rejected.")
+@click.option("--rerun", multiple=True, metavar="KEY…", help="Buy these rows once more, whatever they came to.")
+@click.option("--no-wait", is_flag=True, help="Submit and leave; `collect` fetches the results later.")
+@click.option(
+    "--if-locked",
+    type=click.Choice(["fail", "wait", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What to do when another run holds this ledger.",
+)
+@click.option("--adopt-state", is_flag=True, help="Take over a ledger that belongs to another file or service.")
+@click.option("--yes", is_flag=True, help="Start more executions than max_executions allows.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
+@click.option("--quiet", is_flag=True, help="No progress and no notes, only errors.")
+def run(
+    call: Call,
+    *,
+    limit: int | None,
+    only: tuple[str, ...],
+    retry_failed: bool,
+    rerun: tuple[str, ...],
+    no_wait: bool,
+    if_locked: Any,
+    adopt_state: bool,
+    yes: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    r"""Check, submit, wait, and write the results.
+
+    Run it again at any time: what the ledger has bought is not bought again.
+
+    \b
+    Examples:
+      lamina-batch run pipelines/premium_catalog.yaml --sandbox
+      lamina-batch run catalog.yaml --limit 5
+      lamina-batch run catalog.yaml --rerun 00123 00127 --yes
+    """
+    from lamina_batch.batch import RunRequest
+
+    request = RunRequest(
+        retry_failed=retry_failed,
+        rerun=frozenset(rerun),
+        only=frozenset((*only, *rerun)) if only else None,
+        limit=limit,
+        yes=yes,
+        wait=not no_wait,
+        if_locked=if_locked,
+        adopt_state=adopt_state,
+    )
+    _run(call, request, as_json=as_json, quiet=quiet)
+
+
+@main.command(cls=_Command)
+@_pipeline_options
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
+@click.option("--quiet", is_flag=True, help="No progress and no notes, only errors.")
+def collect(call: Call, *, as_json: bool, quiet: bool) -> None:
+    r"""Wait for what is running and write the results. Never submits.
+
+    \b
+    Example:
+      lamina-batch collect catalog.yaml
+    """
+    from lamina_batch.batch import RunRequest
+
+    _run(call, RunRequest(submit=False), as_json=as_json, quiet=quiet)
+
+
+def _run(call: Call, request: Any, *, as_json: bool, quiet: bool) -> None:
+    from lamina_batch import batch
+    from lamina_batch.execution.engine import Control
+    from lamina_batch.progress import Console
+
+    pipeline = call.load()
+    control = Control()
+    console = Console(say=say, now=time.monotonic, terminal=sys.stderr.isatty(), quiet=quiet)
+    try:
+        with call.access(pipeline) as access:
+            work = batch.run(pipeline, access, request, world=_world(), reporter=console, control=control)
+            summary = asyncio.run(_with_signals(work, control))
+    except LedgerLockedError as error:
+        if request.if_locked != "skip":
+            raise
+        say(f"skipped: {error.what}")
+        return
+    except asyncio.CancelledError:
+        say("stopped before anything was submitted")
+        sys.exit(128 + (control.signal or signal.SIGINT))
+    finally:
+        console.close()
+    if as_json:
+        out(summary.to_json().rstrip("\n"))
+    if not quiet:
+        _tell(summary, pipeline)
+    sys.exit(summary.exit_code)
+
+
+async def _with_signals(work: Any, control: Any) -> Summary:
+    """Do `work`; the first signal stops it gently, the second at once."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+
+    def stop(number: signal.Signals) -> None:
+        if control.stopped:
+            task.cancel()
+            return
+        say("stopping: nothing new is submitted; what is being submitted lands first (again: leave at once)")
+        control.stop(int(number))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        summary: Summary = await task
+        return summary
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+_STOPPED = {
+    "signal": "stopped by a signal; everything is saved, run it again to go on",
+    "max_executions": "nothing was started: there are more executions to start than max_executions allows; "
+    "look at `lamina-batch plan`, then use --yes, --limit N, or raise run.max_executions",
+    "invalid_rows": "nothing was started: rows are invalid and run.on_invalid_rows is fail; see findings.csv",
+    "credits": "stopped: the service reports too few credits; top up, then run again",
+    "canary": "stopped after the canary: not all of its executions completed; look at them, then run again",
+    "max_failures": "stopped: more executions failed than run.max_failures allows",
+    "refused": "stopped: the service refuses to take more; see the note above",
+    "unreachable": "stopped: nothing has been heard of the service for run.execution_timeout",
+}
+
+
+def _tell(summary: Summary, pipeline: Pipeline) -> None:
+    from lamina_batch.results.summary import STATUSES
+
+    counts = summary.counts
+    parts = [f"{counts[status]} {status.replace('_', ' ')}" for status in STATUSES if counts[status]]
+    say(f"{summary.pipeline}: {counts['jobs']} jobs: {', '.join(parts) or 'nothing to do'}")
+    say(f"  {counts['submitted']} executions started, {counts['unchanged']} unchanged, {summary.seconds:.1f} s")
+    if counts["submitted"]:
+        requests = summary.requests
+        each = f", {requests.per_ended:.2f} for each that ended" if requests.per_ended is not None else ""
+        say(f"  {requests.total} requests{each}; the rate limit allows no less than {summary.least_seconds:.1f} s")
+    if summary.stopped_by is not None:
+        say(f"  {_STOPPED[summary.stopped_by]}")
+    if counts["invalid"]:
+        say(f"  findings: {summary.files.findings}")
+    if counts["held"]:
+        say(f"  held: it is not known whether these were bought; see `lamina-batch status {pipeline.file.name}`")
+    for wanted, written in zip(pipeline.results.manifest, summary.files.manifest, strict=True):
+        said = "" if str(wanted) == written else f" ({wanted.name} could not be replaced: is it open elsewhere?)"
+        say(f"  manifest: {written}{said}")
+
+
+@main.command(cls=_Command)
+@_pipeline_options
+@click.option(
+    "--findings", type=click.Path(path_type=Path), metavar="FILE", help="Write them to FILE (.csv or .ndjson) too."
+)
+def validate(call: Call, *, findings: Path | None) -> None:
+    r"""Check the file, the app's live schema and every row, and spend nothing.
+
+    Exits 3 when there are findings that would keep a row from being run; warnings do not count.
+
+    \b
+    Example:
+      lamina-batch validate catalog.yaml --findings findings.csv
+    """
+    from lamina_batch import batch
+    from lamina_batch.progress import finding_line
+    from lamina_batch.results.findings import write_findings
+
+    pipeline = call.load()
+    with call.access(pipeline) as access:
+        prepared = batch.validate(pipeline, access, _world())
+    checked = prepared.checked
+    for note in checked.notes:
+        say(f"note: {note}")
+    for finding in checked.findings.iter_rows(named=True):
+        mark = "" if finding["severity"] == "error" else "warning: "
+        out(mark + finding_line(finding))
+    if findings is not None:
+        say(f"findings: {write_findings(checked.findings, findings)}")
+    bad = checked.jobs.filter(~checked.jobs["valid"])["lamina_index"].n_unique()
+    rows = checked.jobs["lamina_index"].n_unique()
+    skipped = f", {checked.skipped_rows} left out by blank: skip_row" if checked.skipped_rows else ""
+    say(f"{pipeline.name}: {rows} rows checked against {prepared.app.name!r}, {bad} invalid{skipped}")
+    sys.exit(3 if bad else 0)
+
+
+@main.command(cls=_Command)
+@_pipeline_options
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="As for run.")
+@click.option("--only", multiple=True, metavar="KEY…", help="As for run.")
+@click.option("--retry-failed", is_flag=True, help="As for run.")
+@click.option("--rerun", multiple=True, metavar="KEY…", help="As for run.")
+@click.option("--explain", is_flag=True, help="Say for each row what would happen and why.")
+def plan(
+    call: Call,
+    *,
+    limit: int | None,
+    only: tuple[str, ...],
+    retry_failed: bool,
+    rerun: tuple[str, ...],
+    explain: bool,
+) -> None:
+    r"""Say what a run would do and cost, and do nothing.
+
+    \b
+    Example:
+      lamina-batch plan catalog.yaml --explain
+    """
+    from lamina_batch import batch
+
+    request = batch.RunRequest(
+        retry_failed=retry_failed,
+        rerun=frozenset(rerun),
+        only=frozenset((*only, *rerun)) if only else None,
+        limit=limit,
+    )
+    pipeline = call.load()
+    with call.access(pipeline) as access:
+        preview = batch.preview(pipeline, access, _world(), request)
+    for note in preview.prepared.checked.notes:
+        say(f"note: {note}")
+    _show_plan(pipeline, preview)
+    if explain:
+        _explain(preview)
+
+
+def _show_plan(pipeline: Pipeline, preview: Preview) -> None:
+    frame = preview.plan.frame
+    out(f"{pipeline.name}: {frame['lamina_index'].n_unique()} rows, {frame.height} jobs")
+    for (action, reason), count in preview.plan.reasons().items():
+        out(f"  {count:>7}  {action.replace('_', ' ')}" + (f" ({reason})" if reason != action else ""))
+    for parameter, count in preview.prepared.checked.app_defaults:
+        out(f"  {count:>7}  jobs take the app's own default for {parameter!r}")
+    out(f"executions to start: {preview.executions} (max_executions is {pipeline.run.max_executions})")
+    out(f"requests: about {preview.requests}; least possible time: {preview.least_seconds:.0f} s")
+    if preview.credits is not None:
+        out(f"credits: {preview.credits:g}")
+
+
+def _explain(preview: Preview) -> None:
+    columns = ("row", "key", "variant", "action", "reason", "message", "was_key", "was_variant")
+    for row, key, variant, action, reason, message, was_key, was_variant in preview.plan.frame.select(
+        columns
+    ).iter_rows():
+        name = f"{key}/{variant}" if variant else key
+        why = message if action == "invalid" else reason
+        if name in preview.changed:
+            why = f"changed: {', '.join(preview.changed[name]) or 'asked for in another way'}"
+        if was_key is not None and (was_key, was_variant) != (key, variant):
+            why += f", as bought for {was_key}/{was_variant}" if was_variant else f", as bought for {was_key}"
+        out(f"row {row}  {name}: {action.replace('_', ' ')}: {why}")
+
+
+@main.command(cls=_Command)
+@_pipeline_options
+def status(call: Call) -> None:
+    r"""Say what the ledger knows, without the network.
+
+    \b
+    Example:
+      lamina-batch status catalog.yaml
+    """
+    from lamina_batch.execution.job import State
+    from lamina_batch.execution.ledger import find_ledger
+
+    pipeline = call.load()
+    ledger = find_ledger(pipeline.state)
+    if ledger is None:
+        out(f"{pipeline.name}: has not run yet (no ledger in {pipeline.state})")
+        return
+    with ledger:
+        out(f"{pipeline.name}: ledger of {ledger.meta('pipeline')} at {ledger.meta('service')}")
+        for name, count in sorted(ledger.counts().items()):
+            out(f"  {count:>7}  {name.replace('_', ' ')}")
+        for job in ledger.jobs(State.HELD, State.SUBMITTING):
+            sent = datetime.fromtimestamp(job.submitted_at or 0.0, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+            out(f"held: {job.name}: sent {sent}: {job.message or 'its answer has not been heard yet'}")
+        if ledger.jobs(State.HELD):
+            out("A held row may have been bought. To pay twice rather than miss it: --set run.on_unknown=resubmit")
+
+
+@main.command(cls=_Command)
+@_pipeline_options
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE…",
+    help="Write here (.csv, .parquet or .ndjson) instead of where the pipeline says.",
+)
+@click.option("--layout", type=click.Choice(["wide", "long"]), help="Instead of the pipeline's.")
+def results(call: Call, *, outputs: tuple[Path, ...], layout: Any) -> None:
+    r"""Write the manifest again, from the ledger and the rows, without the network.
+
+    \b
+    Example:
+      lamina-batch results catalog.yaml -o today.parquet --layout long
+    """
+    from lamina_batch import batch
+
+    pipeline = call.load()
+    for file in outputs:
+        if file.suffix.lower() not in {".csv", ".parquet", ".ndjson", ".jsonl"}:
+            raise UsageError("a manifest is .csv, .parquet or .ndjson", where=str(file))
+    wanted = outputs or pipeline.results.manifest
+    for file in batch.results(pipeline, wanted, layout or pipeline.results.layout):
+        out(str(file))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="0: any free one.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder for what it accepted and its logs.")
+@click.option("--limit", type=int, default=100, show_default=True, help="Requests in a window for one address.")
+@click.option("--window", type=float, default=60.0, show_default=True, help="Seconds of the rate limit's window.")
+@click.option("--speed", type=float, default=1.0, show_default=True, help="Divides every duration of the service.")
+@click.option("--seed", type=int, default=0, show_default=True, help="What durations and faults are drawn from.")
+@click.option("--fault", "faults", multiple=True, metavar="NAME[:KEY=VALUE,…]", help="Misbehave; see docs/sandbox.md.")
+@click.option("--no-headers", is_flag=True, help="Leave out the RateLimit headers.")
+@click.option("--apps", type=click.Path(path_type=Path), help="A file of apps to serve instead of the shipped ones.")
+def sandbox(
+    *,
+    host: str,
+    port: int,
+    data: Path | None,
+    limit: int,
+    window: float,
+    speed: float,
+    seed: int,
+    faults: tuple[str, ...],
+    no_headers: bool,
+    apps: Path | None,
+) -> None:
+    r"""Serve the stand-in for the service, for development against it.
+
+    Any key that starts with lma_ is accepted.
+
+    \b
+    Example:
+      lamina-batch sandbox --port 8787 --speed 20 --window 3 &
+      LAMINA_API_KEY=lma_any lamina-batch run catalog.yaml --base-url http://127.0.0.1:8787
+    """
+    from lamina_batch.sandbox import SandboxOptions, serve
+
+    try:
+        options = SandboxOptions(
+            limit=limit,
+            window=window,
+            speed=speed,
+            seed=seed,
+            data=data,
+            faults=faults,
+            headers=not no_headers,
+            apps=apps,
+        )
+        serve(options, host=host, port=port, announce=say)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise LaminaBatchError(
+            f"the sandbox cannot listen on {host}:{port}: {error.strerror or error}", hint="try --port 0"
+        ) from error
+
+
+@main.group()
+def apps() -> None:
+    """Look at the apps that your key may use."""
+
+
+def _with_client(service: Service, ask: Callable[[LaminaClient], Awaitable[Any]]) -> Any:
+    from lamina_batch import batch
+
+    with service.open(None) as access:
+        return asyncio.run(batch.ask(access, _world(), ask))
+
+
+@apps.command("list", cls=_Command)
+@_service_options
+@click.option("--search", metavar="WORDS", help="Only apps that the service finds for these words.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+def apps_list(*, sandbox: bool, base_url: str | None, search: str | None, limit: int) -> None:
+    r"""List apps: id and name.
+
+    \b
+    Example:
+      lamina-batch apps list --search catalog
+    """
+    service = Service(sandbox=sandbox, base_url=base_url)
+    for app in _with_client(service, lambda client: client.list_apps(search=search, limit=limit)):
+        out(f"{app.app_id}  {app.name}{'' if app.public is not False else '  (private)'}")
+
+
+@apps.command("show", cls=_Command)
+@click.argument("app_id", metavar="APP")
+@_service_options
+def apps_show(app_id: str, *, sandbox: bool, base_url: str | None) -> None:
+    r"""Show an app's parameters as the service serves them. Quotes show odd spaces: they belong to the name.
+
+    \b
+    Example:
+      lamina-batch apps show bbb17293-5fe7-4645-8c6e-0745bc28254d
+    """
+    service = Service(sandbox=sandbox, base_url=base_url)
+    app = _with_client(service, lambda client: client.get_app(app_id))
+    out(f"{app.name} ({app.app_id})")
+    if app.description:
+        out(app.description)
+    for p in app.parameters:
+        facts = [p.type]
+        facts += [f"accepts {', '.join(p.accept)}"] if p.accept else []
+        facts += ["several values"] if p.multiple else []
+        facts += ["must be given"] if p.must_supply else []
+        facts += [f"default {p.default!r}"] if p.default is not None else []
+        out(f"  {p.name!r}: {', '.join(facts)}")
+        if p.description:
+            out(f"      {p.description}")
+        if p.options:
+            out(f"      one of {', '.join(repr(option) for option in p.options)}")
+
+
+@apps.command("workflow", cls=_Command)
+@click.argument("app_id", metavar="APP")
+@_service_options
+def apps_workflow(app_id: str, *, sandbox: bool, base_url: str | None) -> None:
+    r"""Show an app's nodes and how they feed each other.
+
+    \b
+    Example:
+      lamina-batch apps workflow bbb17293-5fe7-4645-8c6e-0745bc28254d
+    """
+    service = Service(sandbox=sandbox, base_url=base_url)
+    workflow = _with_client(service, lambda client: client.get_workflow(app_id))
+    out(f"{workflow.name} ({workflow.app_id})")
+    for node in workflow.nodes:
+        feeds = [target for source, target in workflow.edges if source == node.id]
+        out(f"  {node.id}  {node.type}  {node.label!r}" + (f"  feeds {', '.join(feeds)}" if feeds else ""))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Where the API key and the base URL come from: the environment, then the official tool's file (API.md section 1)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from lamina_batch.errors import CredentialsError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+DEFAULT_BASE_URL = "https://app.uselamina.ai"
+_OAUTH_PREFIX = "lma_mcp_at_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    #: kept out of every repr, so that no traceback or log line can show it
+    api_key: str = field(repr=False)
+    #: origin without a trailing slash
+    base_url: str
+    #: for messages: where the key was found
+    found_in: str
+
+
+def find_credentials(
+    environ: Mapping[str, str], home: Path, *, now: datetime, base_url: str | None = None
+) -> Credentials:
+    """Find the key in `LAMINA_API_KEY`, else in the file that the official tool writes; never refresh a token.
+
+    A stored base URL counts only with a stored key (API.md section 1). Refreshing would rotate the token under
+    the official tool, so an expired one is an error that names `lamina login`.
+
+    Raises CredentialsError, and UsageError for a base URL that is none.
+    """
+    explicit = base_url or environ.get("LAMINA_BASE_URL") or None
+    key = environ.get("LAMINA_API_KEY", "").strip()
+    if key:
+        return Credentials(
+            api_key=_checked_key(key, "LAMINA_API_KEY"),
+            base_url=check_base_url(explicit or DEFAULT_BASE_URL),
+            found_in="LAMINA_API_KEY",
+        )
+    file = home / ".lamina" / "config.json"
+    stored = _stored(file)
+    if stored is None:
+        raise CredentialsError(
+            "no API key",
+            hint="set LAMINA_API_KEY, or run `lamina login` of the official tool; "
+            "`--sandbox` tries everything without a key",
+        )
+    _refuse_expired(stored, now, file)
+    stored_url = stored.get("baseUrl")
+    return Credentials(
+        api_key=_checked_key(str(stored["apiKey"]), str(file)),
+        base_url=check_base_url(
+            explicit or (stored_url if isinstance(stored_url, str) and stored_url else DEFAULT_BASE_URL)
+        ),
+        found_in=str(file),
+    )
+
+
+def check_base_url(url: str) -> str:
+    """The origin to call, without trailing slashes. Raises UsageError where it is not an absolute http(s) URL."""
+    parts = urlsplit(url.strip())
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise UsageError(f"not a base URL: {url!r}", hint=f"give an origin such as {DEFAULT_BASE_URL}, without a query")
+    if parts.username or parts.password:
+        raise UsageError("the base URL holds a user name or password", hint="the API key goes in LAMINA_API_KEY")
+    return url.strip().rstrip("/")
+
+
+def _checked_key(key: str, found_in: str) -> str:
+    if not key.startswith("lma_") or not key.isascii() or any(c.isspace() for c in key):
+        raise CredentialsError(
+            f"the API key in {found_in} is not one: it should start with lma_ and hold no spaces",
+            hint="copy it again from the workspace settings of Lamina",
+        )
+    return key
+
+
+def _stored(file: Path) -> Mapping[str, object] | None:
+    """The `credentials` object of the file, or None where there is none this reader may use."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise CredentialsError(
+            f"the official tool's file cannot be read: {exc.__class__.__name__}", where=str(file)
+        ) from exc
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as exc:
+        raise CredentialsError(
+            "the official tool's file is not JSON", where=str(file), hint="run `lamina login` again"
+        ) from exc
+    if not isinstance(data, dict) or data.get("version") != 1:
+        return None
+    stored = data.get("credentials")
+    if not isinstance(stored, dict) or not isinstance(stored.get("apiKey"), str) or not stored["apiKey"]:
+        return None
+    # A file from before `kind` was written is still good for a plain key (API.md section 1).
+    kind = stored.get("kind", "oauth" if stored["apiKey"].startswith(_OAUTH_PREFIX) else "apikey")
+    return stored if kind in {"apikey", "oauth"} else None
+
+
+def _refuse_expired(stored: Mapping[str, object], now: datetime, file: Path) -> None:
+    expires = stored.get("expiresAt")
+    if not isinstance(expires, str):
+        return
+    try:
+        expires_at = datetime.fromisoformat(expires)
+    except ValueError:
+        return
+    if expires_at.tzinfo is not None and expires_at <= now:
+        raise CredentialsError(
+            "the login of the official tool has expired", where=str(file), hint="run `lamina login` again"
+        )

@@ -1,0 +1,86 @@
+"""The one exception tree. Each class knows its exit code (DESIGN.md section 5).
+
+    LaminaBatchError                 1   could not run
+    ├── UsageError                   2   wrong usage, or a file that cannot be used as it stands
+    │   ├── PipelineError            2   the pipeline file, with line and column
+    │   ├── CatalogError             2   the rows: file, encoding, columns
+    │   └── LedgerMismatchError      2   this ledger belongs to another pipeline file or another service
+    ├── StateError                   1   the ledger or another file of ours cannot be read or written
+    ├── ServiceError                 1   the Lamina service: unreachable, or an answer that ends the run
+    │   └── CredentialsError         1   no key, or one that the service refuses
+    └── LedgerLockedError            7   another run holds this ledger
+
+A bad row is not an exception but a finding (catalog/check.py), and the end of one execution is a value.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class LaminaBatchError(Exception):
+    """Something that ends the command.
+
+    `what` says what is wrong, `where` names the file, line, row or address, and `hint` the next thing to do.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        self.what = what
+        self.where = where
+        self.hint = hint
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n  {self.hint}" if self.hint else text
+
+
+class UsageError(LaminaBatchError):
+    exit_code = 2
+
+
+class PipelineError(UsageError):
+    """The pipeline file cannot be used; `where` is `file:line:column`."""
+
+
+class CatalogError(UsageError):
+    """The rows cannot be read as the pipeline says: file, encoding, separator or column."""
+
+
+class LedgerMismatchError(UsageError):
+    """The ledger under this state belongs to another pipeline file or another service."""
+
+
+class StateError(LaminaBatchError):
+    """A file of ours (ledger, manifest, summary) cannot be read or written."""
+
+
+class ServiceError(LaminaBatchError):
+    """The Lamina service could not be reached, or answered in a way that ends the run."""
+
+
+class CredentialsError(ServiceError):
+    """There is no API key, or the service refuses it."""
+
+
+class LedgerLockedError(LaminaBatchError):
+    exit_code = 7
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice most like `word`, or None where none is near: what "did you mean" may name."""
+    folded = {choice.casefold(): choice for choice in choices}
+    found = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    return folded[found[0]] if found else None
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str | None:
+    """`did you mean 'Plus Size'?`, or None where nothing is near."""
+    near = nearest(word, choices)
+    return f"did you mean {near!r}?" if near is not None else None

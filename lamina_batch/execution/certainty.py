@@ -1,0 +1,55 @@
+"""What the end of a POST proves about money: the table of DESIGN.md section 6 as one pure function.
+
+The API has no idempotency key (API.md section 8), so an answer that was lost may stand for an execution that was
+started and is billed. Only what is certain may be sent again.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from lamina_batch.client.lamina import Phase
+
+if TYPE_CHECKING:
+    from lamina_batch.client.lamina import StartEnd
+
+
+class Proof(StrEnum):
+    #: an execution was started, and its id is known
+    ACCEPTED = "accepted"
+    #: nothing was started: it may be sent again later
+    NOT_ACCEPTED = "not_accepted"
+    #: nothing was started, and nothing will be until somebody mends the cause
+    STOP = "stop"
+    #: nothing was started, because of these inputs
+    REFUSED = "refused"
+    #: nothing was started: the workspace has too few credits
+    NO_CREDITS = "no_credits"
+    #: an execution may have been started
+    UNKNOWN = "unknown"
+
+
+def prove(end: StartEnd) -> Proof:
+    """What `end` proves. A status line is enough for every 4xx; a 2xx needs a readable id."""
+    if end.status is None:
+        # Nothing of the request had left: refused connection, failed lookup, failed TLS handshake, and a
+        # connection that took too long to make are all the same proof.
+        return Proof.NOT_ACCEPTED if end.phase < Phase.REQUEST_BEGUN else Proof.UNKNOWN
+    status = end.status
+    if 200 <= status < 300:
+        return Proof.ACCEPTED if end.execution_id is not None else Proof.UNKNOWN
+    if status == 429:
+        return Proof.NOT_ACCEPTED
+    if status == 408 or status >= 500 or status < 200:
+        return Proof.UNKNOWN
+    if lacks_credits(end.message) or status == 402:
+        return Proof.NO_CREDITS
+    if 300 <= status < 400 or status in {401, 403, 404}:
+        return Proof.STOP
+    return Proof.REFUSED
+
+
+def lacks_credits(message: str | None) -> bool:
+    """Whether a text of the service says that credits ran out; there is no code for it (API.md section 4)."""
+    return message is not None and "insufficient credits" in message.casefold()

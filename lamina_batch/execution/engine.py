@@ -1,0 +1,467 @@
+"""The loop that joins client, ledger, budget and polling. It decides as little as possible.
+
+Requests run as tasks that only talk to the network and leave behind how they ended; one loop takes what has ended,
+writes it to the ledger in one transaction, asks budget, polling and guards what may happen next, and makes it happen.
+So every change of the ledger is made in one place, many answers share one commit, and nothing is sent before its
+intent is durable. A job's failure is a value; only a broken run escapes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, assert_never
+
+from lamina_batch.client.lamina import StartEnd
+from lamina_batch.client.retry import backoff
+from lamina_batch.errors import StateError
+from lamina_batch.execution.certainty import Proof, lacks_credits, prove
+from lamina_batch.execution.forecast import least_seconds
+from lamina_batch.execution.guards import Stop
+from lamina_batch.execution.job import (
+    Accepted,
+    NotAccepted,
+    Observed,
+    Refused,
+    State,
+    Submission,
+    TimedOut,
+    Unknown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from random import Random
+
+    from lamina_batch.client.budget import Budget
+    from lamina_batch.client.lamina import LaminaClient, ReadEnd
+    from lamina_batch.execution.guards import Guards
+    from lamina_batch.execution.job import Job, News
+    from lamina_batch.execution.ledger import Ledger
+    from lamina_batch.execution.polling import Polling
+
+#: One dropped network must not hold a hundred rows (DESIGN.md section 6).
+MOST_OPEN_POSTS = 16
+#: Polls may be repeated, so this bounds nothing but sockets.
+MOST_OPEN_POLLS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    #: jobs this run works on
+    total: int
+    #: of these, how many are done with, well or badly
+    ended: int
+    running: int
+    #: not sent yet
+    waiting: int
+    #: seconds that what is left takes by the budget alone
+    least_left: float
+
+
+class Listener(Protocol):
+    """Is told what happens, and changes nothing by it."""
+
+    def changed(self, job: Job) -> None:
+        """A job has a new state, and that is durable."""
+
+    def went_on(self, progress: Progress) -> None:
+        """Something happened; the numbers now."""
+
+
+@dataclass(slots=True)
+class Control:
+    """How the outside stops a running engine gently; to stop it at once, cancel its task."""
+
+    stopped: bool = False
+    #: the number of the signal that asked for it, if one did
+    signal: int | None = None
+    wake: Callable[[], None] | None = None
+
+    def stop(self, signal: int | None = None) -> None:
+        """Take nothing new, let the POSTs in flight land, and end."""
+        self.stopped = True
+        self.signal = signal
+        if self.wake is not None:
+            self.wake()
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What a run of the engine came to."""
+
+    #: None: it ran to its end
+    stopped_by: Stop | None = None
+    #: what the service or the network said where that stopped it
+    reason: str = ""
+    #: executions accepted
+    submitted: int = 0
+    #: executions whose end was seen
+    ended: int = 0
+
+
+class _Waiting:
+    """The submissions not taken yet, one looked ahead."""
+
+    def __init__(self, submissions: Iterator[Submission], count: int) -> None:
+        self._submissions = submissions
+        self._head = next(submissions, None)
+        #: what the plan counted, for progress
+        self.left = count
+
+    def __bool__(self) -> bool:
+        return self._head is not None
+
+    def take(self) -> Submission:
+        head = self._head
+        if head is None:
+            raise IndexError
+        self._head = next(self._submissions, None)
+        self.left = max(0, self.left - 1)
+        return head
+
+
+@dataclass(slots=True, kw_only=True)
+class Engine:
+    """One run's execution. Everything it needs is handed in; `run` may be called once."""
+
+    client: LaminaClient
+    ledger: Ledger
+    budget: Budget
+    polling: Polling
+    guards: Guards
+    listener: Listener
+    control: Control
+    random: Random
+    #: monotonic seconds, for pacing
+    now: Callable[[], float]
+    #: epoch seconds, for records
+    wall: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+    app_id: str
+    #: fingerprint of the app's parameters
+    contract: str
+    run_id: str
+    max_in_flight: int
+    #: seconds
+    execution_timeout: float
+    #: whether to wait for executions to end
+    wait: bool = True
+
+    outcome: Outcome = field(default_factory=Outcome)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    #: requests that have ended and are not written down yet
+    _ended: list[tuple[Job, StartEnd | ReadEnd]] = field(default_factory=list)
+    _posts: int = 0
+    _polls: set[asyncio.Task[None]] = field(default_factory=set)
+    #: job id as text -> the job, while its end is awaited
+    _running: dict[str, Job] = field(default_factory=dict)
+    #: of these, the ones asked about only once
+    _once: set[str] = field(default_factory=set)
+    #: proved not accepted: sent again before anything new
+    _again: deque[Submission] = field(default_factory=deque)
+    #: after a connection that could not be made, nothing is sent until then
+    _pause_until: float = 0.0
+    _unanswered: int = 0
+    _heard_at: float = 0.0
+    #: the service refuses to answer polls: nothing more can be collected
+    _deaf: bool = False
+    _broken: StateError | None = None
+    _total: int = 0
+    _done: int = 0
+
+    async def run(
+        self,
+        submissions: Iterable[Submission],
+        count: int,
+        *,
+        running: Iterable[Job] = (),
+        ask_once: Iterable[Job] = (),
+    ) -> Outcome:
+        """Send `submissions` (`count` of them), await their ends and those of `running`, ask once about `ask_once`.
+
+        When cancelled, jobs whose POST was open stay `submitting` in the ledger, to be held. Raises StateError where
+        the ledger cannot be written: from then on nothing is sent.
+        """
+        self.control.wake = self._wake.set
+        self._heard_at = self.now()
+        waiting = _Waiting(iter(submissions), count)
+        for job in running:
+            self._watch(job)
+        for job in ask_once:
+            self._watch(job)
+            self._once.add(str(job.id))
+        self._total = count + len(self._running)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self._loop(tasks, waiting)
+                for poll in self._polls:
+                    poll.cancel()
+        except* StateError as group:
+            # The group is how the tasks end together; the caller is owed the plain error.
+            raise group.exceptions[0] from None
+        if self._broken is not None:
+            raise self._broken
+        return self.outcome
+
+    async def _loop(self, tasks: asyncio.TaskGroup, waiting: _Waiting) -> None:
+        while True:
+            self._wake.clear()
+            self._write_down()
+            now = self.now()
+            self._judge(now)
+            if self._finished(waiting):
+                return
+            room = self.budget.available(now)
+            room -= self._poll(tasks, now, room, waiting)
+            room -= self._submit(tasks, now, room, waiting)
+            self.listener.went_on(self._progress(waiting))
+            await self._rest(self._next_look(now, room, waiting))
+
+    # -- what may happen next ------------------------------------------------------------------------------
+
+    def _judge(self, now: float) -> None:
+        """Settle whether the run goes on as it is."""
+        if self.outcome.stopped_by is None:
+            if self.control.stopped:
+                self.outcome.stopped_by = Stop.SIGNAL
+            elif self.guards.stop is not None:
+                self.outcome.stopped_by = self.guards.stop
+        elif self.control.stopped:
+            self.outcome.stopped_by = Stop.SIGNAL
+        if self._unanswered and now - self._heard_at > self.execution_timeout:
+            self._stop(Stop.UNREACHABLE, self.outcome.reason)
+            self._deaf = True
+
+    def _stop(self, why: Stop, reason: str) -> None:
+        if self.outcome.stopped_by is None:
+            self.outcome.stopped_by = why
+            self.outcome.reason = reason
+
+    def _submitting(self) -> bool:
+        return self.outcome.stopped_by is None and self._broken is None
+
+    def _listening(self) -> bool:
+        return self.wait and not self._deaf and not self.control.stopped and self._broken is None
+
+    def _finished(self, waiting: _Waiting) -> bool:
+        if self._posts or self._ended:
+            return False
+        if self._submitting() and (self._again or waiting):
+            return False
+        return not (self._listening() and (self._running or self._polls))
+
+    def _poll(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _Waiting) -> int:
+        if not self._listening():
+            return 0
+        most = min(room, MOST_OPEN_POLLS - len(self._polls))
+        if most <= 0:
+            return 0
+        due = self.polling.due(now, most, waiting=waiting.left + len(self._again))
+        for name in due:
+            poll = tasks.create_task(self._ask(self._running[name]))
+            self._polls.add(poll)
+            poll.add_done_callback(self._polls.discard)
+        return len(due)
+
+    def _submit(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _Waiting) -> int:
+        """Send as many as may go now, after the intent of all of them is on the disk."""
+        if not self._submitting() or now < self._pause_until:
+            return 0
+        in_flight = self._posts + (len(self._running) - len(self._once) if self.wait else 0)
+        most = min(room, MOST_OPEN_POSTS - self._posts, self.max_in_flight - in_flight)
+        guarded = self.guards.room()
+        most = most if guarded is None else min(most, guarded)
+        batch: list[Submission] = []
+        while len(batch) < most and (self._again or waiting):
+            batch.append(self._again.popleft() if self._again else waiting.take())
+        if not batch:
+            return 0
+        try:
+            jobs = self.ledger.begin(
+                batch, app_id=self.app_id, contract=self.contract, at=self.wall(), run_id=self.run_id
+            )
+        except StateError as error:
+            # What is in flight may still land, and may still be written once the disk has room again.
+            self._broken = error
+            return 0
+        for job in jobs:
+            self.guards.began(job.id)
+            self._posts += 1
+            tasks.create_task(self._send(job))
+        return len(jobs)
+
+    def _next_look(self, now: float, room: int, waiting: _Waiting) -> float | None:
+        """Seconds until something may be done that cannot be done now; None: only an answer changes anything."""
+        moments: list[float | None] = []
+        wants_room = bool(self._again or waiting) and self._submitting()
+        if self._listening() and room > 0 and len(self._polls) < MOST_OPEN_POLLS:
+            moments.append(self.polling.next_due(now))
+        if room <= 0 and (wants_room or self._running):
+            moments.append(self.budget.next_change(now))
+        if wants_room and self._pause_until > now:
+            moments.append(self._pause_until)
+        known = [moment for moment in moments if moment is not None]
+        return max(0.0, min(known) - now) if known else None
+
+    async def _rest(self, delay: float | None) -> None:
+        """Wait until an answer is there, somebody stops us, or `delay` seconds are over."""
+        waits: list[asyncio.Future[object]] = [asyncio.ensure_future(_awaited(self._wake.wait()))]
+        if delay is not None:
+            waits.append(asyncio.ensure_future(_awaited(self.sleep(delay))))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _progress(self, waiting: _Waiting) -> Progress:
+        left = waiting.left + len(self._again)
+        return Progress(
+            total=self._total,
+            ended=self._done,
+            running=len(self._running) + self._posts,
+            waiting=left,
+            least_left=least_seconds(
+                left, limit=self.budget.limit, window=self.budget.window, reads=len(self._running)
+            ),
+        )
+
+    # -- the requests --------------------------------------------------------------------------------------
+
+    async def _send(self, job: Job) -> None:
+        end = await self.client.start(self.app_id, job.inputs, submission=job.submission or "")
+        self._ended.append((job, end))
+        self._wake.set()
+
+    async def _ask(self, job: Job) -> None:
+        end = await self.client.get_execution(job.execution_id or "")
+        self._ended.append((job, end))
+        self._wake.set()
+
+    # -- what has happened ---------------------------------------------------------------------------------
+
+    def _write_down(self) -> None:
+        """Put all that has ended into the ledger, in one transaction, and act on what that changed."""
+        if not self._ended:
+            return
+        ended, self._ended = self._ended, []
+        news: list[tuple[int, News]] = []
+        for job, end in ended:
+            item = self._post_ended(end) if isinstance(end, StartEnd) else self._poll_ended(job, end)
+            if item is not None:
+                news.append((job.id, item))
+        for job in self.ledger.record(news, at=self.wall(), run_id=self.run_id) if news else ():
+            self._changed(job)
+            self.listener.changed(job)
+
+    def _post_ended(self, end: StartEnd) -> News:
+        self._posts -= 1
+        self._heard(end.status, end.message)
+        proof = prove(end)
+        if proof is Proof.NOT_ACCEPTED and end.status is None:
+            self._pause_until = self.now() + backoff(self._unanswered, self.random)
+        match proof:
+            case Proof.ACCEPTED:
+                return Accepted(execution_id=end.execution_id or "", generation=self.client.generation.name)
+            case Proof.UNKNOWN:
+                return Unknown(code="unknown", message=end.message)
+            case Proof.REFUSED:
+                return Refused(code=f"http_{end.status}", message=end.message)
+            case Proof.NOT_ACCEPTED:
+                return NotAccepted(code="not_accepted", message=end.message)
+            case Proof.NO_CREDITS:
+                self._stop(Stop.CREDITS, end.message)
+                return NotAccepted(code="credits", message=end.message)
+            case Proof.STOP:
+                self._stop(Stop.REFUSED, f"HTTP {end.status} to a submission: {end.message}")
+                return NotAccepted(code=f"http_{end.status}", message=end.message)
+            case _:
+                assert_never(proof)
+
+    def _poll_ended(self, job: Job, end: ReadEnd) -> News | None:
+        name = str(job.id)
+        self._heard(end.status, end.message)
+        if end.execution is not None and end.execution.ended:
+            return Observed(execution=end.execution, at=self.wall())
+        if end.status in {401, 403} or (end.status is not None and 300 <= end.status < 400):
+            self._stop(Stop.REFUSED, f"HTTP {end.status} to a poll: {end.message}")
+            self._deaf = True
+        if name in self._once:
+            self._unwatch(job)
+            return None
+        if end.status is not None and self._late(job):
+            said = f"status {end.execution.status!r}" if end.execution is not None else end.message
+            return TimedOut(message=f"no end within {self.execution_timeout:g} s; the service last said: {said}")
+        if end.execution is not None:
+            self.polling.asked(name, self.now())
+        else:
+            self.polling.failed(name, self.now())
+        return None
+
+    def _heard(self, status: int | None, message: str) -> None:
+        """Keep track of whether the service answers at all."""
+        if status is not None:
+            self._heard_at = self.now()
+            self._unanswered = 0
+            return
+        self._unanswered += 1
+        if self.outcome.stopped_by is None:
+            self.outcome.reason = message
+
+    def _late(self, job: Job) -> bool:
+        return job.submitted_at is not None and self.wall() - job.submitted_at >= self.execution_timeout
+
+    def _changed(self, job: Job) -> None:
+        match job.state:
+            case State.RUNNING:
+                self.outcome.submitted += 1
+                self._watch(job)
+            case State.PLANNED:
+                if self.outcome.stopped_by is None:
+                    self._again.append(
+                        Submission(
+                            key=job.key,
+                            variant=job.variant,
+                            content=job.content,
+                            inputs=job.inputs,
+                            job_id=job.id,
+                        )
+                    )
+            case State.COMPLETED:
+                self.outcome.ended += 1
+                self._end(job, completed=job.failed_outputs == 0, failed=False)
+            case State.FAILED:
+                self.outcome.ended += 1
+                if lacks_credits(job.message):
+                    self._stop(Stop.CREDITS, job.message or "")
+                self._end(job, completed=False, failed=True)
+            case State.TIMED_OUT | State.REJECTED:
+                self._end(job, completed=False, failed=True)
+            case State.HELD:
+                self._end(job, completed=False, failed=False)
+            case State.SUBMITTING:
+                pass
+            case _:
+                assert_never(job.state)
+
+    def _end(self, job: Job, *, completed: bool, failed: bool) -> None:
+        self._unwatch(job)
+        self.guards.ended(job.id, completed=completed, failed=failed)
+
+    def _watch(self, job: Job) -> None:
+        self._running[str(job.id)] = job
+        age = max(0.0, self.wall() - job.submitted_at) if job.submitted_at is not None else 0.0
+        self.polling.start(str(job.id), self.now(), age=age)
+
+    def _unwatch(self, job: Job) -> None:
+        name = str(job.id)
+        self._done += 1
+        if self._running.pop(name, None) is not None:
+            self._once.discard(name)
+            self.polling.ended(name, job.seconds if job.state is State.COMPLETED else None)
+
+
+async def _awaited(what: Awaitable[object]) -> object:
+    return await what

@@ -1,0 +1,78 @@
+"""When to stop spending: the canary and the failure limit. Pure: told what begins and ends, it says what may begin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lamina_batch.pipeline.spec import FailureLimit
+
+#: A share of failures says nothing before so many have ended (DESIGN.md section 4, max_failures).
+SHARE_COUNTS_FROM = 20
+
+
+class Stop(StrEnum):
+    """Why a run submits nothing more. The values stand in the summary as `stopped_by`."""
+
+    SIGNAL = "signal"
+    #: more to start than `max_executions`
+    MAX_EXECUTIONS = "max_executions"
+    #: rows are invalid and `on_invalid_rows` is `fail`
+    INVALID_ROWS = "invalid_rows"
+    #: the service says that credits ran out
+    CREDITS = "credits"
+    #: one of the first `canary` executions did not complete
+    CANARY = "canary"
+    MAX_FAILURES = "max_failures"
+    #: the service refuses the key, the app or the address
+    REFUSED = "refused"
+    #: nothing has been heard of the service for `execution_timeout`
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(slots=True, kw_only=True)
+class Guards:
+    """Tell `began` before each submission and `ended` when its fate is known; ask `room` and `stop` in between."""
+
+    #: run this many first, and go on only if all of them complete; 0: no canary
+    canary: int = 0
+    max_failures: FailureLimit | None = None
+    #: why nothing more may begin; None: it may
+    stop: Stop | None = None
+    _first: set[int] = field(default_factory=set)
+    _first_open: set[int] = field(default_factory=set)
+    _ended: int = 0
+    _failed: int = 0
+
+    def room(self) -> int | None:
+        """How many more may begin now; None: as many as you like."""
+        if self.stop is not None:
+            return 0
+        if len(self._first) < self.canary:
+            return self.canary - len(self._first)
+        return 0 if self._first_open else None
+
+    def began(self, job_id: int) -> None:
+        """A job goes out, for the first time or again."""
+        if job_id in self._first or len(self._first) < self.canary:
+            self._first.add(job_id)
+            self._first_open.add(job_id)
+
+    def ended(self, job_id: int, *, completed: bool, failed: bool) -> None:
+        """A job's fate is known. What neither completed nor failed (held, partial) still fails a canary."""
+        self._ended += 1
+        self._failed += failed
+        if job_id in self._first_open:
+            self._first_open.discard(job_id)
+            if not completed:
+                self.stop = self.stop or Stop.CANARY
+        if self.max_failures is not None and _past(self.max_failures, self._failed, self._ended):
+            self.stop = self.stop or Stop.MAX_FAILURES
+
+
+def _past(limit: FailureLimit, failed: int, ended: int) -> bool:
+    if limit.count is not None and failed > limit.count:
+        return True
+    return limit.share is not None and ended >= SHARE_COUNTS_FROM and failed > limit.share * ended

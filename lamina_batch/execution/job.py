@@ -1,0 +1,242 @@
+"""A job: one row and one variant on its way to an execution. Its states, and what each piece of news makes of it.
+
+Everything here is pure. News may come in any order, twice or never, from the POST, a poll, a restart or the user;
+`advance` is the one place that says what it changes, and the ledger writes down what it answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, assert_never
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lamina_batch.client.lamina import Execution, Output
+
+
+class State(StrEnum):
+    PLANNED = "planned"
+    SUBMITTING = "submitting"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    REJECTED = "rejected"
+    HELD = "held"
+
+
+#: DESIGN.md section 6. A job in a state that is not a key's value can never get there; the ledger checks the same.
+LEGAL: Mapping[State, frozenset[State]] = MappingProxyType(
+    {
+        State.PLANNED: frozenset({State.SUBMITTING}),
+        State.SUBMITTING: frozenset(
+            {State.RUNNING, State.REJECTED, State.HELD, State.PLANNED, State.COMPLETED, State.FAILED}
+        ),
+        State.RUNNING: frozenset({State.COMPLETED, State.FAILED, State.TIMED_OUT}),
+        State.HELD: frozenset({State.RUNNING, State.PLANNED, State.COMPLETED, State.FAILED}),
+        State.TIMED_OUT: frozenset({State.COMPLETED, State.FAILED, State.PLANNED}),
+        State.FAILED: frozenset({State.PLANNED}),
+        State.REJECTED: frozenset({State.PLANNED}),
+        State.COMPLETED: frozenset(),
+    }
+)
+
+
+class IllegalTransitionError(Exception):
+    """A bug: somebody asked for a change of state that DESIGN.md section 6 does not know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A job that shall be sent: what the plan hands to the engine."""
+
+    key: str
+    variant: str
+    #: SHA-256 that says what is bought (catalog/content.py)
+    content: str
+    #: canonical JSON of the inputs object, sent as it stands
+    inputs: str
+    #: the ledger's job to send again; None: a new revision
+    job_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    id: int
+    key: str
+    variant: str
+    #: counts the contents and reruns of this key and variant, from 1
+    revision: int
+    content: str
+    inputs: str
+    state: State
+    app_id: str
+    #: fingerprint of the app's parameters when it was last sent
+    contract: str
+    #: which API generation made the execution
+    generation: str | None = None
+    execution_id: str | None = None
+    #: names the last submission (sent as Idempotency-Key)
+    submission: str | None = None
+    #: how often a POST left
+    attempts: int = 0
+    #: epoch seconds
+    submitted_at: float | None = None
+    #: epoch seconds
+    completed_at: float | None = None
+    #: by the service's own clock where it tells, else by ours
+    seconds: float | None = None
+    #: outputs of a completed execution that did not complete
+    failed_outputs: int = 0
+    code: str | None = None
+    message: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How people name it: the key, or key/variant."""
+        return f"{self.key}/{self.variant}" if self.variant else self.key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The service answered the POST with an id, or the user adopted one."""
+
+    execution_id: str
+    generation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAccepted:
+    """It is certain that no execution was started."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The service read the inputs and refused them."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """It cannot be known whether an execution was started."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What the service says of the execution, at `at` (epoch seconds)."""
+
+    execution: Execution
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOut:
+    """It did not end within `execution_timeout`."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedAgain:
+    """The user, or a changed schema, wants it sent once more."""
+
+    reason: str
+
+
+News = Accepted | NotAccepted | Refused | Unknown | Observed | TimedOut | AskedAgain
+
+
+def advance(job: Job, news: News) -> Job | None:
+    """What `news` makes of `job`; None where it changes nothing (it is old, or told twice)."""
+    match news:
+        case Accepted():
+            if job.state in {State.SUBMITTING, State.HELD}:
+                return replace(
+                    job,
+                    state=State.RUNNING,
+                    execution_id=news.execution_id,
+                    generation=news.generation,
+                    code=None,
+                    message=None,
+                )
+            return None
+        case NotAccepted():
+            return _left(job, {State.SUBMITTING}, State.PLANNED, news.code, news.message)
+        case Refused():
+            return _left(job, {State.SUBMITTING}, State.REJECTED, news.code, news.message)
+        case Unknown():
+            return _left(job, {State.SUBMITTING}, State.HELD, news.code, news.message)
+        case TimedOut():
+            return _left(job, {State.RUNNING}, State.TIMED_OUT, "timed_out", news.message)
+        case AskedAgain():
+            if job.state not in {State.FAILED, State.REJECTED, State.TIMED_OUT, State.HELD}:
+                return None
+            return replace(
+                job,
+                state=State.PLANNED,
+                execution_id=None,
+                generation=None,
+                completed_at=None,
+                seconds=None,
+                failed_outputs=0,
+                code=None,
+                message=None,
+            )
+        case Observed():
+            return _observed(job, news.execution, news.at)
+        case _:
+            assert_never(news)
+
+
+def _left(job: Job, states: set[State], to: State, code: str, message: str) -> Job | None:
+    return replace(job, state=to, code=code, message=message) if job.state in states else None
+
+
+def _observed(job: Job, execution: Execution, at: float) -> Job | None:
+    if job.state not in {State.SUBMITTING, State.HELD, State.RUNNING, State.TIMED_OUT} or not execution.ended:
+        return None
+    completed_at = execution.completed_at if execution.completed_at is not None else at
+    began = execution.created_at if execution.created_at is not None else job.submitted_at
+    ended = replace(
+        job,
+        execution_id=execution.execution_id,
+        completed_at=completed_at,
+        seconds=max(0.0, completed_at - began) if began is not None else None,
+        code=None,
+        message=None,
+    )
+    if execution.status != "completed":
+        code = "cancelled" if execution.status == "cancelled" else "failed"
+        message = execution.error_message or _first_error(execution.outputs) or "the service gave no reason"
+        return replace(ended, state=State.FAILED, code=code, message=message)
+    failed = tuple(output for output in execution.outputs if not output.usable)
+    if len(failed) == len(execution.outputs):
+        message = _first_error(failed) or execution.error_message or "it completed without any output"
+        return replace(ended, state=State.FAILED, code="no_output", message=message)
+    if failed:
+        labels = ", ".join(output.label for output in failed)
+        message = f"{len(failed)} of {len(execution.outputs)} outputs failed: {labels}"
+        reason = _first_error(failed)
+        return replace(
+            ended,
+            state=State.COMPLETED,
+            failed_outputs=len(failed),
+            code="partial",
+            message=f"{message} ({reason})" if reason else message,
+        )
+    return replace(ended, state=State.COMPLETED)
+
+
+def _first_error(outputs: tuple[Output, ...]) -> str | None:
+    return next((output.error for output in outputs if output.error), None)

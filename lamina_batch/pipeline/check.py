@@ -1,0 +1,228 @@
+"""The values of the file against pipeline.schema.json, each problem in words."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lamina_batch.errors import did_you_mean
+from lamina_batch.pipeline.document import FROM_SET
+from lamina_batch.pipeline.problems import KEY_HINT, KEY_REFUSED, Problem, Steps, dotted
+from lamina_batch.pipeline.schema import kinds
+from lamina_batch.pipeline.values import core_value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from jsonschema.exceptions import ValidationError
+
+    from lamina_batch.pipeline.schema import Schema
+    from lamina_batch.pipeline.values import Document
+
+#: documented keys, the values of them that this version does not do (a pattern, without case), and what to do
+NOT_BUILT = (
+    ("schema", "*", "take it out"),
+    ("notify", "*", "take it out"),
+    ("results.report", "*", "take it out"),
+    ("results.download", "*", "take it out; the manifest holds the URLs"),
+    ("run.completion", "webhook", "write poll"),
+    ("run.webhook", "*", "take it out"),
+    ("api.generation", "runs", "write auto"),
+    ("rows.from", "*.xlsx", "save the sheet as .csv"),
+    ("rows.from", "*.xlsx#*", "save the sheet as .csv"),
+    ("results.manifest", "*.xlsx", "write .csv, which every spreadsheet opens"),
+)
+
+
+def check(document: Document, schema: Schema) -> list[Problem]:
+    """Every way in which the document does not fit the schema, or asks for what is not built yet."""
+    # importing jsonschema takes longer than all the rest of loading, and --help needs none of it
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+
+    problems = list(_not_built(document))
+    refused = {problem.steps for problem in problems}
+    for error in Draft202012Validator(schema).iter_errors(document.values):
+        problems += (
+            problem
+            for problem in _explained(error, document, schema)
+            if not any(problem.steps[:end] in refused for end in range(len(problem.steps) + 1))
+        )
+    return problems
+
+
+def _not_built(document: Document) -> Iterator[Problem]:
+    for key, pattern, hint in NOT_BUILT:
+        steps: Steps = tuple(key.split("."))
+        if steps not in document.keys:
+            continue
+        if pattern == "*":
+            what = f"`{key}` is documented but not built in this version"
+            yield Problem(steps=steps, place=document.keys[steps], what=what, hint=hint)
+            continue
+        for inner, value in _texts(document, steps):
+            if fnmatchcase(value.casefold(), pattern):
+                what = f"`{key}: {value}` is documented but not built in this version"
+                yield Problem(steps=inner, place=document.places[inner], what=what, hint=hint)
+
+
+def _texts(document: Document, steps: Steps) -> Iterator[tuple[Steps, str]]:
+    """The text at `steps`, or the texts of the list there."""
+    value: Any = document.values
+    for step in steps:
+        value = value[step]
+    items = [((*steps, index), item) for index, item in enumerate(value)] if isinstance(value, list) else []
+    for inner, item in items or [(steps, value)]:
+        if isinstance(item, str):
+            yield inner, item
+
+
+def _explained(error: ValidationError, document: Document, root: Schema) -> Iterator[Problem]:
+    """One complaint of jsonschema in our words; sometimes several, which as_error merges by place."""
+    steps: Steps = tuple(error.absolute_path)
+    value: Any = error.instance
+    schema: Any = error.schema
+    if error.validator == "not":  # an option that the source of this rule does not take
+        yield document.problem(steps, schema["errorMessage"], _OPTIONS)
+    elif error.validator == "additionalProperties":
+        for key in value:
+            if key not in schema["properties"]:
+                yield _unknown_key(document, (*steps, key), schema, root)
+    elif error.validator == "required":
+        for key in schema["required"]:
+            if key not in value:
+                yield _missing_key(document, (*steps, key), schema)
+    elif error.validator == "oneOf" and isinstance(value, dict):  # else the type is the cause, told already
+        given = [source for source in _SOURCES if source in value]
+        if given:
+            what = f"gives {' and '.join(f'`{source}`' for source in given)}, and takes only one"
+            added = [source for source in given if document.places[(*steps, source)] == FROM_SET]
+            hint = f'--set "{dotted(steps)}={{{added[0]}: ...}}" replaces the whole rule' if added else "keep one"
+            yield document.problem(steps, what, hint)
+        elif value.keys() <= schema["properties"].keys():  # else the unknown key is the cause
+            yield document.problem(steps, "does not say where the value comes from", f"give one of {_LISTED}")
+    elif value is None:
+        yield document.problem(steps, "has no value", _hint_for_nothing(steps, schema))
+    elif error.validator == "uniqueItems":
+        yield document.problem(steps, f"lists {_shown(_repeated(value))} twice", "keep one")
+    elif error.validator in {"minItems", "minProperties"}:
+        yield document.problem(steps, "is empty", "give at least one, or take the key out")
+    else:
+        what = f"{_expectation(schema)}, is {_shown(value)}"
+        yield document.problem(steps, what, _hint_for(value, steps, schema))
+
+
+_SOURCES = ("column", "columns", "value", "template", "sql")
+_LISTED = "column, columns, value, template or sql"
+_OPTIONS = "map goes with column and columns, split with column, default and blank with every source but value"
+
+
+def _unknown_key(document: Document, steps: Steps, schema: Schema, root: Schema) -> Problem:
+    key = str(steps[-1])
+    if steps[0] not in {"inputs", "matrix"} and (_SECRET.search(key) or steps == ("api", "key")):
+        return Problem(steps=steps, place=document.keys[steps], what=KEY_REFUSED, hint=KEY_HINT)
+    hint = did_you_mean(key, schema["properties"]) or next(
+        (
+            f"`{key}` stands below `{section}`"
+            for section, inner in root["properties"].items()
+            if key in inner.get("properties", {})
+        ),
+        f"known here: {', '.join(schema['properties'])}",
+    )
+    return document.problem(steps, "is not a known key", hint, at_key=True)
+
+
+_SECRET = re.compile(r"api[-_ ]?key|token|secret|passw(or)?d|credential", re.IGNORECASE)
+
+
+def _missing_key(document: Document, steps: Steps, schema: Schema) -> Problem:
+    key = str(steps[-1])
+    example = yaml.safe_dump({key: schema["properties"][key]["examples"][0]}, default_flow_style=True)
+    return document.problem(steps, "is missing", f"for example {example.strip()[1:-1]}")
+
+
+_KINDS = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping of keys",
+    "null": "null",
+}
+
+
+def _expectation(schema: Schema) -> str:
+    """What a value must be: the schema's own words where it has some."""
+    if "errorMessage" in schema:
+        return str(schema["errorMessage"])
+    if "const" in schema:
+        return f"must be {schema['const']}"
+    if "enum" in schema:
+        return f"must be {_either(schema['enum'])}"
+    named = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    text = f"must be {_either(_KINDS[kind] for kind in named)}"
+    match schema:
+        case {"minimum": low, "maximum": high}:
+            return f"{text} from {low} to {high}"
+        case {"minimum": low}:
+            return f"{text} of at least {low}"
+        case {"minLength": _}:
+            return f"{text} that is not empty"
+        case _:
+            return text
+
+
+def _either(choices: Iterable[str]) -> str:
+    *others, last = choices
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _shown(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return repr(value if len(value) <= 60 else f"{value[:59]}…")
+        case list():
+            return "a list"
+        case dict():
+            return "a mapping"
+        case _:
+            return str(value)
+
+
+def _repeated(values: list[object]) -> object:
+    return next(value for index, value in enumerate(values) if value in values[:index])
+
+
+def _hint_for_nothing(steps: Steps, schema: Schema) -> str:
+    if schema.get("type") == "object":
+        return "write its keys below it, indented, or take it out"
+    if steps[0] == "inputs" and len(steps) > 2 and "minLength" not in schema:
+        return 'write a value after the colon; "" is an empty text'
+    return "write a value after the colon, or take the key out"
+
+
+def _hint_for(value: object, steps: Steps, schema: Schema) -> str | None:
+    match steps, value:
+        case ("version",), _:
+            return "this lamina-batch reads version 1 of the format"
+        case ("inputs", str()), str():
+            return f"write {{column: {value}}}, or {{value: {value}}} for the same text in every row"
+        case ("inputs", str()), list():
+            return "write {columns: [...]} for columns, or {value: [...]} for fixed values"
+        case ("inputs", str(), "column"), list():
+            return "write columns for several columns"
+        case ("inputs", str(), "columns"), str():
+            return "write column for one column"
+        case ("matrix", str()), str():
+            return f"write [{value}]"
+        case _, str() if "enum" in schema:
+            return did_you_mean(value, schema["enum"])
+        case _, str() if kinds(schema) & {"integer", "number"} and not isinstance(core_value(value), str):
+            return "write it without quotes"
+        case _:
+            return None

@@ -1,0 +1,252 @@
+"""YAML text -> a tree of nodes with their places. Nothing is typed yet: every scalar is text as it was typed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+import yaml
+
+from lamina_batch.errors import PipelineError, did_you_mean
+from lamina_batch.pipeline.problems import redacted
+from lamina_batch.pipeline.spec import Place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_BYTES = 1 << 20
+#: nodes, keys included, once aliases are followed: a few lines of aliases can stand for billions
+MAX_NODES = 100_000
+#: characters of all scalars, once aliases are followed
+MAX_TEXT = 4 * MAX_BYTES
+MAX_DEPTH = 32
+
+#: where a value from the command line stands
+FROM_SET = Place(0, 0)
+
+
+@dataclass(slots=True)
+class ScalarNode:
+    text: str
+    #: written without quotes
+    plain: bool
+    place: Place
+
+    @property
+    def missing(self) -> bool:
+        """A key with nothing after it; `""` is text."""
+        return self.plain and not self.text
+
+
+@dataclass(slots=True)
+class ListNode:
+    items: list[Node]
+    place: Place
+
+
+@dataclass(slots=True)
+class MappingNode:
+    entries: dict[str, Node]
+    #: where each key stands
+    keys: dict[str, Place]
+    #: of a block, its key: that is where a person looks for it
+    place: Place
+
+
+Node = ScalarNode | ListNode | MappingNode
+
+
+def read_document(file: Path) -> MappingNode:
+    """The tree of a pipeline file.
+
+    Raises PipelineError, with line and column, for a file that cannot be read, is no YAML, is too large, or
+    uses what a pipeline file has no use for: several documents, duplicate keys, tags, merge keys.
+    """
+    tree = parse(_read_text(file), name=str(file))
+    if tree is None:
+        raise PipelineError("the file is empty", where=str(file), hint="a pipeline file begins with `version: 1`")
+    if not isinstance(tree, MappingNode):
+        raise PipelineError(
+            "a pipeline file is a mapping of keys, and this is something else",
+            where=f"{file}:{tree.place.line}:{tree.place.column}",
+            hint="it begins with `version: 1`, and has one key of its own on each line",
+        )
+    return tree
+
+
+def parse(text: str, *, name: str, placed: bool = True) -> Node | None:
+    """The tree of one YAML document; None if it is empty.
+
+    `name` is the file in errors. With `placed=False` the text is no file: its places are FROM_SET.
+    """
+    # BaseLoader resolves nothing and constructs nothing: it is narrower than the safe loader. The C loader
+    # words its complaints differently, and a file this small does not need it.
+    try:
+        node = yaml.compose(text, Loader=yaml.BaseLoader)
+    except yaml.MarkedYAMLError as error:
+        _refuse_syntax(error, name, placed=placed)
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        raise PipelineError(
+            f"the character U+{ord(text[error.position]):04X} cannot stand in a YAML file",
+            where=_where(name, _end_of(before), placed=placed),
+            hint="delete it; it is invisible in many editors",
+        ) from error
+    except RecursionError as error:
+        raise PipelineError(_TOO_DEEP, where=name, hint=_SIMPLER) from error
+    except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF" is no character
+        raise PipelineError(
+            "an escape in a quoted text names no character",
+            where=name,
+            hint="look for \\U in double quotes; in single quotes a backslash is a backslash",
+        ) from error
+    return None if node is None else _Builder(name=name, placed=placed).build(node)
+
+
+_TOO_DEEP = f"values stand inside each other more than {MAX_DEPTH} levels deep"
+_SIMPLER = "a pipeline file needs about five levels and no aliases of aliases"
+
+
+class _Builder:
+    """Turns PyYAML's graph into a tree, following aliases only as far as the limits."""
+
+    def __init__(self, *, name: str, placed: bool) -> None:
+        self._name = name
+        self._placed = placed
+        self._nodes = 0
+        self._text = 0
+
+    def build(self, node: yaml.Node, key: yaml.Node | None = None, depth: int = 0) -> Node:
+        self._count(node)
+        if depth > MAX_DEPTH:
+            self._refuse(node, _TOO_DEEP, _SIMPLER)
+        if node.tag not in _PLAIN_TAGS:
+            self._refuse(
+                node, f"the tag {redacted(node.tag)} has no meaning here", "delete the word that begins with !"
+            )
+        if isinstance(node, yaml.ScalarNode):
+            return ScalarNode(node.value, plain=node.style is None, place=self._place(node))
+        in_block = isinstance(node, yaml.CollectionNode) and not node.flow_style
+        place = self._place(key if key is not None and in_block else node)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, place, depth)
+        return ListNode([self.build(item, depth=depth + 1) for item in node.value], place)
+
+    def _mapping(self, node: yaml.MappingNode, place: Place, depth: int) -> MappingNode:
+        built = MappingNode({}, {}, place)
+        for key, value in node.value:
+            self._count(key)
+            name = self._key(key)
+            if name in built.entries:
+                first = built.keys[name]
+                self._refuse(
+                    key,
+                    f"the key {redacted(name)!r} stands here a second time; the first is in line {first.line}, "
+                    f"column {first.column}",
+                    "keep one of the two",
+                )
+            built.keys[name] = self._place(key)
+            built.entries[name] = self.build(value, key, depth + 1)
+        return built
+
+    def _key(self, key: yaml.Node) -> str:
+        if not isinstance(key, yaml.ScalarNode) or key.tag not in _PLAIN_TAGS:
+            self._refuse(key, "a key must be text", "put a text that begins with { or [ in quotes")
+        if key.value == "<<" and key.style is None:
+            self._refuse(key, "merge keys (<<) are not supported", "write out the keys that it would bring in")
+        text: str = key.value
+        return text
+
+    def _count(self, node: yaml.Node) -> None:
+        self._nodes += 1
+        self._text += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        if self._nodes > MAX_NODES or self._text > MAX_TEXT:
+            self._refuse(node, "the file is too large once its aliases are followed", _SIMPLER)
+
+    def _place(self, node: yaml.Node) -> Place:
+        return _place(node.start_mark) if self._placed else FROM_SET
+
+    def _refuse(self, node: yaml.Node, what: str, hint: str) -> NoReturn:
+        where = _where(self._name, _place(node.start_mark), placed=self._placed)
+        raise PipelineError(what, where=where, hint=hint)
+
+
+#: what the BaseLoader gives to a node that has no tag in the text
+_PLAIN_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
+
+
+def _read_text(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise PipelineError("there is no such file", where=str(file), hint=_similar(file)) from error
+    except IsADirectoryError as error:
+        raise PipelineError(
+            "this is a folder", where=str(file), hint="name the pipeline file (.yaml) inside it"
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise PipelineError(f"the file cannot be read: {reason or error}", where=str(file)) from error
+    if len(content) > MAX_BYTES:
+        raise PipelineError(
+            f"the file is larger than {MAX_BYTES >> 20} MiB",
+            where=str(file),
+            hint="a pipeline file holds no rows: those stand in the files that `rows.from` names",
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode("utf-8-sig", errors="replace")
+        raise PipelineError(
+            f"byte 0x{content[error.start]:02X} is not UTF-8",
+            where=_where(str(file), _end_of(before)),
+            hint="save the file as UTF-8",
+        ) from error
+
+
+def _similar(file: Path) -> str:
+    try:
+        names = [entry.name for entry in file.parent.iterdir() if entry.suffix in {".yaml", ".yml"}]
+    except OSError:
+        return f"there is no folder {file.parent} either"
+    return did_you_mean(file.name, names) or "check the path; `ls *.yaml` lists what is here"
+
+
+#: words of PyYAML's complaint -> what to do about it; the first that fits
+_NEXT_STEPS = (
+    ("'\\t'", "YAML is indented with spaces: replace the tab"),
+    ("mapping values are not allowed", "put a text that holds `: ` in quotes, and check the indentation"),
+    ("undefined alias", "put a text that begins with * in quotes"),
+    ("expected alphabetic or numeric character", "put a text that begins with * or & in quotes"),
+    ("that cannot start any token", "put a text that begins with this character in quotes"),
+    ("unknown escape", "use single quotes: in double quotes a backslash begins an escape"),
+    ("another document", "keep one document: delete the line `---` and what follows it"),
+    ("unexpected end of stream", "a quote is not closed"),
+    ("but got '<stream end>'", "a bracket is not closed"),
+    ("expected ',' or", "put a text that holds { } [ ] or , in quotes, and close every bracket"),
+    ("expected <block end>", "keys that belong together begin in the same column; text after a quote ends it"),
+    ("expected '<document start>'", "keys that belong together begin in the same column"),
+)
+
+
+def _refuse_syntax(error: yaml.MarkedYAMLError, name: str, *, placed: bool) -> NoReturn:
+    what = redacted(" ".join(part for part in (error.problem, error.context) if part))
+    mark = error.problem_mark or error.context_mark
+    raise PipelineError(
+        f"this is not YAML: {what}",
+        where=_where(name, _place(mark), placed=placed) if mark is not None else name,
+        hint=next((step for words, step in _NEXT_STEPS if words in what), "check this line and the one above"),
+    ) from error
+
+
+def _place(mark: yaml.Mark) -> Place:
+    return Place(mark.line + 1, mark.column + 1)
+
+
+def _end_of(text: str) -> Place:
+    return Place(text.count("\n") + 1, len(text) - text.rfind("\n"))
+
+
+def _where(name: str, place: Place, *, placed: bool = True) -> str:
+    return f"{name}:{place.line}:{place.column}" if placed else name

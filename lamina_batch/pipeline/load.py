@@ -1,0 +1,303 @@
+"""A pipeline file -> a Pipeline: read, override, type, check, build. DESIGN.md section 4 is the contract."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os.path
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lamina_batch.errors import UsageError
+from lamina_batch.pipeline.check import check
+from lamina_batch.pipeline.document import read_document
+from lamina_batch.pipeline.names import folded
+from lamina_batch.pipeline.overrides import apply_override
+from lamina_batch.pipeline.problems import Problem, Steps, as_error
+from lamina_batch.pipeline.schema import pipeline_schema
+from lamina_batch.pipeline.spec import (
+    Api,
+    Column,
+    Columns,
+    FailureLimit,
+    InputRule,
+    Pipeline,
+    Poll,
+    Results,
+    Rows,
+    RunOptions,
+    Source,
+    Sql,
+    Template,
+    Value,
+)
+from lamina_batch.pipeline.template import TemplateError, template_parts
+from lamina_batch.pipeline.values import plain_values
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from lamina_batch.pipeline.values import Document
+
+SOURCE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".ndjson", ".jsonl")
+MANIFEST_EXTENSIONS = (".csv", ".parquet", ".ndjson")
+
+
+def load_pipeline(
+    file: Path,
+    *,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str],
+    today: dt.date,
+    suffix: str | None = None,
+) -> Pipeline:
+    """Read and check a pipeline file.
+
+    `overrides` are `--set` arguments (`rows.from=today.csv`), `environ` answers `${NAME}` and `today` answers
+    `{date}`. A `suffix` keeps a kind of run apart: with `sandbox` the state is `<state>.sandbox` and a manifest
+    `out/x.csv` is `out/x.sandbox.csv`.
+
+    Raises PipelineError, naming every problem with its line and column, and UsageError for an override that
+    cannot be applied.
+    """
+    file = Path(_absolute(Path.cwd(), str(file)))
+    schema = pipeline_schema()
+    tree = read_document(file)
+    for override in overrides:
+        apply_override(tree, override, schema)
+    document = plain_values(tree, schema, file, environ)
+    problems = [*document.problems, *check(document, schema)]
+    if problems:
+        raise as_error(file, problems)
+    builder = _Builder(document, today, suffix)
+    pipeline = builder.pipeline()
+    if builder.problems:
+        raise as_error(file, builder.problems)
+    return pipeline
+
+
+_DURATION = re.compile(r"([0-9]{1,6})(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def duration(text: str) -> float:
+    """Seconds of a duration as the pipeline file writes it: `150ms`, `3s`, `45m`, `2h`. Raises UsageError."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{text!r} is not a duration", hint="write it as 150ms, 3s, 45m or 2h")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+class _Builder:
+    """Builds the Pipeline from values that fit the schema, and finds what a schema cannot say."""
+
+    def __init__(self, document: Document, today: dt.date, suffix: str | None) -> None:
+        self.problems: list[Problem] = []
+        self._document = document
+        self._values = document.values
+        self._file = document.file
+        self._today = today
+        self._suffix = suffix
+
+    def pipeline(self) -> Pipeline:
+        name = self._values.get("name", self._file.stem)
+        self._check_names()
+        rows = self._rows()
+        return Pipeline(
+            file=self._file,
+            name=name,
+            app=self._values["app"],
+            rows=rows,
+            inputs=tuple(self._rule(parameter, rule) for parameter, rule in self._values["inputs"].items()),
+            matrix={parameter: tuple(values) for parameter, values in self._values.get("matrix", {}).items()},
+            api=Api(**self._values.get("api", {})),
+            run=self._run(),
+            results=self._results(name, rows.sources),
+            state=self._state(),
+            places=self._document.places,
+        )
+
+    def _rows(self) -> Rows:
+        rows = self._values["rows"]
+        options: dict[str, Any] = {}
+        if "encoding" in rows:
+            options["encoding"] = self._encoding(rows["encoding"])
+        return Rows(
+            sources=tuple(self._source(steps, path) for steps, path in _listed(("rows", "from"), rows["from"])),
+            key=tuple(column for _, column in _listed(("rows", "key"), rows["key"])),
+            where=rows.get("where"),
+            types={column: _TYPES.get(kind, kind) for column, kind in rows.get("types", {}).items()},
+            separator=_SEPARATORS.get(text := rows.get("separator", "auto"), text),
+            **options,
+        )
+
+    def _source(self, steps: Steps, path: str) -> str:
+        self._check_extension(steps, path, SOURCE_EXTENSIONS)
+        path = self._dated(path)
+        folder = str(self._file.parent)
+        # only what the user wrote is a pattern, not the folder that the file happens to stand in
+        return _absolute(Path(_GLOB.sub(r"[\g<0>]", folder) if _GLOB.search(path) else folder), path)
+
+    def _encoding(self, encoding: str) -> str:
+        try:
+            codecs.lookup(encoding)
+            # refuses codecs that make no text, such as hex
+            io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        except (LookupError, ValueError):
+            self._problem(
+                ("rows", "encoding"),
+                f"{encoding!r} is not a known text encoding",
+                "often it is utf-8, cp1252, latin-1 or utf-16",
+            )
+        return encoding
+
+    def _check_names(self) -> None:
+        """The same parameter twice, also where only case or spaces differ: the service would get one of the two."""
+        first: dict[str, Steps] = {}
+        for section in ("inputs", "matrix"):
+            for parameter in self._values.get(section, {}):
+                steps: Steps = (section, parameter)
+                before = first.setdefault(folded(parameter), steps)
+                if before != steps:
+                    what = f"is the same parameter as {before[1]!r} in `{before[0]}`"
+                    hint = "keep one of them; case and repeated spaces make no difference"
+                    self.problems.append(self._document.problem(steps, what, hint, at_key=True))
+
+    def _rule(self, parameter: str, rule: dict[str, Any]) -> InputRule:
+        return InputRule(
+            parameter=parameter,
+            source=self._rule_source(parameter, rule),
+            map=rule.get("map", {}),
+            default=rule.get("default"),
+            blank=rule.get("blank"),
+        )
+
+    def _rule_source(self, parameter: str, rule: dict[str, Any]) -> Source:
+        match rule:
+            case {"column": name}:
+                return Column(name=name, split=rule.get("split"))
+            case {"columns": names}:
+                return Columns(names=tuple(names))
+            case {"value": value}:
+                return Value(values=tuple(text for _, text in _listed((), value)))
+            case {"sql": expression}:
+                return Sql(expression=expression)
+            case _:
+                return Template(parts=self._template(("inputs", parameter, "template"), rule["template"]))
+
+    def _template(self, steps: Steps, text: str) -> tuple[str, ...]:
+        try:
+            return template_parts(text)
+        except TemplateError as error:
+            self._problem(steps, error.what, error.hint)
+            return ("",)
+
+    def _run(self) -> RunOptions:
+        run = self._values.get("run", {})
+        options = RunOptions(**{key: _RUN[key](value) for key, value in run.items() if key in _RUN})
+        shortest = 1.0 if options.poll.min_interval is None else options.poll.min_interval
+        if shortest < 1.0:
+            self._problem(("run", "poll", "min_interval"), "must be at least 1s", "the service asks not to poll faster")
+        elif options.poll.max_interval < shortest:
+            what = f"must be at least as long as min_interval, {shortest:g}s, is {options.poll.max_interval:g}s"
+            self._problem(("run", "poll", "max_interval"), what, "raise it, or lower min_interval")
+        return options
+
+    def _results(self, name: str, sources: tuple[str, ...]) -> Results:
+        results = self._values.get("results", {})
+        manifests: list[Path] = []
+        for steps, path in _listed(("results", "manifest"), results.get("manifest", f"out/{_file_name(name)}.csv")):
+            self._check_extension(steps, path, MANIFEST_EXTENSIONS)
+            manifest = Path(_absolute(self._file.parent, self._dated(path)))
+            if self._suffix is not None:
+                manifest = manifest.with_suffix(f".{self._suffix}{manifest.suffix}")
+            if manifest in manifests:
+                self._problem(steps, f"{str(manifest)!r} is listed twice", "keep one")
+            if str(manifest) in sources:
+                self._problem(steps, "would replace the rows it is made from", "give it another name")
+            manifests.append(manifest)
+        options = {"layout": results["layout"]} if "layout" in results else {}
+        return Results(manifest=tuple(manifests), **options)
+
+    def _state(self) -> Path:
+        path = self._dated(self._values.get("state", f".lamina-batch/{self._file.stem}"))
+        state = _absolute(self._file.parent, path)
+        return Path(state if self._suffix is None else f"{state}.{self._suffix}")
+
+    def _check_extension(self, steps: Steps, path: str, known: Sequence[str]) -> None:
+        extension = Path(path).suffix
+        if extension.casefold() not in known:
+            what = f"{path!r} ends in {extension!r}" if extension else f"{path!r} has no extension"
+            self._problem(steps, f"{what}, which says nothing about its format", f"known: {', '.join(known)}")
+
+    def _dated(self, path: str) -> str:
+        return path.replace("{date}", self._today.isoformat())
+
+    def _problem(self, steps: Steps, what: str, hint: str | None) -> None:
+        self.problems.append(self._document.problem(steps, what, hint))
+
+
+_TYPES = {"int": "integer", "bool": "boolean"}
+_SEPARATORS: Mapping[str, str | None] = {"auto": None, "tab": "\t", r"\t": "\t"}
+_GLOB = re.compile(r"[*?\[]")
+
+
+def _duration_or_auto(text: str) -> float | None:
+    return None if text == "auto" else duration(text)
+
+
+def _poll(poll: dict[str, str]) -> Poll:
+    return Poll(**{key: _POLL[key](text) for key, text in poll.items()})
+
+
+def _failure_limit(limit: float | str | None) -> FailureLimit | None:
+    if limit is None:
+        return None
+    if isinstance(limit, str):
+        return FailureLimit(share=float(limit.removesuffix("%")) / 100)
+    return FailureLimit(count=int(limit))
+
+
+#: key of `run` -> its field's value. `completion` has only one value that is built.
+_RUN: Mapping[str, Callable[[Any], Any]] = {
+    "max_in_flight": int,
+    "requests_per_minute": lambda value: None if value == "auto" else int(value),
+    "share": float,
+    "poll": _poll,
+    "execution_timeout": duration,
+    "request_timeout": duration,
+    "on_unknown": str,
+    "on_invalid_rows": str,
+    "share_identical": bool,
+    "max_executions": int,
+    "canary": int,
+    "max_failures": _failure_limit,
+    "credits_per_execution": lambda value: None if value is None else float(value),
+}
+_POLL: Mapping[str, Callable[[str], Any]] = {"min_interval": _duration_or_auto, "max_interval": duration}
+
+
+def _listed(steps: Steps, value: str | list[str]) -> Iterator[tuple[Steps, str]]:
+    """One text or a list of them, each with where it stands."""
+    if isinstance(value, str):
+        yield steps, value
+    else:
+        for index, item in enumerate(value):
+            yield (*steps, index), item
+
+
+def _file_name(name: str) -> str:
+    """`name` as a file name on any system: letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-")[:100] or "results"
+
+
+def _absolute(folder: Path, path: str) -> str:
+    """`path` from `folder`, without `..` where leaving it out changes nothing.
+
+    Behind a symbolic link `..` is the parent of the link's target: there it stays.
+    """
+    joined = str(folder / path)
+    tidy = os.path.normpath(joined)
+    return tidy if os.path.realpath(tidy) == os.path.realpath(joined) else joined

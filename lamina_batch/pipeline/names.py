@@ -1,0 +1,8 @@
+"""How names are compared when they are not the same byte for byte."""
+
+from __future__ import annotations
+
+
+def folded(name: str) -> str:
+    """`name` for lenient comparison (DESIGN.md section 4): without case, outer and repeated spaces."""
+    return " ".join(name.split()).casefold()

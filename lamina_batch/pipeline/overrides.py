@@ -1,0 +1,94 @@
+"""`--set rows.from=today.csv`: one value of the tree replaced from the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from lamina_batch.errors import PipelineError, UsageError
+from lamina_batch.pipeline.document import FROM_SET, ListNode, MappingNode, Node, ScalarNode, parse
+from lamina_batch.pipeline.problems import redacted
+from lamina_batch.pipeline.schema import Schema, below, kinds, takes_only_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def apply_override(tree: MappingNode, override: str, schema: Schema) -> None:
+    """Replace the value at a dotted path by what stands after the first `=`; keys on the way are made.
+
+    A key that exists wins over a dot, so that `inputs.Dr. Look.value=x` finds the parameter `Dr. Look`.
+    Raises UsageError.
+    """
+    path, equals, text = override.partition("=")
+    if not equals:
+        raise UsageError(
+            f"{redacted(override)!r} has no =",
+            where="--set",
+            hint="write it as KEY=VALUE, such as --set rows.from=today.csv",
+        )
+    node: Node = tree
+    here: Schema | None = schema
+    rest = path
+    while True:
+        if isinstance(node, MappingNode):
+            key, rest = _first_key(path, rest, node.entries)
+            here = below(schema, here, key)
+            node.keys.setdefault(key, FROM_SET)
+            if not rest:
+                node.entries[key] = _value(text, here, path)
+                return
+            existing = node.entries.get(key)
+            if existing is None or (isinstance(existing, ScalarNode) and existing.missing):
+                node.entries[key] = MappingNode({}, {}, FROM_SET)
+            node = node.entries[key]
+        elif isinstance(node, ListNode):
+            step, _, remainder = rest.partition(".")
+            indexes = [str(index) for index in range(len(node.items))]
+            if step not in indexes:
+                _refuse(path, f"{step!r} is no item of this list of {len(indexes)}", "items count from 0")
+            index, rest = indexes.index(step), remainder
+            here = below(schema, here, index)
+            if not rest:
+                node.items[index] = _value(text, here, path)
+                return
+            node = node.items[index]
+        else:
+            _refuse(
+                path,
+                f"there is nothing to name `{rest}` in: what stands before it is a single value",
+                "replace that value as a whole",
+            )
+
+
+def _first_key(path: str, rest: str, existing: Iterable[str]) -> tuple[str, str]:
+    """The first key of `rest`, and what follows its dot; nothing follows the last."""
+    for key in sorted(existing, key=len, reverse=True):
+        if rest == key:
+            return key, ""
+        if rest.startswith(f"{key}.") and len(rest) > len(key) + 1:
+            return key, rest[len(key) + 1 :]
+    key, dot, remainder = rest.partition(".")
+    if not key or (dot and not remainder):
+        _refuse(path, "a key of this path is empty", "write it as KEY=VALUE, such as rows.from=today.csv")
+    return key, remainder
+
+
+def _value(text: str, schema: Schema | None, path: str) -> Node:
+    """YAML, but text as typed where only text can be meant: no shell user expects `#` or `{` to be syntax."""
+    name = f"--set {redacted(path)}"
+    typed = ScalarNode(text, plain=True, place=FROM_SET)
+    if not (takes_only_text(schema) and "string" in kinds(schema)):
+        return parse(text, name=name, placed=False) or typed
+    if "array" in kinds(schema) and text.startswith("["):
+        return parse(text, name=name, placed=False) or typed
+    if text.startswith(("'", '"')):
+        try:
+            quoted = parse(text, name=name, placed=False)
+        except PipelineError:  # SQL can begin with a quoted column: "list price" > 10
+            return typed
+        return quoted if isinstance(quoted, ScalarNode) else typed
+    return typed
+
+
+def _refuse(path: str, what: str, hint: str) -> NoReturn:
+    raise UsageError(redacted(what), where=f"--set {redacted(path)}".rstrip(), hint=hint)

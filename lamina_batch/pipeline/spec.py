@@ -1,0 +1,169 @@
+"""The pipeline file as values: what DESIGN.md section 4 describes, checked and typed. load.py builds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from lamina_batch.errors import PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+ColumnType = Literal["text", "integer", "float", "boolean", "date", "datetime"]
+BlankPolicy = Literal["app_default", "skip_row"]
+Generation = Literal["auto", "executions", "runs"]
+Auth = Literal["x-api-key", "bearer"]
+Layout = Literal["wide", "long"]
+
+
+class Place(NamedTuple):
+    """Where in the file something stands, both counted from 1. Line 0: it came from `--set`."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    #: absolute paths or glob patterns, in the order given
+    sources: tuple[str, ...]
+    #: the columns that together name a row; never empty
+    key: tuple[str, ...]
+    #: polars SQL predicate over the columns
+    where: str | None = None
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
+    encoding: str = "utf-8"
+    #: None: found from the header line
+    separator: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    name: str
+    #: cells hold several values, parted by this
+    split: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    #: one, or several for a parameter that takes a list
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    #: literal text and column names, alternating, a literal first and last: ("", "title", " in ", "colour", "")
+    parts: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.parts[1::2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sql:
+    expression: str
+
+
+Source = Column | Columns | Value | Template | Sql
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputRule:
+    """Where the value of one app parameter comes from."""
+
+    #: as written in the file; the service's own spelling is found in the live schema
+    parameter: str
+    source: Source
+    #: values it translates; others pass
+    map: Mapping[str, str] = field(default_factory=dict)
+    #: replaces a blank
+    default: str | None = None
+    #: what a blank that stays blank means; None: the rule of the parameter's type
+    blank: BlankPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    generation: Generation = "auto"
+    auth: Auth = "x-api-key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poll:
+    #: seconds; None: chosen from the kind of app
+    min_interval: float | None = None
+    #: seconds
+    max_interval: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureLimit:
+    """Stop submitting past this many failures, or past this share of the ended jobs once 20 have ended."""
+
+    count: int | None = None
+    share: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    max_in_flight: int = 100
+    #: None: follow the RateLimit headers
+    requests_per_minute: int | None = None
+    share: float = 1.0
+    poll: Poll = field(default_factory=Poll)
+    #: seconds
+    execution_timeout: float = 2700.0
+    #: seconds
+    request_timeout: float = 30.0
+    on_unknown: Literal["hold", "resubmit"] = "hold"
+    on_invalid_rows: Literal["skip", "fail"] = "skip"
+    share_identical: bool = True
+    max_executions: int = 500
+    canary: int = 0
+    max_failures: FailureLimit | None = None
+    credits_per_execution: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    manifest: tuple[Path, ...]
+    layout: Layout = "wide"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    #: absolute
+    file: Path
+    name: str
+    app: str
+    rows: Rows
+    #: in the file's order; never empty
+    inputs: tuple[InputRule, ...]
+    #: parameter name as written -> values; empty: no fan-out
+    matrix: Mapping[str, tuple[str, ...]]
+    api: Api
+    run: RunOptions
+    results: Results
+    #: the folder of the ledger, absolute
+    state: Path
+    #: path of keys -> where it stands, for errors that only the live schema or the catalog can find
+    places: Mapping[tuple[str | int, ...], Place] = field(default_factory=dict)
+
+    def error(self, path: tuple[str | int, ...], what: str, hint: str | None = None) -> PipelineError:
+        """An error about the value at `path`, or about the nearest enclosing key that has a place."""
+        for end in range(len(path), -1, -1):
+            place = self.places.get(path[:end])
+            if place is not None:
+                named = ".".join(str(step) for step in path)
+                if place.line == 0:
+                    return PipelineError(f"{named}: {what}", where="--set", hint=hint)
+                return PipelineError(f"{named}: {what}", where=f"{self.file}:{place.line}:{place.column}", hint=hint)
+        return PipelineError(what, where=str(self.file), hint=hint)

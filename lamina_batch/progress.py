@@ -1,0 +1,120 @@
+"""How a run shows itself while it runs: a bar at a terminal, a line every 30 s without one. All of it on stderr."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NoReturn
+
+from tqdm import tqdm
+
+from lamina_batch.execution.plan import Action
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lamina_batch.catalog.check import Checked
+    from lamina_batch.execution.engine import Progress
+    from lamina_batch.execution.job import Job
+    from lamina_batch.execution.plan import Plan
+
+#: Seconds between two lines where there is no terminal (DESIGN.md section 5).
+LINE_EVERY = 30.0
+#: Findings shown before a run; the rest stands in findings.csv.
+SHOWN_FINDINGS = 10
+
+
+class Console:
+    """Shows a run on stderr. `say` prints one line there; `now` is a monotonic clock in seconds."""
+
+    def __init__(self, *, say: Callable[[str], None], now: Callable[[], float], terminal: bool, quiet: bool) -> None:
+        self._say = say
+        self._now = now
+        self._quiet = quiet
+        self._terminal = terminal and not quiet
+        self._bar: tqdm[NoReturn] | None = None
+        self._states: Counter[str] = Counter()
+        self._line_at = now() + LINE_EVERY
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def note(self, text: str) -> None:
+        if not self._quiet:
+            self._print(f"note: {text}")
+
+    def planned(self, plan: Plan, checked: Checked) -> None:
+        if self._quiet:
+            return
+        parts = [f"{plan.frame.height} jobs"]
+        for action, words in _WORDS.items():
+            count = plan.count(action)
+            if count:
+                parts.append(f"{count} {words}")
+        self._print(", ".join(parts))
+        errors = checked.findings.filter(checked.findings["severity"] == "error")
+        for line in errors.head(SHOWN_FINDINGS).iter_rows(named=True):
+            self._print(f"  {finding_line(line)}")
+        if errors.height > SHOWN_FINDINGS:
+            self._print(f"  … and {errors.height - SHOWN_FINDINGS} more in findings.csv")
+
+    def changed(self, job: Job) -> None:
+        self._states[job.state] += 1
+        if job.state in {"failed", "rejected", "held", "timed_out"}:
+            self.note(f"{job.name}: {job.state.replace('_', ' ')}: {job.message}")
+
+    def went_on(self, progress: Progress) -> None:
+        if self._quiet:
+            return
+        if not self._terminal:
+            if self._now() >= self._line_at:
+                self._line_at = self._now() + LINE_EVERY
+                self._print(self._words(progress))
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=progress.total, unit="job", dynamic_ncols=True, leave=False)
+        self._bar.total = progress.total
+        self._bar.n = min(progress.ended, progress.total)
+        self._bar.set_postfix_str(self._words(progress), refresh=False)
+        self._bar.refresh()
+
+    def _words(self, progress: Progress) -> str:
+        bad = sum(self._states[state] for state in ("failed", "rejected", "held", "timed_out"))
+        parts = [f"{progress.ended} of {progress.total} done"] if self._bar is None else []
+        parts += [f"{progress.running} running", f"{progress.waiting} waiting"]
+        if bad:
+            parts.append(f"{bad} with problems")
+        if progress.least_left >= 1:
+            parts.append(f"at least {progress.least_left:.0f} s more by the rate limit")
+        return ", ".join(parts)
+
+    def _print(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.clear()
+        self._say(text)
+
+
+_WORDS = {
+    Action.SUBMIT: "to start",
+    Action.SHARE: "equal to one of these",
+    Action.UNCHANGED: "unchanged",
+    Action.COLLECT: "running",
+    Action.ASK_ONCE: "timed out earlier",
+    Action.REPORT: "ended badly earlier",
+    Action.HOLD: "held",
+    Action.INVALID: "invalid",
+    Action.LEAVE: "left for another time",
+}
+
+
+def finding_line(finding: dict[str, object]) -> str:
+    """One finding as a person reads it: where, what, and what to do."""
+    where = f"row {finding['row']}"
+    if finding.get("source"):
+        where = f"{finding['source']} {where}"
+    if finding["key"]:
+        where += f" ({finding['key']})"
+    place = f"column {finding['column']!r}: " if finding["column"] else ""
+    hint = f" ({finding['hint']})" if finding["hint"] else ""
+    return f"{where}: {place}{finding['message']}{hint} [{finding['code']}]"

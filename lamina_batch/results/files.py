@@ -1,0 +1,67 @@
+"""Writing the files that people take away: whole or not at all, and never over one that is open elsewhere."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lamina_batch.errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def write_whole(file: Path, write: Callable[[Path], None]) -> Path:
+    """Let `write` fill a new file beside `file`, then put it in place at once. Answers where it stands now.
+
+    Where `file` cannot be replaced (a spreadsheet program has it open), it stays under another name beside it.
+    Raises StateError where not even that can be written.
+    """
+    with _beside(file) as aside:
+        write(aside)
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())
+        try:
+            aside.replace(file)
+        except PermissionError:
+            spare = _spare(file)
+            aside.replace(spare)
+            return spare
+        return file
+
+
+@contextmanager
+def _beside(file: Path) -> Iterator[Path]:
+    aside: Path | None = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=file.suffix)
+        os.fchmod(descriptor, 0o666 & ~_umask())
+        os.close(descriptor)
+        aside = Path(name)
+        yield aside
+    except OSError as error:
+        raise StateError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(file),
+            hint="see that the folder may be written and the disk has room; `lamina-batch results` writes it again",
+        ) from error
+    finally:
+        if aside is not None:
+            aside.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _spare(file: Path) -> Path:
+    number = 2
+    while (spare := file.with_name(f"{file.stem} ({number}){file.suffix}")).exists():
+        number += 1
+    return spare

@@ -1,0 +1,35 @@
+"""Findings as a file: a line per bad cell, in the columns that DESIGN.md section 4 pins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lamina_batch.errors import UsageError
+from lamina_batch.results.files import write_whole
+from lamina_batch.results.text import harmless
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COLUMNS = ("row", "key", "column", "parameter", "value", "code", "severity", "message", "hint")
+
+
+def write_findings(findings: pl.DataFrame, file: Path) -> Path:
+    """Write findings as .csv or .ndjson. Raises UsageError for another ending, StateError where it cannot."""
+    columns = [*COLUMNS, *(["source"] if "source" in findings.columns else [])]
+    table = findings.select(columns)
+    match file.suffix.lower():
+        case ".csv":
+            texts = [name for name in columns if name != "row"]
+            safe = table.with_columns(harmless(pl.col(name)).alias(name) for name in texts)
+            return write_whole(file, safe.write_csv)
+        case ".ndjson" | ".jsonl":
+            return write_whole(file, table.write_ndjson)
+        case other:
+            raise UsageError(
+                f"findings cannot be written as {other or 'a file without an ending'!r}",
+                where=str(file),
+                hint="use .csv or .ndjson (.xlsx is documented but not built in this version)",
+            )

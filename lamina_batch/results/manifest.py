@@ -1,0 +1,239 @@
+"""The results manifest: the source's columns byte for byte, then ours, prefixed `lamina_` (DESIGN.md section 4)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, assert_never
+
+import polars as pl
+
+from lamina_batch.execution.ledger import OUTPUTS
+from lamina_batch.execution.plan import with_evidence
+from lamina_batch.results.files import write_whole
+from lamina_batch.results.text import harmless
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from lamina_batch.catalog.source import Catalog
+    from lamina_batch.pipeline.spec import Layout
+
+PREFIX = "lamina_"
+#: Ours, in order. Other people's scripts read them by name.
+COLUMNS = (
+    "row",
+    "key",
+    "variant",
+    "status",
+    "code",
+    "message",
+    "execution_id",
+    "app_id",
+    "attempts",
+    "submitted_at",
+    "completed_at",
+    "seconds",
+    "inputs_sha256",
+    "reused_from",
+)
+LONG_COLUMNS = ("output_id", "label", "type", "value", "file", "sha256", "error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """How every job of a catalog stands, and what came out."""
+
+    #: a line per job in the source's order: lamina_index, the columns of COLUMNS, and `job_id`
+    jobs: pl.DataFrame
+    #: a line per output: job_id, position and what LONG_COLUMNS names
+    outputs: pl.DataFrame
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by status."""
+        return {str(status): int(n) for status, n in self.jobs.group_by("status").len().iter_rows()}
+
+
+def gather(
+    jobs: pl.DataFrame,
+    ledger: pl.DataFrame,
+    outputs: Sequence[tuple[object, ...]],
+    *,
+    app_id: str,
+    share_identical: bool,
+) -> Outcomes:
+    """Put together what the catalog asks for and what the ledger knows. Pure.
+
+    `jobs` is what the check answered, `ledger` and `outputs` the ledger's tables.
+    """
+    found = with_evidence(jobs, ledger, share_identical=share_identical)
+    valid = pl.col("valid")
+    was = pl.col("was_status")
+    name = (
+        pl.when(pl.col("was_variant") == "")
+        .then(pl.col("was_key"))
+        .otherwise(pl.concat_str("was_key", pl.lit("/"), "was_variant"))
+    )
+    own = (pl.col("was_key") == pl.col("key")) & (pl.col("was_variant") == pl.col("variant"))
+    status = (
+        pl.when(~valid)
+        .then(pl.lit("invalid"))
+        .when(was.is_null())
+        .then(pl.lit("planned"))
+        # A POST cut off just now is what the next run will find, and hold.
+        .when(was == "submitting")
+        .then(pl.lit("held"))
+        .otherwise(was)
+    )
+    table = found.select(
+        "lamina_index",
+        "row",
+        "key",
+        "variant",
+        status=status,
+        code=pl.when(valid).then(pl.col("was_code")).otherwise(pl.col("code")),
+        message=pl.when(valid).then(pl.col("was_message")).otherwise(pl.col("message")),
+        execution_id="was_execution_id",
+        app_id=pl.coalesce("was_app_id", pl.lit(app_id)),
+        attempts=pl.col("was_attempts").fill_null(0),
+        submitted_at=_instant(pl.col("was_submitted_at")),
+        completed_at=_instant(pl.col("was_completed_at")),
+        seconds=pl.col("was_seconds").round(3),
+        inputs_sha256="content",
+        reused_from=pl.when(~own).then(name),
+        job_id="was_id",
+    )
+    whole = pl.DataFrame(
+        outputs,
+        schema={n: pl.Int64 if n in {"job_id", "position"} else pl.String for n in OUTPUTS},
+        orient="row",
+    )
+    seen = whole.join(table.select("job_id").unique(), on="job_id", how="semi", maintain_order="left")
+    usable = (pl.col("status") == "completed") & pl.col("value").is_not_null()
+    reason = (
+        pl.when(~usable)
+        .then(pl.coalesce("error", pl.concat_str(pl.lit("not made: status "), "status")))
+        .otherwise(pl.col("error"))
+    )
+    return Outcomes(
+        jobs=table,
+        outputs=seen.select(
+            "job_id",
+            "position",
+            "output_id",
+            "label",
+            "type",
+            value=pl.when(usable).then(pl.col("value")),
+            file=pl.lit(None, dtype=pl.String),
+            sha256=pl.lit(None, dtype=pl.String),
+            error=reason,
+        ),
+    )
+
+
+def _instant(epoch: pl.Expr) -> pl.Expr:
+    """Epoch seconds as ISO 8601 in UTC, with Z."""
+    milliseconds = (epoch * 1000).round().cast(pl.Int64)
+    return milliseconds.cast(pl.Datetime("ms")).dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
+
+
+def build(catalog: Catalog, outcomes: Outcomes, layout: Layout) -> pl.DataFrame:
+    """The manifest as a frame: the catalog's columns, then ours."""
+    match layout:
+        case "wide":
+            ours = _wide(outcomes)
+        case "long":
+            ours = _long(outcomes)
+        case _:
+            assert_never(layout)
+    ours = ours.drop("job_id").rename(lambda name: name if name == "lamina_index" else PREFIX + name)
+    source = catalog.frame.drop("lamina_row").collect()
+    return ours.join(source, on="lamina_index", how="left", maintain_order="left").select(
+        *(name for name in source.columns if name not in {"lamina_index", "lamina_source"}),
+        *(["lamina_source"] if "lamina_source" in source.columns else []),
+        *(name for name in ours.columns if name != "lamina_index"),
+    )
+
+
+def _wide(outcomes: Outcomes) -> pl.DataFrame:
+    """A line per job; for each output a column with its value, one with its file and one with its error."""
+    placed = outcomes.outputs.with_columns(
+        # Labels repeat (API.md section 4): the second of one job gets a 2.
+        nth=pl.int_range(pl.len()).over("job_id", "label") + 1
+    )
+    frame = outcomes.jobs
+    for label, nth, column in _output_columns(placed):
+        one = placed.filter((pl.col("label") == label) & (pl.col("nth") == nth)).select(
+            "job_id",
+            pl.col("value").alias(column),
+            pl.col("file").alias(f"{column}_file"),
+            pl.col("error").alias(f"{column}_error"),
+        )
+        frame = frame.join(one, on="job_id", how="left", maintain_order="left")
+    return frame
+
+
+def _output_columns(placed: pl.DataFrame) -> list[tuple[str, int, str]]:
+    """(label, nth, column name) in the order first seen; no name is given twice, nor one that is ours."""
+    seen = placed.sort("job_id", "position").select("label", "nth").unique(maintain_order=True)
+    taken = {"lamina_index", "job_id", "source", *COLUMNS}
+    columns: list[tuple[str, int, str]] = []
+    for label, nth in seen.iter_rows():
+        number = int(nth)
+        name = label if number == 1 else f"{label} {number}"
+        while taken & {name, f"{name}_file", f"{name}_error"}:
+            number += 1
+            name = f"{label} {number}"
+        taken |= {name, f"{name}_file", f"{name}_error"}
+        columns.append((label, int(nth), name))
+    return columns
+
+
+def _long(outcomes: Outcomes) -> pl.DataFrame:
+    """A line per output; a job without any has one line."""
+    return (
+        outcomes.jobs.with_row_index("line")
+        .join(outcomes.outputs, on="job_id", how="left")
+        .sort("line", "position", nulls_last=True)
+        .drop("line", "position")
+    )
+
+
+def write_manifest(catalog: Catalog, outcomes: Outcomes, files: Sequence[Path], layout: Layout) -> tuple[Path, ...]:
+    """Write the manifest in every form asked for. Answers where each stands. Raises StateError where it cannot."""
+    frame = build(catalog, outcomes, layout)
+    headers = dict(zip(catalog.columns, catalog.headers, strict=True))
+    return tuple(write_whole(file, partial(_write, frame, headers)) for file in files)
+
+
+def _write(frame: pl.DataFrame, headers: Mapping[str, str], file: Path) -> None:
+    match file.suffix.lower():
+        case ".parquet":
+            frame.write_parquet(file)
+        case ".ndjson" | ".jsonl":
+            frame.write_ndjson(file)
+        case _:
+            # The header is written here because a source may name two columns alike, or one not at all.
+            header = io.StringIO()
+            csv.writer(header, lineterminator="\n").writerow(headers.get(c, c) for c in frame.columns)
+            with file.open("wb") as out:
+                out.write(header.getvalue().encode())
+                _flat(frame, set(headers)).write_csv(out, include_header=False)
+
+
+def _flat(frame: pl.DataFrame, theirs: set[str]) -> pl.DataFrame:
+    """The frame as CSV can hold it: our text harmless, lists and objects of a Parquet source as text."""
+    columns: list[pl.Expr] = []
+    for name, kind in frame.schema.items():
+        column = pl.col(name)
+        if isinstance(kind, pl.List | pl.Array):
+            column = column.cast(pl.List(pl.String)).list.join("|")
+        elif isinstance(kind, pl.Struct):
+            column = column.struct.json_encode()
+        elif kind == pl.String and name not in theirs:
+            column = harmless(column)
+        columns.append(column.alias(name))
+    return frame.select(columns)

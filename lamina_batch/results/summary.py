@@ -1,0 +1,101 @@
+"""The summary of one run: what `--json` prints and `runs/<run id>/summary.json` keeps, and the exit code it means."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from lamina_batch.results.files import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from lamina_batch.execution.guards import Stop
+
+SCHEMA_VERSION = 1
+#: Every status a job may be shown with (DESIGN.md section 4), in the order that people read them.
+STATUSES = (
+    "completed",
+    "partial",
+    "failed",
+    "rejected",
+    "invalid",
+    "held",
+    "timed_out",
+    "running",
+    "planned",
+)
+#: A job in one of these wants somebody's attention.
+PROBLEMS = ("partial", "failed", "rejected", "invalid", "held", "timed_out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """What the run asked of the service, by kind."""
+
+    total: int
+    submit: int
+    poll: int
+    other: int
+    #: answered 429
+    rate_limited: int
+    #: requests for each execution whose end was seen; None: none ended
+    per_ended: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    manifest: tuple[str, ...]
+    report: str | None
+    findings: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """One run, in numbers. The keys are pinned by schemas/summary.schema.json."""
+
+    schema_version: int
+    pipeline: str
+    run_id: str
+    exit_code: int
+    stopped_by: str | None
+    counts: Mapping[str, int]
+    requests: Requests
+    seconds: float
+    least_seconds: float
+    credits: float | None
+    files: Files
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n"
+
+
+def write_summary(summary: Summary, folder: Path) -> Path:
+    """Write it to `<folder>/runs/<run id>/summary.json`. Raises StateError where it cannot."""
+    text = summary.to_json()
+    file = folder / "runs" / summary.run_id / "summary.json"
+    return write_whole(file, lambda aside: _put(aside, text))
+
+
+def _put(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+
+
+def exit_code(counts: Mapping[str, int], stopped_by: Stop | None, *, signal: int | None = None) -> int:
+    """The one code for all that happened; where several apply, DESIGN.md section 5 gives their order.
+
+    `signal` is the number of the signal that stopped the run, if one did.
+    """
+    if signal is not None:
+        return 128 + signal
+    if stopped_by in {"refused", "unreachable"}:
+        return 1
+    if counts.get("held"):
+        return 6
+    if stopped_by in {"max_executions", "credits", "canary", "max_failures"}:
+        return 5
+    if stopped_by == "invalid_rows":
+        return 4
+    return 3 if any(counts.get(status) for status in PROBLEMS) else 0

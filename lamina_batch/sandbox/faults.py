@@ -1,0 +1,208 @@
+"""Faults asked for by name: which there are, how they are written, and which requests meet one. Pure.
+
+A fault is written `name` or `name:key=value,key=value`. docs/sandbox.md shows each with an example.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+#: What a request is for: starting an execution, reading one, the rest of the API, or an output's file.
+RequestKind = Literal["start", "read", "app", "media"]
+
+
+class Stage(Enum):
+    """What a fault changes."""
+
+    #: the request is answered without reaching the service: nothing is accepted
+    REFUSE = "refuse"
+    #: the service does what it is asked, and the answer does not arrive whole or in time
+    ANSWER = "answer"
+    #: as ANSWER, but only where an execution has been accepted
+    ACCEPTED = "accepted"
+    #: the execution that is accepted ends badly
+    EXECUTION = "execution"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultRule:
+    """What a name means."""
+
+    stage: Stage
+    #: the requests it is about unless on= says otherwise: start, read, app, media, or any (all but media)
+    on: str
+    #: settings of its own with their defaults; None: must be given
+    settings: Mapping[str, str | float | None] = field(default_factory=dict)
+    #: once it has fired, it fires for all of these from then on; empty: it does not last
+    lasts_for: str = ""
+
+
+FAULT_RULES: Mapping[str, FaultRule] = MappingProxyType(
+    {
+        "slow": FaultRule(stage=Stage.ANSWER, on="any", settings={"seconds": 2.0}),
+        "429": FaultRule(stage=Stage.REFUSE, on="any"),
+        "500": FaultRule(stage=Stage.REFUSE, on="any"),
+        "500_accepted": FaultRule(stage=Stage.ACCEPTED, on="start"),
+        "502": FaultRule(stage=Stage.REFUSE, on="any"),
+        "502_accepted": FaultRule(stage=Stage.ACCEPTED, on="start"),
+        "drop_before": FaultRule(stage=Stage.REFUSE, on="any"),
+        "drop_after_accept": FaultRule(stage=Stage.ACCEPTED, on="start"),
+        "hang_after_accept": FaultRule(stage=Stage.ACCEPTED, on="start", settings={"seconds": 3600.0}),
+        "broken_json": FaultRule(stage=Stage.ANSWER, on="any"),
+        "truncated": FaultRule(stage=Stage.ANSWER, on="any"),
+        "huge_body": FaultRule(stage=Stage.ANSWER, on="any"),
+        "redirect": FaultRule(stage=Stage.REFUSE, on="any", settings={"to": None}),
+        "unauthorized": FaultRule(stage=Stage.REFUSE, on="any", lasts_for="any"),
+        "credits_400": FaultRule(stage=Stage.REFUSE, on="start", lasts_for="start"),
+        "credits": FaultRule(stage=Stage.EXECUTION, on="start", lasts_for="start"),
+        "failed": FaultRule(stage=Stage.EXECUTION, on="start", settings={"message": "Image generation timed out"}),
+        "failed_output": FaultRule(stage=Stage.EXECUTION, on="start", settings={"message": "Image generation failed"}),
+        "never_finish": FaultRule(stage=Stage.EXECUTION, on="start"),
+    }
+)
+
+_SELECTORS = ("on", "rate", "every", "after", "first", "match")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One fault as it was asked for."""
+
+    name: str
+    stage: Stage
+    #: the requests it may fire for
+    kinds: frozenset[RequestKind]
+    #: those it fires for without a further question once it has fired
+    lasting_kinds: frozenset[RequestKind]
+    #: chance to fire, 0 to 1
+    rate: float
+    #: fires for each n-th request
+    every: int
+    #: lets this many requests go first
+    after: int
+    #: fires for no more than this many requests
+    first: int | None
+    #: only requests whose inputs hold this text
+    match: str
+    seconds: float
+    message: str
+    to: str
+
+
+def parse_faults(specs: Iterable[str]) -> tuple[Fault, ...]:
+    """The faults that `specs` ask for. Raises ValueError, which lists the known names, where one is not a fault."""
+    return tuple(_parse_fault(spec) for spec in specs)
+
+
+class FaultPlan:
+    """Decides for each request. It counts those that each fault is about: the same order meets the same faults."""
+
+    def __init__(self, faults: tuple[Fault, ...], *, seed: int) -> None:
+        self._faults = faults
+        self._seed = seed
+        self._counts = [0] * len(faults)
+        self._fired: set[int] = set()
+
+    def choose(self, kind: RequestKind, texts: Iterable[str]) -> tuple[Fault | None, Fault | None]:
+        """What happens to this request: a fault of its answer, and one of its execution; the first asked for wins.
+
+        `texts` are the inputs of the execution that the request is about.
+        """
+        if not self._faults:
+            return None, None
+        texts = tuple(texts)
+        of_answer: Fault | None = None
+        of_execution: Fault | None = None
+        for index, fault in enumerate(self._faults):
+            if not self._fires(index, fault, kind, texts):
+                continue
+            if fault.stage is Stage.EXECUTION:
+                of_execution = of_execution or fault
+            else:
+                of_answer = of_answer or fault
+        return of_answer, of_execution
+
+    def _fires(self, index: int, fault: Fault, kind: RequestKind, texts: tuple[str, ...]) -> bool:
+        if index in self._fired and kind in fault.lasting_kinds:
+            return True
+        if kind not in fault.kinds:
+            return False
+        if fault.match and not any(fault.match in text for text in texts):
+            return False
+        self._counts[index] += 1
+        count = self._counts[index] - fault.after
+        if count < 1 or count % fault.every or (fault.first is not None and count > fault.first):
+            return False
+        # A draw of its own for each request, so that what other requests do does not shift it.
+        chance = random.Random(f"{self._seed}:{index}:{count}")  # noqa: S311 -- a dice, not a secret
+        if chance.random() >= fault.rate:
+            return False
+        self._fired.add(index)
+        return True
+
+
+def _parse_fault(spec: str) -> Fault:
+    name, _, written = spec.partition(":")
+    rule = FAULT_RULES.get(name.strip())
+    if rule is None:
+        raise ValueError(f"{name.strip()!r} is no fault of the sandbox. Known: {', '.join(FAULT_RULES)}")
+    values: dict[str, str] = {}
+    for part in written.split(",") if written else ():
+        key, equals, value = part.partition("=")
+        if not equals or key.strip() not in {*_SELECTORS, *rule.settings}:
+            known = ", ".join(f"{key}=" for key in (*rule.settings, *_SELECTORS))
+            raise ValueError(f"fault {spec!r}: {part!r} is not understood. {name.strip()} takes {known}")
+        values[key.strip()] = value
+    for key, default in rule.settings.items():
+        if default is None and key not in values:
+            raise ValueError(f"fault {spec!r}: {key}= is missing")
+    if rule.lasts_for and "first" in values:
+        raise ValueError(f"fault {spec!r}: {name.strip()} lasts once it has begun, so first= means nothing")
+    return Fault(
+        name=name.strip(),
+        stage=rule.stage,
+        kinds=_asked_kinds(spec, values.get("on", rule.on), rule),
+        lasting_kinds=_kinds(rule.lasts_for),
+        rate=_number(spec, "rate", values.get("rate", "1"), least=0, most=1),
+        every=_count(spec, "every", values.get("every", "1"), least=1),
+        after=_count(spec, "after", values.get("after", "0"), least=0),
+        first=_count(spec, "first", values["first"], least=1) if "first" in values else None,
+        match=values.get("match", ""),
+        seconds=_number(spec, "seconds", values.get("seconds", str(rule.settings.get("seconds", 0))), least=0),
+        message=values.get("message", str(rule.settings.get("message", ""))),
+        to=values.get("to", ""),
+    )
+
+
+def _asked_kinds(spec: str, on: str, rule: FaultRule) -> frozenset[RequestKind]:
+    allowed = ("start",) if rule.on == "start" else (*get_args(RequestKind), "any")
+    if on not in allowed:
+        raise ValueError(f"fault {spec!r}: on= is one of {', '.join(allowed)}, not {on!r}")
+    return _kinds(on)
+
+
+def _kinds(on: str) -> frozenset[RequestKind]:
+    return frozenset(kind for kind in get_args(RequestKind) if kind == on or (on == "any" and kind != "media"))
+
+
+def _number(spec: str, key: str, value: str, *, least: float, most: float = 1e9) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not least <= number <= most:
+        raise ValueError(f"fault {spec!r}: {key}= is a number from {least:g} to {most:g}, not {value!r}")
+    return number
+
+
+def _count(spec: str, key: str, value: str, *, least: int) -> int:
+    if not value.strip().isdecimal() or int(value) < least:
+        raise ValueError(f"fault {spec!r}: {key}= is a whole number of at least {least}, not {value!r}")
+    return int(value)

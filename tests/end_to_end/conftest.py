@@ -1,0 +1,202 @@
+"""The command line as a process, against the sandbox as another process, on real files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+#: The folder that holds pipelines/ and sample_data/: the checkout, or the copy that the wheel is tested beside.
+TOP = Path(__file__).resolve().parents[2]
+APP = "bbb17293-5fe7-4645-8c6e-0745bc28254d"
+
+
+def environment(**extra: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LAMINA_")}
+    # Nobody's own key is ever found by a test.
+    return kept | {"HOME": "/nonexistent", "COLUMNS": "120"} | extra
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads(self.out)
+        return data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cli:
+    """`lamina-batch` in a folder, with an environment."""
+
+    folder: Path
+    env: Mapping[str, str]
+
+    def command(self, *args: str | Path) -> list[str]:
+        return [sys.executable, "-m", "lamina_batch", *map(str, args)]
+
+    def __call__(self, *args: str | Path, code: int | None = 0, env: Mapping[str, str] | None = None) -> Ran:
+        done = subprocess.run(
+            self.command(*args),
+            cwd=self.folder,
+            env={**self.env, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        ran = Ran(code=done.returncode, out=done.stdout, err=done.stderr)
+        assert code is None or ran.code == code, f"exit {ran.code}\n{ran.out}\n{ran.err}"
+        return ran
+
+    def start(self, *args: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*args),
+            cwd=self.folder,
+            env=dict(self.env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A sandbox process, and what its own logs say."""
+
+    url: str
+    data: Path
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        file = self.data / name
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    @property
+    def accepted(self) -> list[dict[str, Any]]:
+        return self.lines("executions.jsonl")
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        return self.lines("requests.jsonl")
+
+    def bought(self) -> Counter[str]:
+        """How often each set of inputs was accepted."""
+        return Counter(json.dumps(line["inputs"], sort_keys=True) for line in self.accepted)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Start a sandbox process: `serve("--limit", "5")`."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*args: str, data: Path | None = None) -> Service:
+        data = data or tmp_path / f"service-{len(running)}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lamina_batch", "sandbox", "--port", "0", "--data", str(data), *args],
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "http://" in line, line + process.stderr.read()
+        return Service(url="http://" + line.partition("http://")[2].split()[0].rstrip("/"), data=data)
+
+    yield start
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+@contextmanager
+def stopping(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(folder=tmp_path, env=environment(LAMINA_API_KEY="lma_test_key_of_nobody"))
+
+
+@pytest.fixture
+def service(serve: Callable[..., Service]) -> Service:
+    """A quick service with a limit that never matters."""
+    return serve("--limit", "100000", "--window", "3", "--speed", "100")
+
+
+@pytest.fixture
+def at(cli: Cli, service: Service) -> Cli:
+    """The command line, told of the quick service."""
+    return Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
+
+
+PIPELINE = f"""\
+version: 1
+app: {APP}
+rows:
+  from: rows.csv
+  key: sku
+inputs:
+  Front: {{column: front}}
+  Back: {{value: https://images.example.com/back.jpg}}
+  Prompt: {{template: "{{title}} in soft light"}}
+  Model Gender: {{column: gender, default: Female}}
+run:
+  poll: {{min_interval: 1s}}
+"""
+
+HEADER = ("sku", "title", "front", "gender", "price")
+
+
+def row(number: int, **changes: str) -> dict[str, str]:
+    return {
+        "sku": f"{number:05}",
+        "title": f"Dress {number}",
+        "front": f"https://images.example.com/{number:05}.jpg",
+        "gender": "Female",
+        "price": "10.00",
+    } | changes
+
+
+def write_rows(folder: Path, rows: list[dict[str, str]], name: str = "rows.csv") -> None:
+    with (folder / name).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, HEADER)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_manifest(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a pipeline and three rows."""
+    (tmp_path / "p.yaml").write_text(PIPELINE, encoding="utf-8")
+    write_rows(tmp_path, [row(1), row(2), row(3)])
+    return tmp_path

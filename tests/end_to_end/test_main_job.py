@@ -1,0 +1,235 @@
+"""The main job as its users run it: what is bought, what is not, and what they get back."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+from conftest import PIPELINE, TOP, Cli, Service, read_manifest, row, write_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def manifest(folder: Path) -> list[dict[str, str]]:
+    return read_manifest(folder / "out" / "p.csv")
+
+
+def test_a_run_buys_each_row_once_and_writes_it_all_down(project: Path, at: Cli, service: Service) -> None:
+    ran = at("run", "p.yaml", "--json")
+    assert ran.summary["counts"]["completed"] == 3
+    assert ran.summary["exit_code"] == 0
+    assert sorted(service.bought().values()) == [1, 1, 1]
+    lines = manifest(project)
+    assert [line["sku"] for line in lines] == ["00001", "00002", "00003"]
+    assert [line["lamina_row"] for line in lines] == ["2", "3", "4"]
+    assert {line["lamina_status"] for line in lines} == {"completed"}
+    assert {line["lamina_execution_id"] for line in lines} == {e["execution_id"] for e in service.accepted}
+    assert all(line["lamina_submitted_at"].endswith("Z") for line in lines)
+
+
+def test_the_summary_on_disk_is_the_one_printed(project: Path, at: Cli) -> None:
+    printed = at("run", "p.yaml", "--json").summary
+    [file] = (project / ".lamina-batch" / "p" / "runs").glob("*/summary.json")
+    assert json.loads(file.read_text()) == printed
+    assert printed["run_id"] == file.parent.name
+
+
+def test_a_second_run_submits_nothing(project: Path, at: Cli, service: Service) -> None:
+    at("run", "p.yaml")
+    second = at("run", "p.yaml", "--json").summary
+    assert (second["counts"]["submitted"], second["counts"]["unchanged"]) == (0, 3)
+    assert len(service.accepted) == 3
+
+
+def test_what_no_input_uses_costs_nothing(project: Path, at: Cli, service: Service) -> None:
+    """A renamed key, a moved row, a changed price."""
+    at("run", "p.yaml")
+    write_rows(project, [row(3, price="99.00"), row(1, sku="renamed"), row(2)])
+    second = at("run", "p.yaml", "--json").summary
+    assert (second["counts"]["submitted"], second["counts"]["completed"]) == (0, 3)
+    assert len(service.accepted) == 3
+    lines = manifest(project)
+    assert [(line["sku"], line["lamina_reused_from"]) for line in lines] == [
+        ("00003", ""), ("renamed", "00001"), ("00002", ""),
+    ]  # fmt: skip
+
+
+def test_a_changed_prompt_buys_exactly_the_rows_it_touches(project: Path, at: Cli, service: Service) -> None:
+    at("run", "p.yaml")
+    write_rows(project, [row(1), row(2, title="Coat"), row(3)])
+    plan = at("plan", "p.yaml", "--explain").out
+    assert "00002: submit: changed: Prompt" in plan
+    assert at("run", "p.yaml", "--json").summary["counts"]["submitted"] == 1
+    assert [e["inputs"]["Prompt"] for e in service.accepted][3:] == ["Coat in soft light"]
+
+
+def test_equal_rows_share_one_execution(project: Path, at: Cli, service: Service) -> None:
+    write_rows(project, [row(1), row(1, sku="again"), row(2)])
+    counts = at("run", "p.yaml", "--json").summary["counts"]
+    assert (counts["submitted"], counts["completed"]) == (2, 3)
+    assert [line["lamina_reused_from"] for line in manifest(project)] == ["", "00001", ""]
+    assert len(service.accepted) == 2
+
+
+def test_bad_rows_are_named_and_the_good_ones_run(project: Path, at: Cli, service: Service) -> None:
+    write_rows(project, [row(1), row(2, gender="Femal"), row(3, front="")])
+    ran = at("run", "p.yaml", "--json", code=3)
+    assert ran.summary["counts"]["invalid"] == 2
+    assert ran.summary["counts"]["new_problems"] == 2
+    assert len(service.accepted) == 1
+    findings = read_manifest(Path(ran.summary["files"]["findings"]))
+    assert [(f["row"], f["key"], f["column"], f["code"]) for f in findings] == [
+        ("3", "00002", "gender", "invalid_option"),
+        ("4", "00003", "front", "blank_image"),
+    ]
+    assert "Female" in findings[0]["hint"]
+    assert [line["lamina_status"] for line in manifest(project)] == ["completed", "invalid", "invalid"]
+    again = at("run", "p.yaml", "--json", code=3).summary
+    assert (again["counts"]["submitted"], again["counts"]["new_problems"]) == (0, 0)
+
+
+def test_fail_on_invalid_rows_submits_nothing(project: Path, at: Cli, service: Service) -> None:
+    write_rows(project, [row(1), row(2, gender="?")])
+    ran = at("run", "p.yaml", "--set", "run.on_invalid_rows=fail", "--json", code=4)
+    assert ran.summary["stopped_by"] == "invalid_rows"
+    assert [line["lamina_status"] for line in manifest(project)] == ["planned", "invalid"]
+    assert service.accepted == []
+
+
+def test_validate_spends_nothing_and_exits_three(project: Path, at: Cli, service: Service) -> None:
+    write_rows(project, [row(1), row(2, gender="femalé")])
+    ran = at("validate", "p.yaml", "--findings", "f.csv", code=3)
+    assert "row 3 (00002)" in ran.out
+    assert [f["code"] for f in read_manifest(project / "f.csv")] == ["invalid_option"]
+    assert service.accepted == []
+    assert not (project / ".lamina-batch").exists()
+
+
+def test_plan_touches_nothing(project: Path, at: Cli, service: Service) -> None:
+    ran = at("plan", "p.yaml")
+    assert "executions to start: 3" in ran.out
+    assert service.accepted == []
+    assert not (project / ".lamina-batch").exists()
+
+
+def test_a_lenient_label_is_sent_as_the_service_spells_it(project: Path, at: Cli, service: Service) -> None:
+    write_rows(project, [row(1, gender=" female ")])
+    at("run", "p.yaml")
+    assert [e["inputs"]["Model Gender"] for e in service.accepted] == ["Female"]
+
+
+def test_more_than_max_executions_starts_nothing_unless_yes(project: Path, at: Cli, service: Service) -> None:
+    ran = at("run", "p.yaml", "--set", "run.max_executions=2", "--json", code=5)
+    assert ran.summary["stopped_by"] == "max_executions"
+    assert service.accepted == []
+    at("run", "p.yaml", "--set", "run.max_executions=2", "--yes")
+    assert len(service.accepted) == 3
+
+
+def test_limit_and_only_leave_the_rest_planned(project: Path, at: Cli, service: Service) -> None:
+    at("run", "p.yaml", "--only", "00002", "00003", "--limit", "1")
+    assert [line["lamina_status"] for line in manifest(project)] == ["planned", "completed", "planned"]
+    assert len(service.accepted) == 1
+
+
+def test_rerun_buys_once_more_and_shows_the_new_outputs(project: Path, at: Cli, service: Service) -> None:
+    at("run", "p.yaml")
+    before = manifest(project)[0]["lamina_execution_id"]
+    at("run", "p.yaml", "--rerun", "00001")
+    lines = manifest(project)
+    assert len(service.accepted) == 4
+    assert lines[0]["lamina_execution_id"] not in {before, lines[1]["lamina_execution_id"]}
+
+
+def test_an_unknown_key_is_refused_with_the_nearest(project: Path, at: Cli, service: Service) -> None:
+    ran = at("run", "p.yaml", "--rerun", "0001", code=2)
+    assert "did you mean '00001'" in ran.err
+    assert service.accepted == []
+
+
+def test_a_matrix_runs_each_row_once_for_every_combination(project: Path, at: Cli, service: Service) -> None:
+    (project / "p.yaml").write_text(PIPELINE + "matrix: {Location: [Studio, Park], Aspect Ratio: [1:1]}\n")
+    counts = at("run", "p.yaml", "--json").summary["counts"]
+    assert (counts["rows"], counts["jobs"], counts["completed"]) == (3, 6, 6)
+    assert [line["lamina_variant"] for line in manifest(project)][:2] == [
+        "Aspect Ratio=1:1; Location=Studio",
+        "Aspect Ratio=1:1; Location=Park",
+    ]
+    assert Counter(e["inputs"]["Location"] for e in service.accepted) == {"Studio": 3, "Park": 3}
+
+
+def test_no_wait_submits_and_collect_fetches(project: Path, cli: Cli, serve: Callable[..., Service]) -> None:
+    service = serve("--limit", "100000", "--speed", "20")
+    at = Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
+    left = at("run", "p.yaml", "--no-wait", "--json").summary
+    assert left["counts"]["running"] == 3
+    got = at("collect", "p.yaml", "--json").summary
+    assert (got["counts"]["completed"], got["requests"]["submit"]) == (3, 0)
+    assert len(service.accepted) == 3
+
+
+def test_results_writes_any_form_again_without_the_network(project: Path, at: Cli) -> None:
+    at("run", "p.yaml")
+    offline = Cli(folder=at.folder, env={n: v for n, v in at.env.items() if not n.startswith("LAMINA_")})
+    offline("results", "p.yaml", "-o", "again.parquet", "-o", "again.ndjson", "--layout", "long")
+    frame = pl.read_parquet(project / "again.parquet")
+    assert frame["lamina_status"].to_list() == ["completed"] * frame.height
+    assert frame.height > 3, "a line per output"
+    assert pl.read_ndjson(project / "again.ndjson").height == frame.height
+
+
+def test_a_manifest_fed_back_in_changes_nothing(project: Path, at: Cli, service: Service) -> None:
+    at("run", "p.yaml")
+    at("run", "p.yaml", "--set", "rows.from=out/p.csv")
+    assert len(service.accepted) == 3
+
+
+def test_another_service_under_the_same_state_is_refused(project: Path, at: Cli) -> None:
+    at("run", "p.yaml")
+    ran = at("run", "p.yaml", "--base-url", "http://127.0.0.1:9", code=2)
+    assert "--adopt-state" in ran.err
+
+
+def test_a_wrong_key_is_said_to_be_one_and_never_shown(project: Path, at: Cli) -> None:
+    ran = at("run", "p.yaml", env={"LAMINA_API_KEY": "lma_revoked_secret"}, code=1)
+    assert "Invalid API key" in ran.err
+    assert "lma_revoked_secret" not in ran.err + ran.out
+
+
+def test_without_a_key_it_says_where_one_comes_from(project: Path, at: Cli) -> None:
+    ran = at("run", "p.yaml", env={"LAMINA_API_KEY": ""}, code=1)
+    assert "LAMINA_API_KEY" in ran.err
+    assert "--sandbox" in ran.err
+
+
+@pytest.mark.parametrize("name", ["held", "init", "sheet", "state", "doctor"])
+def test_commands_of_a_later_version_are_refused_by_name(cli: Cli, name: str) -> None:
+    assert "not built" in cli(name, "x", code=2).err
+
+
+@pytest.mark.parametrize("command", ["run", "collect", "validate", "plan", "status", "results", "sandbox"])
+def test_help_shows_an_example(cli: Cli, command: str) -> None:
+    assert "Example" in cli(command, "--help").out
+
+
+@pytest.mark.parametrize("pipeline", sorted((TOP / "pipelines").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_pipeline_runs_in_the_embedded_sandbox(pipeline: Path, tmp_path: Path, cli: Cli) -> None:
+    """From a copy, so that nobody's own results are in the way; one of them has bad rows and says so."""
+    import shutil  # noqa: PLC0415
+
+    for name in ("pipelines", "sample_data"):
+        shutil.copytree(TOP / name, tmp_path / name)
+    ran = cli("run", f"pipelines/{pipeline.name}", "--sandbox", "--json", code=None, env={"LAMINA_API_KEY": ""})
+    summary = ran.summary
+    counts = summary["counts"]
+    assert ran.code == (3 if counts["invalid"] else 0), ran.err
+    assert counts["completed"] == counts["jobs"] - counts["invalid"]
+    assert summary["requests"]["rate_limited"] == 0
+    assert all(".sandbox." in file for file in summary["files"]["manifest"])
+    second = cli("run", f"pipelines/{pipeline.name}", "--sandbox", "--json", code=ran.code).summary
+    assert second["counts"]["submitted"] == 0

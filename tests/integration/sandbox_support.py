@@ -1,0 +1,93 @@
+"""What the tests of the sandbox share: a plain HTTP client that hides nothing, and a way to read the logs."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from lamina_batch.sandbox import SANDBOX_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FULL_SET = "173692dd-0258-41bd-8a56-2cf9bbe89910"
+CARTOONIFY = "3f68debe-df0a-4fc9-bdd3-9d45a4160587"
+MOOD_BOARD = "ec7ec3ce-69b4-43c9-8eea-fe9752d679a4"
+AD_VIDEO = "ec9b3525-4b72-4083-a6cb-00371672e128"
+
+PHOTO = "https://cdn.example.com/p/AP-1001.jpg"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(
+    url: str, path: str = "", *, method: str = "GET", body: bytes | None = None, headers: Mapping[str, str]
+) -> Answered:
+    """One request on a connection of its own, with exactly these headers."""
+    parts = urlsplit(url + path)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=20)
+    try:
+        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        connection.request(method, target, body=body, headers=dict(headers))
+        response = connection.getresponse()
+        return Answered(status=response.status, headers=response.headers, body=response.read())
+    finally:
+        connection.close()
+
+
+def get(base_url: str, path: str) -> Answered:
+    return ask(base_url, path, headers={"x-api-key": SANDBOX_KEY})
+
+
+def post(
+    base_url: str, app_id: str, inputs: object, *, query: str = "", headers: Mapping[str, str] | None = None
+) -> Answered:
+    return ask(
+        base_url,
+        f"/v1/apps/{app_id}/executions{query}",
+        method="POST",
+        body=json.dumps({"inputs": inputs}).encode(),
+        headers={"x-api-key": SANDBOX_KEY, "Content-Type": "application/json", **(headers or {})},
+    )
+
+
+def start(base_url: str, app_id: str = CARTOONIFY, inputs: Mapping[str, Any] | None = None) -> str:
+    """Start an execution that must be accepted, and return its id."""
+    answered = post(base_url, app_id, {"Upload": PHOTO} if inputs is None else inputs)
+    assert answered.status == 202, answered.body
+    execution_id = answered.json()["data"]["executionId"]
+    assert isinstance(execution_id, str)
+    return execution_id
+
+
+def read(base_url: str, execution_id: str) -> dict[str, Any]:
+    answered = get(base_url, f"/v1/executions/{execution_id}")
+    assert answered.status == 200, answered.body
+    data = answered.json()["data"]
+    assert isinstance(data, dict)
+    return data
+
+
+def wait_for_end(base_url: str, execution_id: str) -> dict[str, Any]:
+    """Poll until it ends; the tests speed the sandbox up, so that this takes a few requests."""
+    for _ in range(10_000):
+        data = read(base_url, execution_id)
+        if data["status"] not in {"queued", "running"}:
+            return data
+    raise AssertionError(f"{execution_id} did not end")
+
+
+def journal(data: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (data / name).read_text().splitlines()]

@@ -1,0 +1,70 @@
+"""The house of DESIGN.md section 3: a room imports only rooms below it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import lamina_batch
+
+PACKAGE = Path(lamina_batch.__file__).parent
+#: From the top down. What stands beside another on one line may not import it either.
+ROOMS = (
+    "__main__",
+    "cli",
+    "progress",
+    "operations",
+    "authoring",
+    "batch",
+    "results",
+    "sheets",
+    "execution",
+    "media",
+    "catalog",
+    "client",
+    "apps",
+    "pipeline",
+    "errors",
+)
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(module: Path) -> str:
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(module: Path) -> set[str]:
+    rooms: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import hides which room it enters"
+            names = [node.module or ""]
+            if node.module == "lamina_batch":
+                names = [f"lamina_batch.{alias.name}" for alias in node.names]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("lamina_batch.")}
+    return rooms
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(PACKAGE)))
+def test_imports_never_run_up(module: Path) -> None:
+    room = room_of(module)
+    if room in {"__init__", "sandbox"}:
+        return
+    allowed = set(ROOMS[ROOMS.index(room) :])
+    if room == "cli":
+        allowed.add("sandbox")
+    assert imported_rooms(module) <= allowed
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) == "sandbox"], ids=lambda m: m.name)
+def test_the_sandbox_imports_no_other_room(module: Path) -> None:
+    assert imported_rooms(module) <= {"sandbox"}
+
+
+def test_every_room_is_in_the_list() -> None:
+    assert {room_of(m) for m in MODULES} <= {*ROOMS, "__init__", "sandbox"}

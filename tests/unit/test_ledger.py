@@ -1,0 +1,236 @@
+"""The ledger: durable intents, guarded transitions, a history that stays."""
+
+from __future__ import annotations
+
+import sqlite3
+from itertools import product
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamina_batch.client.lamina import Execution, Output
+from lamina_batch.errors import LedgerMismatchError, StateError
+from lamina_batch.execution.job import (
+    LEGAL,
+    Accepted,
+    IllegalTransitionError,
+    Job,
+    News,
+    NotAccepted,
+    Observed,
+    Refused,
+    State,
+    Submission,
+    TimedOut,
+    Unknown,
+)
+from lamina_batch.execution.ledger import FILE_NAME, Binding, Ledger, find_ledger, open_ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with open_ledger(tmp_path) as opened:
+        yield opened
+
+
+def submission(key: str = "A", content: str = "a", job_id: int | None = None) -> Submission:
+    return Submission(key=key, variant="", content=content * 64, inputs="{}", job_id=job_id)
+
+
+def begin(ledger: Ledger, *submissions: Submission) -> list[Job]:
+    return ledger.begin(submissions, app_id="app", contract="c", at=1.0, run_id="r1")
+
+
+def record(ledger: Ledger, job: Job, news: News) -> list[Job]:
+    return ledger.record([(job.id, news)], at=2.0, run_id="r1")
+
+
+ACCEPTED = Accepted(execution_id="e1", generation="executions")
+
+
+def output(status: str = "completed", value: str | None = "https://x/1.png", label: str = "Front") -> Output:
+    return Output(id=f"{label}-{status}", label=label, type="image", status=status, value=value, error=None)
+
+
+def ended(*outputs: Output, status: str = "completed") -> Observed:
+    execution = Execution(
+        execution_id="e1", status=status, ended=True, outputs=outputs, created_at=10.0, completed_at=15.0
+    )
+    return Observed(execution=execution, at=99.0)
+
+
+def test_an_intent_is_on_the_disk_before_begin_returns(ledger: Ledger, tmp_path: Path) -> None:
+    [job] = begin(ledger, submission())
+    with sqlite3.connect(tmp_path / FILE_NAME) as other:
+        assert other.execute("SELECT state, attempts FROM job").fetchall() == [("submitting", 1)]
+    other.close()
+    assert job.state is State.SUBMITTING
+    assert job.submission
+
+
+def test_the_whole_way_of_a_job_and_its_history(ledger: Ledger, tmp_path: Path) -> None:
+    [job] = begin(ledger, submission())
+    [running] = record(ledger, job, ACCEPTED)
+    assert (running.state, running.execution_id) == (State.RUNNING, "e1")
+    [done] = record(ledger, running, ended(output()))
+    assert (done.state, done.seconds, done.completed_at) == (State.COMPLETED, 5.0, 15.0)
+    assert [row[3] for row in ledger.outputs()] == ["Front"]
+    with sqlite3.connect(tmp_path / FILE_NAME) as other:
+        steps = other.execute("SELECT from_state, to_state FROM event ORDER BY id").fetchall()
+    other.close()
+    assert steps == [(None, "planned"), ("planned", "submitting"), ("submitting", "running"), ("running", "completed")]
+
+
+def test_news_told_twice_or_late_changes_nothing(ledger: Ledger) -> None:
+    [job] = begin(ledger, submission())
+    record(ledger, job, ACCEPTED)
+    assert record(ledger, job, ACCEPTED) == []
+    record(ledger, job, ended(output()))
+    for late in (ACCEPTED, ended(status="failed"), Unknown(code="x", message="y"), TimedOut(message="z")):
+        assert record(ledger, job, late) == []
+
+
+def test_an_end_seen_before_the_acceptance_counts(ledger: Ledger) -> None:
+    [job] = begin(ledger, submission())
+    [done] = record(ledger, job, ended(output()))
+    assert done.state is State.COMPLETED
+    assert record(ledger, job, ACCEPTED) == []
+
+
+def test_a_job_found_submitting_is_held(ledger: Ledger) -> None:
+    begin(ledger, submission())
+    [held] = ledger.recover(at=3.0, run_id="r2")
+    assert (held.state, held.code) == (State.HELD, "interrupted")
+    assert ledger.recover(at=4.0, run_id="r3") == []
+
+
+def test_a_failed_output_makes_a_completed_execution_partial(ledger: Ledger) -> None:
+    [job] = begin(ledger, submission())
+    record(ledger, job, ACCEPTED)
+    [done] = record(ledger, job, ended(output(), output("error", None, "Back")))
+    assert (done.state, done.failed_outputs, done.code) == (State.COMPLETED, 1, "partial")
+    assert "Back" in (done.message or "")
+    assert ledger.counts() == {"partial": 1}
+
+
+def test_a_completed_execution_without_any_output_failed(ledger: Ledger) -> None:
+    [job] = begin(ledger, submission())
+    record(ledger, job, ACCEPTED)
+    [done] = record(ledger, job, ended(output("error", None)))
+    assert (done.state, done.code) == (State.FAILED, "no_output")
+
+
+def test_a_cancelled_execution_is_failed_with_its_code(ledger: Ledger) -> None:
+    [job] = begin(ledger, submission())
+    record(ledger, job, ACCEPTED)
+    [done] = record(ledger, job, ended(status="cancelled"))
+    assert (done.state, done.code) == (State.FAILED, "cancelled")
+
+
+def test_a_failed_job_is_sent_again_as_the_same_job(ledger: Ledger) -> None:
+    [job] = begin(ledger, submission())
+    record(ledger, job, Refused(code="http_400", message="no"))
+    [again] = begin(ledger, submission(job_id=job.id))
+    assert (again.id, again.attempts, again.revision) == (job.id, 2, 1)
+    assert again.submission != job.submission
+
+
+def test_other_content_is_a_new_revision(ledger: Ledger) -> None:
+    [first] = begin(ledger, submission())
+    record(ledger, first, ACCEPTED)
+    [second] = begin(ledger, submission(content="b"))
+    assert (first.revision, second.revision) == (1, 2)
+
+
+def test_the_schema_refuses_two_live_attempts_of_one_job(ledger: Ledger) -> None:
+    begin(ledger, submission())
+    with pytest.raises(StateError, match="UNIQUE"):
+        begin(ledger, submission())
+    assert len(ledger.jobs(*State)) == 1, "the refused transaction left nothing behind"
+
+
+@pytest.mark.parametrize(("before", "after"), list(product(State, State)), ids=str)
+def test_only_legal_transitions_are_written(ledger: Ledger, before: State, after: State) -> None:
+    news: dict[State, tuple[News, ...]] = {
+        State.PLANNED: (NotAccepted(code="x", message="x"),),
+        State.SUBMITTING: (),
+        State.RUNNING: (ACCEPTED,),
+        State.COMPLETED: (ACCEPTED, ended(output())),
+        State.FAILED: (ACCEPTED, ended(status="failed")),
+        State.TIMED_OUT: (ACCEPTED, TimedOut(message="x")),
+        State.REJECTED: (Refused(code="x", message="x"),),
+        State.HELD: (Unknown(code="x", message="x"),),
+    }
+    [job] = begin(ledger, submission())
+    for item in news[before]:
+        record(ledger, job, item)
+    [now] = ledger.jobs(*State)
+    assert now.state is before
+    target = Job(**{name: getattr(now, name) for name in now.__dataclass_fields__} | {"state": after})
+    target = Job(
+        **{name: getattr(target, name) for name in target.__dataclass_fields__}
+        | {"execution_id": target.execution_id or "e1"}
+    )
+    with ledger._writing() as cursor:
+        if after in LEGAL[before]:
+            ledger._change(cursor, now, target, at=3.0, run_id="r")
+        else:
+            with pytest.raises(IllegalTransitionError):
+                ledger._change(cursor, now, target, at=3.0, run_id="r")
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM event", "UPDATE event SET at = 0"])
+def test_the_history_cannot_be_changed(ledger: Ledger, tmp_path: Path, statement: str) -> None:
+    begin(ledger, submission())
+    other = sqlite3.connect(tmp_path / FILE_NAME)
+    with pytest.raises(sqlite3.IntegrityError):
+        other.execute(statement)
+    other.close()
+
+
+def test_a_ledger_belongs_to_one_service_and_one_file(ledger: Ledger) -> None:
+    ledger.bind(Binding(service="https://a", pipeline="x.yaml"))
+    ledger.bind(Binding(service="https://a", pipeline="x.yaml"))
+    with pytest.raises(LedgerMismatchError, match="https://b"):
+        ledger.bind(Binding(service="https://b", pipeline="x.yaml"))
+    with pytest.raises(LedgerMismatchError, match=r"y\.yaml"):
+        ledger.bind(Binding(service="https://a", pipeline="y.yaml"))
+    ledger.bind(Binding(service="https://b", pipeline="x.yaml"), adopt=True)
+    assert ledger.meta("service") == "https://b"
+
+
+def test_a_damaged_ledger_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"this is no database, it only looks like a file" * 100)
+    with pytest.raises(StateError, match="backup"):
+        open_ledger(tmp_path)
+
+
+def test_a_newer_ledger_is_not_touched(tmp_path: Path) -> None:
+    with open_ledger(tmp_path):
+        pass
+    other = sqlite3.connect(tmp_path / FILE_NAME)
+    other.execute("PRAGMA user_version = 99")
+    other.close()
+    with pytest.raises(StateError, match="newer"):
+        open_ledger(tmp_path)
+
+
+def test_looking_for_a_ledger_makes_none(tmp_path: Path) -> None:
+    assert find_ledger(tmp_path / "state") is None
+    assert not (tmp_path / "state").exists()
+
+
+def test_problems_are_new_once(ledger: Ledger) -> None:
+    assert ledger.replace_problems(["a", "b"]) == 2
+    assert ledger.replace_problems(["b", "c"]) == 1
+    assert ledger.replace_problems([]) == 0
+    assert ledger.replace_problems(["a"]) == 1
+
+
+def test_commits_are_synchronous_and_in_a_write_ahead_log(ledger: Ledger) -> None:
+    assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)

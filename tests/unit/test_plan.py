@@ -1,0 +1,167 @@
+"""What to do with each row: the table of DESIGN.md section 5 over frames that say it case by case."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from lamina_batch.execution.plan import Action, Plan, Wish, ledger_frame, make_plan
+
+NOW = 1_000_000.0
+
+
+def job(  # noqa: PLR0917  # a table row
+    id_: int,
+    key: str,
+    content: str,
+    state: str,
+    failed_outputs: int = 0,
+    contract: str = "c1",
+    submitted_at: float = NOW - 100,
+) -> tuple[object, ...]:
+    execution = f"e{id_}"
+    return (
+        id_, key, "", 1, content, state, "app", contract, execution, 1, submitted_at, None, None, failed_outputs, None,
+        None,
+    )  # fmt: skip
+
+
+def rows(*keys_and_contents: tuple[str | None, str | None], variant: str = "") -> pl.DataFrame:
+    return pl.DataFrame(
+        [(key, variant, content) for key, content in keys_and_contents],
+        schema={"key": pl.String, "variant": pl.String, "content": pl.String},
+        orient="row",
+    ).with_columns(valid=pl.col("content").is_not_null(), inputs=pl.lit("{}"))
+
+
+def plan(jobs: pl.DataFrame, *ledger: tuple[object, ...], wish: Wish | None = None, contract: str = "c1") -> Plan:
+    return make_plan(jobs, ledger_frame(ledger), wish or Wish(), contract=contract, at=NOW)
+
+
+def actions(plan: Plan) -> list[str]:
+    return plan.frame["action"].to_list()
+
+
+RETRY = Wish(retry_failed=True)
+RERUN = Wish(rerun=frozenset({"A"}))
+OLD = NOW - 8 * 24 * 3600
+
+TABLE = [
+    # found in the ledger, wish, action, whether the ledger's own job is sent again
+    ("planned", Wish(), Action.SUBMIT, True),
+    ("planned", RETRY, Action.SUBMIT, True),
+    ("planned", RERUN, Action.SUBMIT, True),
+    ("completed", Wish(), Action.UNCHANGED, False),
+    ("completed", RETRY, Action.UNCHANGED, False),
+    ("completed", RERUN, Action.SUBMIT, False),
+    ("failed", Wish(), Action.REPORT, False),
+    ("failed", RETRY, Action.SUBMIT, True),
+    ("failed", RERUN, Action.SUBMIT, True),
+    ("rejected", Wish(), Action.REPORT, False),
+    ("rejected", RETRY, Action.SUBMIT, True),
+    ("rejected", RERUN, Action.SUBMIT, True),
+    ("running", Wish(), Action.COLLECT, False),
+    ("running", RETRY, Action.COLLECT, False),
+    ("timed_out", Wish(), Action.ASK_ONCE, False),
+    ("timed_out", RETRY, Action.ASK_ONCE, False),
+    ("timed_out", RERUN, Action.SUBMIT, False),
+    ("held", Wish(), Action.HOLD, False),
+    ("held", RETRY, Action.HOLD, False),
+    ("held", RERUN, Action.HOLD, False),
+    ("held", Wish(resubmit_held=True), Action.SUBMIT, True),
+    ("submitting", Wish(), Action.HOLD, False),
+]
+
+
+@pytest.mark.parametrize(("state", "wish", "action", "resends"), TABLE)
+def test_what_is_found_decides(state: str, wish: Wish, action: Action, resends: bool) -> None:
+    made = plan(rows(("A", "a")), job(7, "A", "a", state), wish=wish)
+    assert actions(made) == [action]
+    assert [s.job_id for s in made.submissions()] == ([7 if resends else None] if action is Action.SUBMIT else [])
+
+
+@pytest.mark.parametrize(("wish", "action"), [(Wish(), Action.REPORT), (RETRY, Action.SUBMIT), (RERUN, Action.SUBMIT)])
+def test_a_partial_job_is_sent_again_only_when_asked_and_keeps_its_outputs(wish: Wish, action: Action) -> None:
+    made = plan(rows(("A", "a")), job(7, "A", "a", "completed", failed_outputs=1), wish=wish)
+    assert actions(made) == [action]
+    assert all(s.job_id is None for s in made.submissions())
+
+
+def test_a_rejected_job_is_sent_again_when_the_schema_has_changed() -> None:
+    made = plan(rows(("A", "a")), job(7, "A", "a", "rejected"), contract="c2")
+    assert actions(made) == [Action.SUBMIT]
+
+
+def test_what_timed_out_is_asked_about_for_seven_days() -> None:
+    made = plan(rows(("A", "a")), job(7, "A", "a", "timed_out", submitted_at=OLD))
+    assert actions(made) == [Action.REPORT]
+
+
+def test_an_invalid_row_is_never_sent() -> None:
+    made = plan(rows((None, None), ("A", None)), job(7, "A", "a", "completed"), wish=RERUN)
+    assert actions(made) == [Action.INVALID, Action.INVALID]
+
+
+def test_other_content_under_a_known_key_is_a_change() -> None:
+    made = plan(rows(("A", "b"), ("B", "c")), job(7, "A", "a", "completed"))
+    assert made.frame["reason"].to_list() == ["changed", "new"]
+
+
+def test_a_renamed_key_takes_what_the_old_one_bought() -> None:
+    made = plan(rows(("A9", "a")), job(7, "A", "a", "completed"))
+    assert actions(made) == [Action.UNCHANGED]
+    assert made.frame["was_key"].to_list() == ["A"]
+
+
+def test_renaming_a_held_key_does_not_buy_it_again() -> None:
+    assert actions(plan(rows(("A9", "a")), job(7, "A", "a", "held"))) == [Action.HOLD]
+
+
+def test_going_back_to_earlier_content_takes_its_outputs() -> None:
+    made = plan(rows(("A", "a")), job(7, "A", "a", "completed"), job(8, "A", "b", "completed"))
+    assert actions(made) == [Action.UNCHANGED]
+    assert made.frame["was_id"].to_list() == [7]
+
+
+def test_equal_rows_of_one_run_share_one_execution() -> None:
+    made = plan(rows(("A", "a"), ("B", "a"), ("C", "c")))
+    assert actions(made) == [Action.SUBMIT, Action.SHARE, Action.SUBMIT]
+    assert [s.key for s in made.submissions()] == ["A", "C"]
+
+
+def test_without_sharing_each_row_buys_its_own() -> None:
+    made = plan(
+        rows(("A", "a"), ("B", "a"), ("B", "a")), job(7, "A", "a", "completed"), wish=Wish(share_identical=False)
+    )
+    assert actions(made) == [Action.UNCHANGED, Action.SUBMIT, Action.SHARE]
+
+
+def test_a_failure_gives_way_to_a_later_success_of_the_same_content() -> None:
+    made = plan(rows(("A", "a")), job(7, "A", "a", "failed"), job(8, "B", "a", "completed"), wish=RETRY)
+    assert actions(made) == [Action.UNCHANGED]
+    assert made.frame["was_id"].to_list() == [8]
+
+
+def test_a_failed_rerun_is_reported_although_an_older_success_is_there() -> None:
+    made = plan(rows(("A", "a")), job(7, "A", "a", "completed"), job(8, "A", "a", "failed"))
+    assert actions(made) == [Action.REPORT]
+
+
+def test_only_leaves_the_others_but_collects_what_runs() -> None:
+    made = plan(rows(("A", "a"), ("B", "b"), ("C", "c")), job(7, "B", "b", "running"), wish=Wish(only=frozenset({"C"})))
+    assert actions(made) == [Action.LEAVE, Action.COLLECT, Action.SUBMIT]
+
+
+def test_a_limit_counts_executions_and_leaves_rows_equal_to_a_left_one() -> None:
+    made = plan(
+        rows(("A", "a"), ("B", "a"), ("C", "c"), ("D", "c"), ("E", "e")),
+        job(7, "E", "e", "completed"),
+        wish=Wish(limit=1),
+    )
+    assert actions(made) == [Action.SUBMIT, Action.SHARE, Action.LEAVE, Action.LEAVE, Action.UNCHANGED]
+
+
+def test_a_variant_is_named_by_key_or_by_key_and_variant() -> None:
+    jobs = pl.concat([rows(("A", "a"), variant="X=1"), rows(("A", "b"), variant="X=2")])
+    assert actions(plan(jobs, wish=Wish(only=frozenset({"A/X=2"})))) == [Action.LEAVE, Action.SUBMIT]
+    assert actions(plan(jobs, wish=Wish(only=frozenset({"A"})))) == [Action.SUBMIT, Action.SUBMIT]
