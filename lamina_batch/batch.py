@@ -89,6 +89,8 @@ class Access:
     api_key: str = field(repr=False)
     #: what the ledger and the content hashes know the service by: the base URL, or the word `sandbox`
     service: str
+    #: how many times faster than the real service it works; shortens the intervals that we choose, not the user's
+    speed: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,7 +299,7 @@ class _Run:
             client=client,
             ledger=self.ledger,
             budget=self.budget,
-            polling=await _polling(self.pipeline, client, self.ledger, app),
+            polling=await _polling(self.pipeline, client, self.ledger, app, speed=self.access.speed),
             guards=Guards(canary=self.pipeline.run.canary, max_failures=self.pipeline.run.max_failures),
             listener=self.reporter,
             control=self.control,
@@ -420,11 +422,11 @@ def _to_collect(ledger: Ledger, plan: Plan, request: RunRequest) -> list[Job]:
     return [job for job in running if job.id in wanted]
 
 
-async def _polling(pipeline: Pipeline, client: LaminaClient, ledger: Ledger, app: App) -> Polling:
+async def _polling(pipeline: Pipeline, client: LaminaClient, ledger: Ledger, app: App, *, speed: float) -> Polling:
     options = pipeline.run.poll
     least = options.min_interval
     if least is None:
-        least = VIDEO_INTERVAL if await _makes_video(client, ledger, app) else IMAGE_INTERVAL
+        least = (VIDEO_INTERVAL if await _makes_video(client, ledger, app) else IMAGE_INTERVAL) / speed
     return Polling(
         min_interval=least,
         max_interval=max(least, options.max_interval),
@@ -469,8 +471,10 @@ def _problems(outcomes: Outcomes) -> list[str]:
     """A name for each thing that is wrong, the same in every run in which it stays wrong."""
     bad = outcomes.jobs.filter(pl.col("status").is_in(PROBLEMS))
     who = pl.coalesce("key", pl.concat_str(pl.lit("row "), "row"))
-    names = bad.select(pl.concat_str([who, "variant", "status", pl.col("code").fill_null("")], separator="\t"))
-    return [str(name) for name in names.to_series()]
+    names = bad.select(
+        name=pl.concat_str([who, "variant", "status", pl.col("code").fill_null("")], separator="\t")
+    ).with_columns(nth=pl.int_range(pl.len()).over("name"))
+    return [f"{name}\t{nth}" for name, nth in names.iter_rows()]
 
 
 def _changes(plan: Plan, ledger: Ledger) -> dict[str, tuple[str, ...]]:

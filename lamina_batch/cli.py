@@ -98,7 +98,7 @@ def _crashed(ctx: click.Context, error: Exception) -> NoReturn:
     ) as log:
         traceback.print_exception(error, file=log)
     say(f"error: this is a bug in lamina-batch: {error.__class__.__name__}: {error}")
-    say(f"  the details are in {log.name}; what was submitted is in the ledger, and the next run goes on from there")
+    say(f"  the details are in {log.name}; whatever was submitted is in the ledger, and a run goes on from there")
     ctx.exit(1)
 
 
@@ -168,9 +168,7 @@ def _pipeline_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """PIPELINE, `--set` and the service options; the command gets a `Call`."""
 
     @wraps(command)
-    def wrapped(
-        *, pipeline: Path, sandbox: bool, base_url: str | None, overrides: tuple[str, ...], **rest: Any
-    ) -> Any:
+    def wrapped(*, pipeline: Path, sandbox: bool, base_url: str | None, overrides: tuple[str, ...], **rest: Any) -> Any:
         return command(
             Call(
                 file=pipeline,
@@ -210,7 +208,7 @@ class Service:
 
             options = SandboxOptions(window=SANDBOX_WINDOW, speed=SANDBOX_SPEED, data=sandbox_data)
             with embedded(options) as url:
-                yield Access(base_url=url, api_key=SANDBOX_KEY, service="sandbox")
+                yield Access(base_url=url, api_key=SANDBOX_KEY, service="sandbox", speed=SANDBOX_SPEED)
             return
         found = find_credentials(os.environ, Path.home(), now=datetime.now(UTC), base_url=self.base_url)
         yield Access(base_url=found.base_url, api_key=found.api_key, service=found.base_url)
@@ -263,7 +261,7 @@ def _world() -> World:
 )
 @click.version_option(lamina_batch.__version__, prog_name="lamina-batch")
 def main() -> None:
-    r"""Run a product catalog through a Lamina app: rows in, images, videos and text out, no credit spent twice.
+    """Run a product catalog through a Lamina app: rows in, images, videos and text out, no credit spent twice.
 
     \b
     Try it without a key:
@@ -303,7 +301,7 @@ def run(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    r"""Check, submit, wait, and write the results.
+    """Check, submit, wait, and write the results.
 
     Run it again at any time: what the ledger has bought is not bought again.
 
@@ -333,7 +331,7 @@ def run(
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes, only errors.")
 def collect(call: Call, *, as_json: bool, quiet: bool) -> None:
-    r"""Wait for what is running and write the results. Never submits.
+    """Wait for what is running and write the results. Never submits.
 
     \b
     Example:
@@ -436,7 +434,7 @@ def _tell(summary: Summary, pipeline: Pipeline) -> None:
     "--findings", type=click.Path(path_type=Path), metavar="FILE", help="Write them to FILE (.csv or .ndjson) too."
 )
 def validate(call: Call, *, findings: Path | None) -> None:
-    r"""Check the file, the app's live schema and every row, and spend nothing.
+    """Check the file, the app's live schema and every row, and spend nothing.
 
     Exits 3 when there are findings that would keep a row from being run; warnings do not count.
 
@@ -482,7 +480,7 @@ def plan(
     rerun: tuple[str, ...],
     explain: bool,
 ) -> None:
-    r"""Say what a run would do and cost, and do nothing.
+    """Say what a run would do and cost, and do nothing.
 
     \b
     Example:
@@ -536,7 +534,7 @@ def _explain(preview: Preview) -> None:
 @main.command(cls=_Command)
 @_pipeline_options
 def status(call: Call) -> None:
-    r"""Say what the ledger knows, without the network.
+    """Say what the ledger knows, without the network.
 
     \b
     Example:
@@ -574,7 +572,7 @@ def status(call: Call) -> None:
 )
 @click.option("--layout", type=click.Choice(["wide", "long"]), help="Instead of the pipeline's.")
 def results(call: Call, *, outputs: tuple[Path, ...], layout: Any) -> None:
-    r"""Write the manifest again, from the ledger and the rows, without the network.
+    """Write the manifest again, from the ledger and the rows, without the network.
 
     \b
     Example:
@@ -615,7 +613,7 @@ def sandbox(
     no_headers: bool,
     apps: Path | None,
 ) -> None:
-    r"""Serve the stand-in for the service, for development against it.
+    """Serve the stand-in for the service, for development against it.
 
     Any key that starts with lma_ is accepted.
 
@@ -663,7 +661,7 @@ def _with_client(service: Service, ask: Callable[[LaminaClient], Awaitable[Any]]
 @click.option("--search", metavar="WORDS", help="Only apps that the service finds for these words.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
 def apps_list(*, sandbox: bool, base_url: str | None, search: str | None, limit: int) -> None:
-    r"""List apps: id and name.
+    """List apps: id and name.
 
     \b
     Example:
@@ -678,7 +676,7 @@ def apps_list(*, sandbox: bool, base_url: str | None, search: str | None, limit:
 @click.argument("app_id", metavar="APP")
 @_service_options
 def apps_show(app_id: str, *, sandbox: bool, base_url: str | None) -> None:
-    r"""Show an app's parameters as the service serves them. Quotes show odd spaces: they belong to the name.
+    """Show an app's parameters as the service serves them. Quotes show odd spaces: they belong to the name.
 
     \b
     Example:
@@ -706,7 +704,7 @@ def apps_show(app_id: str, *, sandbox: bool, base_url: str | None) -> None:
 @click.argument("app_id", metavar="APP")
 @_service_options
 def apps_workflow(app_id: str, *, sandbox: bool, base_url: str | None) -> None:
-    r"""Show an app's nodes and how they feed each other.
+    """Show an app's nodes and how they feed each other.
 
     \b
     Example:

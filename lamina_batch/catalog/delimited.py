@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SEPARATORS = (",", ";", "\t", "|")
-_NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
+_TAB = "\t"
+SEPARATORS = (",", ";", _TAB, "|")
+_NAMES = {",": "commas", ";": "semicolons", _TAB: "tabs", "|": "vertical bars"}
 #: records turned into a frame at a time
 _BATCH = 50_000
 
@@ -45,8 +46,14 @@ def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table
     codec = codec_for(path, encoding)
     try:
         if separator is None:
-            separator = "\t" if path.suffix.lower() == ".tsv" else _likely_separator(path, codec)
+            separator = _TAB if path.suffix.lower() == ".tsv" else _likely_separator(path, codec)
         headers, header_row = _header(path, codec, separator)
+        if not any(name.strip() for name in headers):
+            raise CatalogError(
+                "the first line holds no column names",
+                where=f"{path}:{header_row}",
+                hint="the first line of the file must be the header",
+            )
         _refuse_wrong_separator(path, codec, separator, headers)
         frame = _read_fast(path, codec, separator, headers)
         if frame is None:
@@ -73,12 +80,6 @@ def _header(path: Path, codec: str, separator: str) -> tuple[tuple[str, ...], in
     """The names in the first line that is not empty, and the row number it has."""
     for row, (_, record) in enumerate(_records(path, codec, separator), start=1):
         if record:
-            if not any(name.strip() for name in record):
-                raise CatalogError(
-                    "the first line holds no column names",
-                    where=f"{path}:{row}",
-                    hint="the first line of the file must be the header",
-                )
             return tuple(record), row
     raise CatalogError(
         "the file has no header: it is empty",
@@ -95,7 +96,7 @@ def _refuse_wrong_separator(path: Path, codec: str, separator: str, headers: tup
         f"the header is one single column when parted at {_NAMES.get(separator, repr(separator))}, "
         f"and several when parted at {_NAMES[better]}",
         where=str(path),
-        hint="set `separator: auto` under `rows`, or leave the line out",
+        hint=f"set `separator: {'tab' if better == _TAB else repr(better)}` under `rows`",
     )
 
 

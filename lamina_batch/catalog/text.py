@@ -19,6 +19,8 @@ def is_blank(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
         return cell.is_null() | (cell.str.strip_chars() == "")
     if isinstance(kind, pl.List):
         return cell.is_null() | (cell.list.len() == 0)
+    if kind.is_float():
+        return cell.is_null() | cell.is_nan()
     return cell.is_null()
 
 

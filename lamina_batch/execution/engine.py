@@ -154,7 +154,8 @@ class Engine:
     #: requests that have ended and are not written down yet
     _ended: list[tuple[Job, StartEnd | ReadEnd]] = field(default_factory=list)
     _posts: int = 0
-    _polls: set[asyncio.Task[None]] = field(default_factory=set)
+    #: polls whose end is not written down yet: a task may still stand here a moment after it left its end behind
+    _polls: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     #: job id as text -> the job, while its end is awaited
     _running: dict[str, Job] = field(default_factory=dict)
     #: of these, the ones asked about only once
@@ -196,7 +197,7 @@ class Engine:
         try:
             async with asyncio.TaskGroup() as tasks:
                 await self._loop(tasks, waiting)
-                for poll in self._polls:
+                for poll in self._polls.values():
                     poll.cancel()
         except* StateError as group:
             # The group is how the tasks end together; the caller is owed the plain error.
@@ -260,9 +261,7 @@ class Engine:
             return 0
         due = self.polling.due(now, most, waiting=waiting.left + len(self._again))
         for name in due:
-            poll = tasks.create_task(self._ask(self._running[name]))
-            self._polls.add(poll)
-            poll.add_done_callback(self._polls.discard)
+            self._polls[name] = tasks.create_task(self._ask(self._running[name]))
         return len(due)
 
     def _submit(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _Waiting) -> int:
@@ -382,6 +381,7 @@ class Engine:
 
     def _poll_ended(self, job: Job, end: ReadEnd) -> News | None:
         name = str(job.id)
+        self._polls.pop(name, None)
         self._heard(end.status, end.message)
         if end.execution is not None and end.execution.ended:
             return Observed(execution=end.execution, at=self.wall())

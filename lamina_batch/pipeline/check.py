@@ -10,7 +10,7 @@ import yaml
 
 from lamina_batch.errors import did_you_mean
 from lamina_batch.pipeline.document import FROM_SET
-from lamina_batch.pipeline.problems import KEY_HINT, KEY_REFUSED, Problem, Steps, dotted
+from lamina_batch.pipeline.problems import KEY_HINT, KEY_REFUSED, Problem, Steps, dotted, printable
 from lamina_batch.pipeline.schema import kinds
 from lamina_batch.pipeline.values import core_value
 
@@ -64,7 +64,7 @@ def _not_built(document: Document) -> Iterator[Problem]:
             continue
         for inner, value in _texts(document, steps):
             if fnmatchcase(value.casefold(), pattern):
-                what = f"`{key}: {value}` is documented but not built in this version"
+                what = f"`{key}: {printable(value)}` is documented but not built in this version"
                 yield Problem(steps=inner, place=document.places[inner], what=what, hint=hint)
 
 
@@ -94,7 +94,7 @@ def _explained(error: ValidationError, document: Document, root: Schema) -> Iter
         for key in schema["required"]:
             if key not in value:
                 yield _missing_key(document, (*steps, key), schema)
-    elif error.validator == "oneOf" and isinstance(value, dict):  # else the type is the cause, told already
+    elif error.validator == "oneOf" and isinstance(value, dict):  # of another type: the message is the last one
         given = [source for source in _SOURCES if source in value]
         if given:
             what = f"gives {' and '.join(f'`{source}`' for source in given)}, and takes only one"
@@ -211,7 +211,8 @@ def _hint_for(value: object, steps: Steps, schema: Schema) -> str | None:
         case ("version",), _:
             return "this lamina-batch reads version 1 of the format"
         case ("inputs", str()), str():
-            return f"write {{column: {value}}}, or {{value: {value}}} for the same text in every row"
+            text = printable(value)
+            return f"write {{column: {text}}}, or {{value: {text}}} for the same text in every row"
         case ("inputs", str()), list():
             return "write {columns: [...]} for columns, or {value: [...]} for fixed values"
         case ("inputs", str(), "column"), list():
@@ -219,7 +220,7 @@ def _hint_for(value: object, steps: Steps, schema: Schema) -> str | None:
         case ("inputs", str(), "columns"), str():
             return "write column for one column"
         case ("matrix", str()), str():
-            return f"write [{value}]"
+            return f"write [{printable(value)}]"
         case _, str() if "enum" in schema:
             return did_you_mean(value, schema["enum"])
         case _, str() if kinds(schema) & {"integer", "number"} and not isinstance(core_value(value), str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -79,19 +80,20 @@ def parse(text: str, *, name: str, placed: bool = True) -> Node | None:
 
     `name` is the file in errors. With `placed=False` the text is no file: its places are FROM_SET.
     """
+    strange = _STRANGE.search(text)
+    if strange is not None:
+        code = f"{ord(strange[0]):04X}"
+        raise PipelineError(
+            f"the character U+{code} cannot stand in a pipeline file",
+            where=_where(name, _end_of(text[: strange.start()]), placed=placed),
+            hint=f'delete it (many editors do not show it), or write it in double quotes as "\\u{code}"',
+        )
     # BaseLoader resolves nothing and constructs nothing: it is narrower than the safe loader. The C loader
     # words its complaints differently, and a file this small does not need it.
     try:
         node = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         _refuse_syntax(error, name, placed=placed)
-    except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        raise PipelineError(
-            f"the character U+{ord(text[error.position]):04X} cannot stand in a YAML file",
-            where=_where(name, _end_of(before), placed=placed),
-            hint="delete it; it is invisible in many editors",
-        ) from error
     except RecursionError as error:
         raise PipelineError(_TOO_DEEP, where=name, hint=_SIMPLER) from error
     except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF" is no character
@@ -102,6 +104,9 @@ def parse(text: str, *, name: str, placed: bool = True) -> Node | None:
         ) from error
     return None if node is None else _Builder(name=name, placed=placed).build(node)
 
+
+#: what YAML does not allow, and three that end a line in YAML 1.1 (which PyYAML reads) but are text in YAML 1.2
+_STRANGE = re.compile(r"[^\t\n\r -~\xA0-\u2027\u202A-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
 
 _TOO_DEEP = f"values stand inside each other more than {MAX_DEPTH} levels deep"
 _SIMPLER = "a pipeline file needs about five levels and no aliases of aliases"
@@ -122,7 +127,7 @@ class _Builder:
             self._refuse(node, _TOO_DEEP, _SIMPLER)
         if node.tag not in _PLAIN_TAGS:
             self._refuse(
-                node, f"the tag {redacted(node.tag)} has no meaning here", "delete the word that begins with !"
+                node, f"the tag {redacted(node.tag)!r} has no meaning here", "delete the word that begins with !"
             )
         if isinstance(node, yaml.ScalarNode):
             return ScalarNode(node.value, plain=node.style is None, place=self._place(node))

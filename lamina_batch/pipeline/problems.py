@@ -37,7 +37,12 @@ class Problem:
 
 def dotted(steps: Steps) -> str:
     """`run.max_in_flight`: how a place in the file is named, safe to print."""
-    return ".".join(text if (text := str(step)).isprintable() else repr(text) for step in steps)
+    return ".".join(printable(str(step)) for step in steps)
+
+
+def printable(text: str) -> str:
+    """`text`, with escapes where a terminal would obey it instead of showing it."""
+    return text if text.isprintable() else repr(text)
 
 
 def redacted(text: str) -> str:

@@ -87,6 +87,9 @@ class _Reader:
             return None
         if not self._check(node.text, steps, node.place):
             return node.text
+        if any(match[1] == _KEY_VARIABLE for match in _REFERENCE.finditer(node.text)):
+            self._refuse_secret(steps, node.place)
+            return node.text
         try:
             text = substituted(node.text, self._environ)
         except _ReferenceError as error:
@@ -97,8 +100,8 @@ class _Reader:
         return core_value(text) if node.plain and not takes_only_text(schema) else text
 
     def _check(self, text: str, steps: Steps, place: Place) -> bool:
-        if KEY_SHAPE.search(text) or _KEY_REFERENCE in text:
-            self.secrets.append(Problem(steps=steps, place=place, what=KEY_REFUSED, hint=KEY_HINT))
+        if KEY_SHAPE.search(text):
+            self._refuse_secret(steps, place)
             return False
         if not _encodable(text):
             self.document.problems.append(
@@ -112,9 +115,12 @@ class _Reader:
             return False
         return True
 
+    def _refuse_secret(self, steps: Steps, place: Place) -> None:
+        self.secrets.append(Problem(steps=steps, place=place, what=KEY_REFUSED, hint=KEY_HINT))
 
-#: a key without the usual shape would otherwise be sent as an input
-_KEY_REFERENCE = "${LAMINA_API_KEY}"
+
+#: refused by name: a key without the usual shape would otherwise be sent as an input
+_KEY_VARIABLE = "LAMINA_API_KEY"
 
 
 def _encodable(text: str) -> bool:

@@ -234,6 +234,7 @@ def _flat(frame: pl.DataFrame, theirs: set[str]) -> pl.DataFrame:
         elif isinstance(kind, pl.Struct):
             column = column.struct.json_encode()
         elif kind == pl.String and name not in theirs:
-            column = harmless(column)
+            # An empty text would be written as "" to tell it from nothing: a difference no reader of a CSV makes.
+            column = harmless(pl.when(column != "").then(column))
         columns.append(column.alias(name))
     return frame.select(columns)

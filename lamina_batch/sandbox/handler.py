@@ -88,6 +88,10 @@ class Handler:
                     body = await request.read()
                 except web.HTTPRequestEntityTooLarge:
                     return _reply(error(413, "Request body is too large"), headers), None
+                except web.RequestPayloadError:
+                    return _reply(error(400, "Request body cannot be read"), headers), None
+                except ConnectionError:
+                    return None, None  # the client left before it had said all
                 start = read_start(body, request.headers, request.query.get("webhook"))
                 entry["inputs"], entry["webhook"] = start.inputs, start.webhook
                 entry["idempotency_key"] = start.idempotency_key

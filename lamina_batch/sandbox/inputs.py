@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+
+from yarl import URL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,12 +30,11 @@ def input_problems(parameters: tuple[Parameter, ...], inputs: Mapping[str, Any])
 
 
 def is_absolute_url(value: str) -> bool:
-    """Whether this is an absolute http or https URL with a host, and without white space."""
+    """Whether this is an absolute http or https URL with a host that could be asked, and without white space."""
     if not re.match(r"https?://[^/?#]", value, re.IGNORECASE) or re.search(r"[\s\x00-\x1f\x7f]", value):
         return False
     try:
-        parts = urlsplit(value)
-        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        return bool(URL(value).host)
     except ValueError:
         return False
 

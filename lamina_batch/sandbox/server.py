@@ -26,7 +26,7 @@ from lamina_batch.sandbox.service import Service
 from lamina_batch.sandbox.webhooks import Deliveries, WebhookKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from lamina_batch.sandbox.apps import Output
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # Node closes an idle connection after 5 s: a client that trusts an old connection meets a closed one.
 _KEEPALIVE_SECONDS = 5.0
+# At the end, answers on their way have this long; what hangs on purpose is cut off.
+_LAST_ANSWERS_SECONDS = 0.5
 _BACKLOG = 1024
 
 
@@ -49,13 +51,14 @@ class Sandbox:
         *,
         clock: Callable[[], float] = time.time,  # noqa: TID251 -- the edge where the clock comes in
         monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,  # noqa: TID251 -- as above
     ) -> None:
         self._options = options
         self._clock = clock
         self._monotonic = monotonic
+        self._sleep = sleep
         self._apps = load_apps(options.apps)
         self._faults = FaultPlan(parse_faults(options.faults), seed=options.seed)
-        self._stopping = asyncio.Event()
         self._closing: contextlib.AsyncExitStack | None = None
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
@@ -68,17 +71,16 @@ class Sandbox:
             base_url = _base_url(listening)
             runner = web.ServerRunner(
                 web.Server(self._handler(base_url, closing), access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS),
-                shutdown_timeout=1.0,
+                shutdown_timeout=_LAST_ANSWERS_SECONDS,
             )
             await runner.setup()
             closing.push_async_callback(runner.cleanup)
             await web.SockSite(runner, listening, backlog=_BACKLOG).start()
-            closing.callback(self._stopping.set)
             self._closing = closing.pop_all()
         return base_url
 
     async def stop(self) -> None:
-        """Stop listening, let go of hanging requests and undelivered webhooks, close the files."""
+        """Stop listening, cut off what hangs, drop undelivered webhooks, close the files."""
         if self._closing is not None:
             await self._closing.aclose()
 
@@ -112,7 +114,7 @@ class Sandbox:
             key=webhook_key,
             view=service.view,
             clock=self._clock,
-            sleep=asyncio.sleep,  # noqa: TID251 -- the edge where it comes in
+            sleep=self._sleep,
             speed=options.speed,
             journal=_journal(data, "webhooks.jsonl", closing),
         )
@@ -133,11 +135,6 @@ class Sandbox:
             monotonic=self._monotonic,
             sleep=self._sleep,
         )
-
-    async def _sleep(self, seconds: float) -> None:
-        """Wait, but not past the end of the server."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
-from conftest import PIPELINE, TOP, Cli, Service, read_manifest, row, write_rows
+from process import PIPELINE, TOP, Cli, Service, read_manifest, row, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,7 +185,7 @@ def test_results_writes_any_form_again_without_the_network(project: Path, at: Cl
 
 def test_a_manifest_fed_back_in_changes_nothing(project: Path, at: Cli, service: Service) -> None:
     at("run", "p.yaml")
-    at("run", "p.yaml", "--set", "rows.from=out/p.csv")
+    at("run", "p.yaml", "--set", "rows.from=out/p.csv", "--set", "results.manifest=out/q.csv")
     assert len(service.accepted) == 3
 
 

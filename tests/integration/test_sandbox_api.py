@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import http.client
 import json
 import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 from sandbox_support import CARTOONIFY, FULL_SET, MOOD_BOARD, PHOTO, ask, get, journal, post, start
@@ -272,6 +273,8 @@ def test_inputs_follow_the_parameters(base_url: str, app_id: str, inputs: dict[s
         ("https://a.example:99999/", False),
         ("https://[::1/x", False),
         ("https://a.example/\n", False),
+        ("https://\ufffd/", False),
+        ("https://例え.example/", True),
     ],
 )
 def test_a_url_is_absolute_http(value: str, *, accepted: bool) -> None:
@@ -309,7 +312,7 @@ def test_a_body_past_a_mebibyte_is_413(base_url: str) -> None:
     assert post(base_url, CARTOONIFY, {"Style": "x" * 1_100_000}).status == 413
 
 
-@pytest.mark.parametrize("webhook", ["ftp%3A%2F%2Fa.example", "nonsense", "", "%2Fpath"])
+@pytest.mark.parametrize("webhook", ["ftp%3A%2F%2Fa.example", "nonsense", "", "%2Fpath", "http%3A%2F%2F%ff"])
 def test_a_bad_webhook_url_is_400(base_url: str, webhook: str) -> None:
     answered = post(base_url, CARTOONIFY, {}, query=f"?webhook={webhook}")
     assert (answered.status, answered.json()) == (400, {"error": "Invalid webhook URL"})
@@ -322,6 +325,19 @@ def test_the_idempotency_key_is_logged_and_changes_nothing(tmp_path: Path) -> No
     assert first != second
     kept = journal(tmp_path, "executions.jsonl")
     assert [(line["execution_id"], line["idempotency_key"]) for line in kept] == [(first, "one"), (second, "one")]
+
+
+def test_a_client_that_leaves_in_mid_body_has_started_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with embedded(SandboxOptions(data=tmp_path)) as url:
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+        headers = {"x-api-key": SANDBOX_KEY, "Content-Type": "application/json", "Content-Length": "99"}
+        connection.request("POST", f"/v1/apps/{CARTOONIFY}/executions", b'{"inputs":{}}', headers)
+        connection.close()
+        while not journal(tmp_path, "requests.jsonl"):
+            pass
+    assert journal(tmp_path, "executions.jsonl") == []
+    assert [line["status"] for line in journal(tmp_path, "requests.jsonl")] == [None]
+    assert caplog.records == []
 
 
 def test_every_request_is_logged(tmp_path: Path) -> None:
@@ -351,7 +367,11 @@ OWN_APP: dict[str, Any] = {
     "description": None,
     "isPublic": False,
     "standIn": True,
-    "parameters": [{"name": "Title", "type": "text", "required": True}],
+    "parameters": [
+        {"name": "Title", "type": "text", "required": True},
+        {"name": "Tone", "type": "text", "required": True, "default": ""},
+        {"name": "Voice", "type": "text", "required": True, "default": None},
+    ],
     "nodes": [{"id": "n1", "type": "textNode", "label": "Copy", "output": "text"}],
     "edges": [],
     "seconds": {"median": 1, "sigma": 0},
@@ -364,7 +384,10 @@ def test_another_file_of_apps_can_be_served(tmp_path: Path) -> None:
     with embedded(SandboxOptions(apps=file)) as url:
         assert [app["appId"] for app in get(url, "/v1/apps").json()["data"]] == ["mine"]
         assert "standIn" not in get(url, "/v1/apps/mine").json()["data"]
-        assert post(url, "mine", {"Title": "x"}).status == 202
+        # What must be supplied: required, and without a default; an empty text is one, null is none (API.md 3).
+        assert post(url, "mine", {"Title": "x", "Voice": "y"}).status == 202
+        refused = post(url, "mine", {"Tone": "x"}).json()["details"]
+        assert [detail.partition(":")[0] for detail in refused] == ['"Title"', '"Voice"']
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sandbox_support import CARTOONIFY, FULL_SET, post, read, start, wait_for_en
 
 from lamina_batch.sandbox import SandboxOptions, embedded
 from lamina_batch.sandbox.apps import Output, load_apps
-from lamina_batch.sandbox.executions import Execution, draw_durations, iso_instant, view
+from lamina_batch.sandbox.executions import Ending, Execution, draw_durations, iso_instant, view
 
 APP = load_apps(None)[FULL_SET]
 RECORD = Execution(execution_id="e1", app_id=FULL_SET, inputs={}, created_at=1000.0, queued_seconds=1.0, seconds=11.0)
@@ -75,7 +75,7 @@ def test_one_that_never_ends_runs_for_ever() -> None:
     now=st.lists(st.floats(1000, 1020), min_size=2).map(sorted),
     ending=st.sampled_from(["completed", "failed", "never"]),
 )
-def test_nothing_ever_goes_back(now: list[float], ending: str) -> None:
+def test_nothing_ever_goes_back(now: list[float], ending: Ending) -> None:
     record = replace(RECORD, ending=ending, message="x")
     order = {"queued": 0, "running": 1, "completed": 2, "failed": 2}
     ranks = [order[shown(record, at)[0]] for at in now]

@@ -117,6 +117,7 @@ def test_any_text_comes_out_as_it_was_written(
     dumped = yaml.safe_dump(
         content, allow_unicode=unicode, default_flow_style=flow, default_style=style, sort_keys=False
     )
+    assume(not set(dumped) & set("\x85\u2028\u2029"))
     pipeline = load(file, dumped.encode(), "version=1")  # a style for all scalars would make the number a text
     assert pipeline.rows.key == (column,)
     assert pipeline.inputs == (

@@ -16,7 +16,7 @@ UNANSWERED = [
 ]
 
 
-@pytest.mark.parametrize(("phase", "proof", "why"), UNANSWERED, ids=lambda v: str(v))
+@pytest.mark.parametrize(("phase", "proof", "why"), UNANSWERED, ids=str)
 def test_without_a_status_line_the_phase_decides(phase: Phase, proof: Proof, why: str) -> None:
     assert prove(StartEnd(phase=phase, message=why)) is proof
 

@@ -1,11 +1,10 @@
-"""The command line as a process, against the sandbox as another process, on real files."""
+"""The command line as a process, the sandbox as another, and the files between them."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -14,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 #: The folder that holds pipelines/ and sample_data/: the checkout, or the copy that the wheel is tested beside.
-TOP = Path(__file__).resolve().parents[2]
+TOP = Path(__file__).resolve().parents[1]
 APP = "bbb17293-5fe7-4645-8c6e-0745bc28254d"
 
 
@@ -48,6 +45,8 @@ class Cli:
 
     folder: Path
     env: Mapping[str, str]
+    #: seconds that a command may take
+    timeout: float = 100
 
     def command(self, *args: str | Path) -> list[str]:
         return [sys.executable, "-m", "lamina_batch", *map(str, args)]
@@ -59,7 +58,7 @@ class Cli:
             env={**self.env, **(env or {})},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=self.timeout,
             check=False,
         )
         ran = Ran(code=done.returncode, out=done.stdout, err=done.stderr)
@@ -99,59 +98,6 @@ class Service:
     def bought(self) -> Counter[str]:
         """How often each set of inputs was accepted."""
         return Counter(json.dumps(line["inputs"], sort_keys=True) for line in self.accepted)
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Start a sandbox process: `serve("--limit", "5")`."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(*args: str, data: Path | None = None) -> Service:
-        data = data or tmp_path / f"service-{len(running)}"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lamina_batch", "sandbox", "--port", "0", "--data", str(data), *args],
-            cwd=tmp_path,
-            env=environment(),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        running.append(process)
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        assert "http://" in line, line + process.stderr.read()
-        return Service(url="http://" + line.partition("http://")[2].split()[0].rstrip("/"), data=data)
-
-    yield start
-    for process in running:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
-
-
-@contextmanager
-def stopping(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(folder=tmp_path, env=environment(LAMINA_API_KEY="lma_test_key_of_nobody"))
-
-
-@pytest.fixture
-def service(serve: Callable[..., Service]) -> Service:
-    """A quick service with a limit that never matters."""
-    return serve("--limit", "100000", "--window", "3", "--speed", "100")
-
-
-@pytest.fixture
-def at(cli: Cli, service: Service) -> Cli:
-    """The command line, told of the quick service."""
-    return Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
 
 
 PIPELINE = f"""\
@@ -194,9 +140,11 @@ def read_manifest(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A folder with a pipeline and three rows."""
-    (tmp_path / "p.yaml").write_text(PIPELINE, encoding="utf-8")
-    write_rows(tmp_path, [row(1), row(2), row(3)])
-    return tmp_path
+@contextmanager
+def stopping(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

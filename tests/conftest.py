@@ -1,0 +1,66 @@
+"""Fixtures: a sandbox process, a command line that knows it, a folder with a pipeline and rows."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from process import PIPELINE, Cli, Service, environment, row, write_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Start a sandbox process: `serve("--limit", "5")`."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*args: str, data: Path | None = None) -> Service:
+        data = data or tmp_path / f"service-{len(running)}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lamina_batch", "sandbox", "--port", "0", "--data", str(data), *args],
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "http://" in line, line + process.stderr.read()
+        return Service(url="http://" + line.partition("http://")[2].split()[0].rstrip("/"), data=data)
+
+    yield start
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(folder=tmp_path, env=environment(LAMINA_API_KEY="lma_test_key_of_nobody"))
+
+
+@pytest.fixture
+def service(serve: Callable[..., Service]) -> Service:
+    """A quick service with a limit that never matters."""
+    return serve("--limit", "100000", "--window", "3", "--speed", "100")
+
+
+@pytest.fixture
+def at(cli: Cli, service: Service) -> Cli:
+    """The command line, told of the quick service."""
+    return Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a pipeline and three rows."""
+    (tmp_path / "p.yaml").write_text(PIPELINE, encoding="utf-8")
+    write_rows(tmp_path, [row(1), row(2), row(3)])
+    return tmp_path

@@ -1,0 +1,109 @@
+"""Ctrl-C at any moment, then run again: every row ends, and no row is bought twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from process import Cli, Service, row, stopping, write_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ROWS = 250
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
+    """Until it is so; a test that waits for ever says nothing."""
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "what the test waits for did not happen"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("accepted", [0, 7, 60, 100, 190], ids=lambda n: f"after {n}")
+def test_ctrl_c_then_run_again_buys_each_row_once(
+    project: Path, cli: Cli, serve: Callable[..., Service], accepted: int
+) -> None:
+    """The moments are told by what the service has accepted; slow answers keep POSTs open at 7 and 60."""
+    service = serve("--window", "1", "--speed", "50", "--seed", str(accepted), "--fault", "slow:seconds=0.1,on=start")
+    at = Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
+    write_rows(project, [row(n) for n in range(ROWS)])
+    with stopping(at.start("run", "p.yaml", "--json")) as process:
+        wait_for(lambda: len(service.accepted) >= accepted and bool(service.requests))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    first = json.loads(out)
+    assert first["stopped_by"] == "signal"
+    assert first["counts"]["held"] == 0, "the POSTs in flight landed"
+    assert first["counts"]["submitted"] == len(service.accepted) < ROWS
+    second = at("run", "p.yaml", "--json").summary
+    assert second["counts"]["completed"] == ROWS
+    assert len(service.accepted) == ROWS
+    assert set(service.bought().values()) == {1}
+
+
+def test_a_second_signal_leaves_at_once_and_holds_what_was_open(
+    project: Path, cli: Cli, serve: Callable[..., Service]
+) -> None:
+    service = serve("--limit", "1000", "--speed", "50", "--fault", "slow:seconds=30,on=start")
+    at = Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
+    with stopping(at.start("run", "p.yaml", "--json")) as process:
+        wait_for((project / ".lamina-batch/p/ledger.sqlite-wal").exists)
+        wait_for(lambda: "submitting" in states(project))
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None, "the first signal waits for what is open"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert json.loads(out)["counts"]["held"] == 3
+    again = at("run", "p.yaml", "--json", code=6).summary
+    assert (again["counts"]["submitted"], again["counts"]["held"]) == (0, 3)
+    assert "00001" in at("status", "p.yaml").out
+
+
+def test_kill_minus_nine_in_a_burst_holds_what_was_open(project: Path, cli: Cli, serve: Callable[..., Service]) -> None:
+    """What was accepted without our hearing of it is held, and nothing is bought twice."""
+    service = serve("--limit", "1000", "--speed", "50", "--fault", "slow:seconds=0.5,on=start")
+    at = Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
+    write_rows(project, [row(n) for n in range(40)])
+    with stopping(at.start("run", "p.yaml")) as process:
+        wait_for(lambda: len(service.accepted) >= 20)
+        process.kill()
+    again = at("run", "p.yaml", "--json", code=None).summary
+    counts = again["counts"]
+    assert counts["held"] <= 16, "no more than the POSTs that were open"
+    assert counts["completed"] + counts["held"] == 40
+    assert set(service.bought().values()) == {1}
+
+
+def test_two_runs_at_once_buy_nothing_twice(project: Path, cli: Cli, serve: Callable[..., Service]) -> None:
+    service = serve("--limit", "1000", "--speed", "20")
+    at = Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
+    with stopping(at.start("run", "p.yaml")) as first:
+        wait_for(lambda: bool(service.accepted))
+        second = at("run", "p.yaml", code=7)
+        assert str(first.pid) in second.err
+        assert "skipped" in at("run", "p.yaml", "--if-locked", "skip").err
+        assert at("run", "p.yaml", "--if-locked", "wait", "--json").summary["counts"]["unchanged"] == 3
+        assert first.wait(timeout=60) == 0
+    assert len(service.accepted) == 3
+
+
+def states(project: Path) -> set[str]:
+    import sqlite3  # noqa: PLC0415
+
+    file = project / ".lamina-batch/p/ledger.sqlite"
+    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    try:
+        return {str(state) for (state,) in connection.execute("SELECT state FROM job")}
+    except sqlite3.OperationalError:
+        return set()
+    finally:
+        connection.close()
