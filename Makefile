@@ -25,7 +25,7 @@ format: $(BIN)/.tests ## put the code into its form
 	$(BIN)/ruff format .
 
 bench: $(BIN)/.tests ## what takes minutes: speed as ratios, and real windows
-	$(BIN)/pytest -q -s --timeout 900 -o norecursedirs= tests/bench
+	$(BIN)/pytest -q -s --timeout 900 -o 'norecursedirs=.*' tests/bench
 
 wheel-test: $(BIN)/.tests ## build the wheel, install it alone, and run the end-to-end tests on it outside the checkout
 	tests/wheel.sh $(BIN)/python

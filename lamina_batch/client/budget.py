@@ -1,5 +1,8 @@
 """The request budget: how many requests may leave now, by what the service's RateLimit headers said (API.md section 5).
 
+The limiter counts requests in fixed windows, the next of which opens with the first request after the end of the last.
+Each answer tells how many are left and, rounded up, for how long. From that this module keeps what it knows of the
+current window: its latest possible end, and the least remainder told, less what of ours that remainder had not counted.
 Pure: instants are seconds of a monotonic clock and are handed in. docs/budget.md explains the reasoning.
 """
 
@@ -17,14 +20,17 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT = 100
 DEFAULT_WINDOW = 60.0
 
-#: A request that left so long before another has reached the limiter before it, if it ever does.
-_LAG = 0.5
-#: An answer that does not come within so long is not waited for before a shared window is used.
+#: Seconds within which a request that left has reached the limiter, if it ever does.
+_LAG = 1.0
+#: In a shared window the first answer is waited for so long, no longer: it may be a slow one.
 _PATIENCE = 1.0
-#: Two machines' clocks may run apart by so much of a window before we would come too early.
+#: In a shared window so much of the remainder may be on its way at once. Others act on the same number at the same
+#: time, and each of us learns of the others one round trip late.
+_CHUNK = 8
+#: Our clock and the service's may run apart by so much; an end is taken to be later by this part of the window.
 _DRIFT = 0.001
-#: Larger numbers in headers are nonsense (an epoch instead of a span, for one) and are ignored.
-_MOST_SECONDS = 86_400.0
+#: Greater numbers in headers are nonsense (an epoch where a span is due, for one) and count as absent.
+_MOST_SECONDS = 3600.0
 _MOST_REQUESTS = 1_000_000_000
 
 
@@ -40,29 +46,29 @@ class Quota:
     reset: float | None = None
     #: length of the window, seconds (`RateLimit-Policy: 100;w=60`)
     window: float | None = None
-    #: seconds to wait, on a 429
+    #: seconds to wait before the next request; an HTTP date counts as not said
     retry_after: float | None = None
-    #: the service refused the request for the limit's sake (status 429)
+    #: the request was refused for the limit's sake (status 429)
     limited: bool = False
 
 
 def parse_quota(headers: Mapping[str, str], status: int) -> Quota:
-    """Read the rate limit headers of a response (API.md section 5). What cannot be understood counts as absent."""
-    lowered = {name.lower(): value for name, value in headers.items()}
-    window = re.search(r";\s*w\s*=\s*([0-9.]+)", lowered.get("ratelimit-policy", ""))
+    """Read the rate limit headers of a response (API.md section 5). What makes no sense counts as not said."""
+    by_name = {name.lower(): value for name, value in headers.items()}
+    window = re.search(r";\s*w\s*=\s*([^;,\s]+)", by_name.get("ratelimit-policy", ""))
     return Quota(
-        limit=_count(lowered.get("ratelimit-limit"), least=1),
-        remaining=_count(lowered.get("ratelimit-remaining"), least=0),
-        reset=_seconds(lowered.get("ratelimit-reset")),
+        limit=_count(by_name.get("ratelimit-limit"), least=1),
+        remaining=_count(by_name.get("ratelimit-remaining"), least=0),
+        reset=_seconds(by_name.get("ratelimit-reset")),
         window=_seconds(window[1]) if window else None,
-        retry_after=_seconds(lowered.get("retry-after")),
+        retry_after=_seconds(by_name.get("retry-after")),
         limited=status == 429,
     )
 
 
 def _count(text: str | None, *, least: int) -> int | None:
     number = _number(text)
-    return int(number) if number is not None and least <= number <= _MOST_REQUESTS and number.is_integer() else None
+    return int(number) if number is not None and number.is_integer() and least <= number <= _MOST_REQUESTS else None
 
 
 def _seconds(text: str | None) -> float | None:
@@ -71,14 +77,14 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _number(text: str | None) -> float | None:
-    if text is None or not re.fullmatch(r"[0-9]{1,20}(\.[0-9]{0,20})?", text.strip(), re.ASCII):
+    if text is None or re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?", text.strip(), re.ASCII) is None:
         return None
     return float(text)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ticket:
-    """One request that left; given back to `settle` when its fate is known."""
+    """A request that left; handed back when its fate is known."""
 
     #: when it left
     sent_at: float
@@ -86,57 +92,57 @@ class Ticket:
 
 @dataclass(slots=True, kw_only=True)
 class _Window:
-    """What is known about the limiter's current window."""
+    """What is known of one window of the limiter."""
 
-    #: no request sent from here on can belong to an earlier window
+    #: what leaves from here on cannot belong to an earlier window
     began: float
-    #: latest possible end; None while nothing was heard
+    #: its latest possible end; None while it cannot be told
     end: float | None = None
-    #: treat it as shared with other programs: learn first, then leave them room
+    #: an answer given in it was seen
+    heard: bool = False
+    #: others may be using it: ask before using it, and go by small steps
     shared: bool
-    #: somebody else's requests were certainly seen in it
+    #: requests of others were certainly counted in it
     foreign: bool = False
-    #: the least remainder that an answer told (before any: the limit), and when the request so answered had left
+    #: the least remainder told, and when the request that was told it had left. Until one is told: all there is
     remaining: int
     told_at: float
-    #: requests that this remainder had counted
-    hits: int = 0
-    #: an answer in this window was seen
-    heard: bool = False
-    #: requests of ours answered in this window
+    #: requests that this remainder had counted, of whomever; None until one is told
+    hits: int | None = None
+    #: requests of ours that were answered in it
     answered: int = 0
-    #: when requests left whose answers were lost, where the remainder may not have counted them yet
+    #: when requests left that were lost, where the remainder may not have counted them yet
     lost: list[float] = field(default_factory=list)
-    #: those that left long enough before the told remainder to be in it, if they ever arrived
+    #: how many were lost whose time to arrive was over before
     lost_before: int = 0
-    #: when the first request left in it
-    first_sent: float | None = None
+    #: when the wait for a first answer began
+    asked_at: float | None = None
 
 
 class Budget:
-    """How many requests may leave now. One for each process, and every request draws on it.
+    """How many requests may leave now. One per process, and every request draws on it.
 
-    `requests_per_minute` caps what this process uses (and replaces the assumed 100 a minute while no header was
-    seen); `share` is the part of the limit it may use. At least one request per window is always allowed.
+    `share` is the part of the limit to use. `requests_per_minute` is the most to use, and stands for the documented
+    100 as long as no header was seen. At least one request per window is always allowed.
     """
 
     def __init__(self, *, requests_per_minute: int | None = None, share: float = 1.0) -> None:
         self._per_minute = requests_per_minute
         self._share = share
-        self._limit = requests_per_minute or DEFAULT_LIMIT
+        #: as the headers say it; assumed until then
+        self._limit = DEFAULT_LIMIT if requests_per_minute is None else max(1, requests_per_minute)
         self._length = DEFAULT_WINDOW
         self._clock = -math.inf
-        #: requests not settled yet, in the order they left
+        #: requests that left and are not settled, in the order they left
         self._open: dict[Ticket, None] = {}
-        #: latest possible end of the window before the current one
         self._previous_end = -math.inf
-        # Nothing is known at first, so the window is treated as shared until an answer tells.
-        self._current = _Window(began=-math.inf, shared=True, remaining=self._limit, told_at=-math.inf)
-        self._heard_ever = False
+        # Whether others are there is not known before the first answer.
+        self._window = _Window(began=-math.inf, shared=True, remaining=self._limit, told_at=-math.inf)
+        self._heard = False
 
     @property
     def limit(self) -> int:
-        """Requests of ours that one window allows."""
+        """Requests that this process may use in one window."""
         most = math.floor(self._share * self._limit)
         if self._per_minute is not None:
             most = min(most, math.floor(self._per_minute * self._length / 60))
@@ -150,145 +156,88 @@ class Budget:
     def available(self, now: float) -> int:
         """How many requests may leave now."""
         now = self._advance(now)
-        window = self._current
-        uncounted = self._open_since(window.told_at - _LAG) + self._lost_uncounted(window)
+        window = self._window
+        uncounted = self._uncounted(now)
         room = window.remaining - uncounted
         if window.shared:
-            if not window.heard and not self._overdue(window, now):
-                room = min(room, 1 - uncounted)
-            else:
-                # The others act on the same remainder at the same time: half of it is theirs.
-                room = min(room, max(1 if window.remaining > 1 else 0, window.remaining // 8) - uncounted)
-        used = window.answered + window.lost_before + len(window.lost) + self._open_since(window.began - _LAG)
-        return max(0, min(room, self.limit - used))
+            room = min(room, self._step(now) - uncounted)
+        return max(0, min(room, self.limit - self._ours(uncounted)))
 
     def spend(self, now: float) -> Ticket:
         """Note that a request leaves now."""
         now = self._advance(now)
         ticket = Ticket(sent_at=now)
         self._open[ticket] = None
-        if self._current.first_sent is None:
-            self._current.first_sent = now
+        if self._window.asked_at is None:
+            self._window.asked_at = now
         return ticket
 
+    def withdraw(self, ticket: Ticket) -> None:
+        """Note that a request never reached the service: there was no connection."""
+        self._open.pop(ticket, None)
+
     def settle(self, ticket: Ticket, now: float, quota: Quota | None) -> None:
-        """Note how a request ended: with an answer, or lost (None). A ticket settled before changes nothing."""
+        """Note how a request ended: answered (what the answer says), or lost (None) and perhaps counted all the same.
+
+        Only the first word about a ticket counts.
+        """
         now = self._advance(now)
         if ticket not in self._open:
             return
         del self._open[ticket]
         if quota is None:
             self._lose(ticket, now)
-            return
-        self._limit = quota.limit or self._limit
-        self._length = self._window_length(quota)
-        self._hear(ticket, now, quota)
+        else:
+            self._hear(ticket, now, quota)
 
     def next_change(self, now: float) -> float | None:
         """The next instant at which `available` may rise by itself; None if only an answer can change it."""
         now = self._advance(now)
-        window = self._current
-        moments = []
+        window = self._window
+        moments = [ticket.sent_at + _LAG for ticket in self._open]
         if window.end is not None:
             moments.append(window.end)
-        if window.shared and not window.heard and window.first_sent is not None:
-            patience_ends = window.first_sent + _PATIENCE
-            if patience_ends > now:
-                moments.append(patience_ends)
-        return min(moments, default=None)
+        if window.asked_at is not None:
+            moments.append(window.asked_at + _PATIENCE)
+        return min((moment for moment in moments if moment > now), default=None)
 
-    # -- inside --------------------------------------------------------------------------------------------
+    # -- how many ------------------------------------------------------------------------------------------
 
-    def _advance(self, now: float) -> float:
-        """Take note of the time, which never goes back, and of a window that is over."""
-        self._clock = now = max(now, self._clock)
-        end = self._current.end
-        if end is not None and now >= end:
-            self._roll(end, end)
-        return now
+    def _uncounted(self, now: float) -> int:
+        """How many of our requests the told remainder does not contain, but the limiter may count."""
+        window = self._window
+        arrived_before = window.told_at - _LAG
+        young = self._left_after(now - _LAG)
+        doubtful = len(window.lost) + self._left_after(arrived_before) - young
+        if not doubtful:
+            return young
+        # Hits that no answer of ours accounts for are our doubtful requests. Where they are somebody else's we
+        # overshoot, by no more than was lost; without this rule each lost answer would cost a request of the window.
+        gone = window.lost_before + self._left_after(window.began - _LAG) - self._left_after(arrived_before)
+        explained = max(0, (window.hits or 0) - window.answered - gone)
+        return young + max(0, doubtful - explained)
 
-    def _roll(self, began: float, previous_end: float) -> None:
-        old = self._current
-        self._previous_end = previous_end
-        self._current = _Window(
-            began=began,
-            shared=old.foreign or (old.shared and not old.heard),
-            remaining=self._limit,
-            told_at=began,
-            lost=[sent for sent in old.lost if sent > began - _LAG],
-        )
+    def _ours(self, uncounted: int) -> int:
+        """How many requests of this window are ours, at the most."""
+        window = self._window
+        ours = self._possibly_ours()
+        return ours if window.hits is None else min(ours, window.hits + uncounted)
 
-    def _window_length(self, quota: Quota) -> float:
-        if quota.window is not None:
-            return quota.window
-        # Without a policy the request that opened the window tells its length, and no rest is longer than the whole.
-        rest = quota.reset
-        if rest is None:
-            return self._length
-        opener = quota.limit is not None and quota.remaining == quota.limit - 1
-        return rest if opener else max(rest, self._length)
+    def _possibly_ours(self) -> int:
+        window = self._window
+        return window.answered + window.lost_before + len(window.lost) + self._left_after(window.began - _LAG)
 
-    def _hear(self, ticket: Ticket, now: float, quota: Quota) -> None:
-        rest = quota.reset
-        if quota.limited and quota.retry_after is not None:
-            rest = quota.retry_after
-        early = ticket.sent_at < self._current.began
-        if rest is None and early:
-            # It may be of either window. The one before is over; of this one it tells nothing certain.
-            self._lose(ticket, now)
-            return
-        if rest is not None:
-            # The service rounds up, and counted the request somewhere between its leaving and our hearing of it.
-            earliest = ticket.sent_at + rest - 1
-            end = self._current.end
-            if end is not None and earliest > end:
-                self._roll(now, end)
-            elif early and earliest <= self._previous_end:
-                return
-        window = self._current
-        slack = _DRIFT * self._length
-        if quota.limited and rest is None:
-            window.end = now + self._length + slack
-        else:
-            latest = now + (self._length if rest is None else min(rest, max(self._length, rest))) + slack
-            window.end = latest if window.end is None else min(window.end, latest)
-        window.answered += 1
-        self._take_remainder(window, ticket, quota)
-        if quota.limited:
-            window.foreign = window.shared = True
-        elif not self._heard_ever and not window.foreign:
-            window.shared = False
-        self._heard_ever = window.heard = True
+    def _step(self, now: float) -> int:
+        """How many may be on their way at once while others use the window too."""
+        window = self._window
+        asked_in_vain = window.asked_at is not None and now >= window.asked_at + _PATIENCE
+        if not window.heard and not asked_in_vain:
+            return 1
+        # The last one is left alone: two that both see it would both take it.
+        return max(window.remaining // _CHUNK, 1 if window.remaining > 1 else 0)
 
-    def _take_remainder(self, window: _Window, ticket: Ticket, quota: Quota) -> None:
-        remaining = 0 if quota.limited else quota.remaining
-        if remaining is None:
-            if not window.heard and not self._heard_ever:
-                window.remaining = self._limit
-            return
-        remaining = min(remaining, self._limit)
-        hits = self._limit - remaining
-        if not window.heard or remaining <= window.remaining:
-            window.remaining, window.hits = remaining, hits
-            window.told_at = max(window.told_at, ticket.sent_at)
-            kept = [sent for sent in window.lost if sent > window.told_at - _LAG]
-            window.lost_before += len(window.lost) - len(kept)
-            window.lost = kept
-        ours = window.answered + window.lost_before + len(window.lost) + self._open_since(window.began - _LAG)
-        if hits > ours:
-            window.foreign = window.shared = True
-
-    def _lose(self, ticket: Ticket, now: float) -> None:
-        window = self._current
-        if ticket.sent_at > window.told_at - _LAG:
-            window.lost.append(ticket.sent_at)
-        elif ticket.sent_at >= window.began:
-            window.lost_before += 1
-        if window.end is None and ticket.sent_at >= window.began:
-            # If it arrived at all, it arrived by now, and the window is that old at least.
-            window.end = now + self._length * (1 + _DRIFT)
-
-    def _open_since(self, instant: float) -> int:
+    def _left_after(self, instant: float) -> int:
+        """How many open requests left after `instant`. Cheap, because only few are ever old."""
         count = len(self._open)
         for ticket in self._open:
             if ticket.sent_at > instant:
@@ -296,14 +245,91 @@ class Budget:
             count -= 1
         return count
 
-    def _lost_uncounted(self, window: _Window) -> int:
-        """Of the requests lost lately, how many the told remainder does not contain.
+    # -- what is known -------------------------------------------------------------------------------------
 
-        It contains as many more than were answered as somebody else's requests or our lost ones explain.
-        """
-        before = window.lost_before + len(self._open) - self._open_since(window.told_at - _LAG)
-        explained = window.hits - window.answered - before
-        return len(window.lost) - min(len(window.lost), max(0, explained))
+    def _advance(self, now: float) -> float:
+        """Take note of the time, which never goes back, and of a window that is over."""
+        self._clock = now = max(now, self._clock)
+        end = self._window.end
+        if end is not None and now >= end:
+            self._roll(began=end, previous_end=end)
+        return now
 
-    def _overdue(self, window: _Window, now: float) -> bool:
-        return window.first_sent is not None and now - window.first_sent >= _PATIENCE
+    def _roll(self, *, began: float, previous_end: float) -> None:
+        last = self._window
+        self._previous_end = previous_end
+        self._window = _Window(
+            began=began,
+            shared=last.foreign or (last.shared and not last.heard),
+            remaining=self._limit,
+            told_at=began,
+            lost=[sent_at for sent_at in last.lost if sent_at > began - _LAG],
+            # What left just before may be the first that the new window counts.
+            asked_at=began if self._left_after(began - _LAG) else None,
+        )
+
+    def _lose(self, ticket: Ticket, now: float) -> None:
+        window = self._window
+        if ticket.sent_at > window.told_at - _LAG:
+            window.lost.append(ticket.sent_at)
+        elif ticket.sent_at >= window.began:
+            window.lost_before += 1
+        if not window.heard and ticket.sent_at >= window.began:
+            # If it opened the window, then before now.
+            window.end = now + self._length * (1 + _DRIFT)
+
+    def _hear(self, ticket: Ticket, now: float, quota: Quota) -> None:
+        self._limit = quota.limit or self._limit
+        self._length = self._length_by(quota)
+        rest = quota.reset if quota.reset is None else min(quota.reset, self._length)
+        if quota.limited and quota.retry_after is not None:
+            rest = quota.retry_after
+        if ticket.sent_at < self._window.began and rest is None:
+            # It may have been counted in the last window or in this one.
+            self._lose(ticket, now)
+            return
+        if rest is not None:
+            # Counted between its leaving and now, and the rest rounded up: no end lies before this.
+            earliest = ticket.sent_at + rest - 1
+            if self._window.end is not None and earliest > self._window.end:
+                self._roll(began=now, previous_end=self._window.end)
+            elif ticket.sent_at < self._window.began and earliest <= self._previous_end:
+                return
+        window = self._window
+        end = now + (self._length if rest is None else rest) + self._length * _DRIFT
+        if window.end is None or not window.heard or (quota.limited and rest is None):
+            window.end = end
+        else:
+            window.end = min(window.end, end)
+        window.answered += 1
+        self._note_remainder(ticket, quota)
+        if not self._heard and not window.foreign:
+            window.shared = False
+        window.heard = self._heard = True
+
+    def _length_by(self, quota: Quota) -> float:
+        if quota.window is not None:
+            return quota.window
+        if quota.reset is None:
+            return self._length
+        # Without a policy: the request that opened the window was told all of it, and no other more than that.
+        opened = quota.limit is not None and quota.remaining == quota.limit - 1
+        return quota.reset if opened else max(quota.reset, self._length)
+
+    def _note_remainder(self, ticket: Ticket, quota: Quota) -> None:
+        window = self._window
+        remaining = 0 if quota.limited else quota.remaining
+        if remaining is None:
+            if not self._heard:
+                window.remaining = self._limit
+            return
+        remaining = min(remaining, self._limit)
+        hits = self._limit - remaining
+        if window.hits is None or remaining <= window.remaining:
+            window.remaining, window.hits = remaining, hits
+            window.told_at = max(window.told_at, ticket.sent_at)
+            doubtful = [sent_at for sent_at in window.lost if sent_at > window.told_at - _LAG]
+            window.lost_before += len(window.lost) - len(doubtful)
+            window.lost = doubtful
+        if quota.limited or hits > self._possibly_ours():
+            window.foreign = window.shared = True

@@ -1,0 +1,319 @@
+"""The engine against the sandbox's faults, on real sockets: what is bought, what is held, what stops the run."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import random
+import socket
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from process import PIPELINE, read_manifest, row, write_rows
+
+from lamina_batch import batch
+from lamina_batch.errors import CredentialsError, ServiceError
+from lamina_batch.execution.engine import Control
+from lamina_batch.pipeline.load import load_pipeline
+from lamina_batch.sandbox import SandboxOptions, embedded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lamina_batch.catalog.check import Checked
+    from lamina_batch.execution.engine import Progress
+    from lamina_batch.execution.job import Job
+    from lamina_batch.execution.plan import Plan
+    from lamina_batch.results.summary import Summary
+
+
+class Notes:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.states: list[tuple[str, str]] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def planned(self, plan: Plan, checked: Checked) -> None: ...
+
+    def changed(self, job: Job) -> None:
+        self.states.append((job.key, job.state))
+
+    def went_on(self, progress: Progress) -> None:
+        assert 0 <= progress.ended <= progress.total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    folder: Path
+
+    def run(
+        self,
+        url: str,
+        *overrides: str,
+        key: str = "lma_test_key_of_nobody",
+        notes: Notes | None = None,
+        request: batch.RunRequest | None = None,
+    ) -> Summary:
+        """One run in this process; intervals are chosen for a service a hundred times faster."""
+        pipeline = load_pipeline(self.folder / "p.yaml", overrides=overrides, environ={}, today=dt.date(2026, 11, 23))
+        return asyncio.run(
+            batch.run(
+                pipeline,
+                batch.Access(base_url=url, api_key=key, service="test", speed=100.0),
+                request or batch.RunRequest(),
+                world=batch.World(
+                    now=time.monotonic,
+                    wall=time.time,  # noqa: TID251  # the test is the edge
+                    sleep=asyncio.sleep,  # noqa: TID251
+                    pause=time.sleep,
+                    random=random.Random(0),
+                ),
+                reporter=notes or Notes(),
+                control=Control(),
+            )
+        )
+
+    def statuses(self) -> Counter[str]:
+        return Counter(line["lamina_status"] for line in self.manifest())
+
+    def manifest(self) -> list[dict[str, str]]:
+        return read_manifest(self.folder / "out" / "p.csv")
+
+    def accepted(self) -> list[dict[str, Any]]:
+        file = self.folder / "service" / "executions.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    def requests(self) -> list[dict[str, Any]]:
+        file = self.folder / "service" / "requests.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    def service(self, *faults: str, limit: int = 100_000, speed: float = 200.0) -> SandboxOptions:
+        return SandboxOptions(limit=limit, window=1, speed=speed, data=self.folder / "service", faults=faults)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Project:
+    (tmp_path / "p.yaml").write_text(PIPELINE.partition("run:")[0], encoding="utf-8")
+    write_rows(tmp_path, [row(n) for n in range(1, 9)])
+    return Project(folder=tmp_path)
+
+
+#: fault, jobs held, exit code
+LOST_ANSWERS = [
+    ("drop_after_accept:every=4", 2),
+    ("500_accepted:every=4", 2),
+    ("502_accepted:every=4", 2),
+    ("500:on=start,every=4", 2),
+    ("502:on=start,every=4", 2),
+    ("drop_before:on=start,every=4", 2),
+    ("broken_json:on=start,every=4", 2),
+    ("truncated:on=start,every=8", 1),
+]
+
+
+@pytest.mark.parametrize(("fault", "held"), LOST_ANSWERS)
+def test_an_answer_that_proves_nothing_holds_the_job_and_never_sends_it_again(
+    here: Project, fault: str, held: int
+) -> None:
+    with embedded(here.service(fault)) as url:
+        first = here.run(url)
+        assert (first.counts["held"], first.exit_code) == (held, 6)
+        assert first.counts["completed"] == 8 - held
+        again = here.run(url)
+    assert (again.counts["submitted"], again.counts["held"]) == (0, held)
+    bought = Counter(json.dumps(e["inputs"], sort_keys=True) for e in here.accepted())
+    assert set(bought.values()) == {1}
+
+
+def test_consent_to_pay_twice_sends_held_jobs_again(here: Project) -> None:
+    with embedded(here.service("drop_after_accept:first=1")) as url:
+        assert here.run(url).counts["held"] == 1
+        assert here.run(url, "run.on_unknown=resubmit").counts["completed"] == 8
+    assert len(here.accepted()) == 9
+
+
+def test_a_slow_service_is_given_up_on_after_request_timeout_and_the_job_held(here: Project) -> None:
+    with embedded(here.service("hang_after_accept:first=1,seconds=30")) as url:
+        assert here.run(url, "run.request_timeout=300ms").counts["held"] == 1
+
+
+@pytest.mark.parametrize("fault", ["500:on=read,every=2", "502:on=read,every=2", "broken_json:on=read,every=2"])
+def test_polls_are_repeated_whatever_they_meet(here: Project, fault: str) -> None:
+    with embedded(here.service(fault)) as url:
+        assert here.run(url).counts["completed"] == 8
+
+
+def test_a_429_sends_the_job_again_without_asking(here: Project) -> None:
+    with embedded(here.service("429:on=start,every=5")) as url:
+        summary = here.run(url)
+    assert summary.counts["completed"] == 8
+    assert summary.requests.rate_limited >= 1
+    assert len(here.accepted()) == 8
+
+
+def test_a_refused_row_is_rejected_with_the_service_s_words(here: Project) -> None:
+    """The check lets it pass and the service does not: another app is served than was checked."""
+    with embedded(here.service("failed:match=Dress 3,message=no such dress")) as url:
+        summary = here.run(url)
+    assert (summary.counts["failed"], summary.exit_code) == (1, 3)
+    [bad] = [line for line in here.manifest() if line["lamina_status"] == "failed"]
+    assert (bad["sku"], bad["lamina_message"]) == ("00003", "no such dress")
+
+
+def test_a_failed_row_is_reported_again_and_retried_when_asked(here: Project) -> None:
+    with embedded(here.service("failed:match=Dress 3,first=1")) as url:
+        here.run(url)
+        again = here.run(url)
+        assert (again.counts["submitted"], again.counts["failed"], again.counts["new_problems"]) == (0, 1, 0)
+        retried = here.run(url, request=batch.RunRequest(retry_failed=True))
+    assert (retried.counts["submitted"], retried.counts["completed"]) == (1, 8)
+
+
+def test_a_failed_output_makes_the_row_partial(here: Project) -> None:
+    with embedded(here.service("failed_output:match=Dress 3")) as url:
+        summary = here.run(url)
+    assert (summary.counts["partial"], summary.exit_code) == (1, 3)
+    [line] = [line for line in here.manifest() if line["lamina_status"] == "partial"]
+    errors = [name for name in line if name.endswith("_error") and line[name]]
+    assert len(errors) == 1
+    assert not line[errors[0].removesuffix("_error")]
+
+
+def test_what_does_not_end_is_timed_out_and_collected_when_it_ends_later(here: Project) -> None:
+    with embedded(here.service(speed=10.0)) as url:
+        summary = here.run(url, "run.execution_timeout=200ms")
+        assert (summary.counts["timed_out"], summary.exit_code) == (8, 3)
+        time.sleep(4)
+        later = here.run(url)
+    assert (later.counts["submitted"], later.counts["completed"]) == (0, 8)
+
+
+def test_what_never_ends_does_not_keep_the_others(here: Project) -> None:
+    with embedded(here.service("never_finish:match=Dress 3")) as url:
+        summary = here.run(url, "run.execution_timeout=2s", "run.poll.max_interval=1s")
+    assert (summary.counts["completed"], summary.counts["timed_out"]) == (7, 1)
+    [line] = [line for line in here.manifest() if line["lamina_status"] == "timed_out"]
+    assert "'running'" in line["lamina_message"]
+
+
+@pytest.mark.parametrize("fault", ["credits:after=2", "credits_400:after=2"])
+def test_want_of_credits_stops_submitting_and_leaves_the_rest_planned(here: Project, fault: str) -> None:
+    with embedded(here.service(fault)) as url:
+        summary = here.run(url, "run.max_in_flight=1")
+        assert (summary.stopped_by, summary.exit_code) == ("credits", 5)
+        assert summary.counts["completed"] == 2
+        assert summary.counts["planned"] >= 5
+
+
+def test_a_revoked_key_stops_the_run_and_loses_nothing(here: Project) -> None:
+    notes = Notes()
+    with embedded(here.service("unauthorized:on=start,after=4")) as url:
+        summary = here.run(url, notes=notes)
+    assert (summary.stopped_by, summary.exit_code) == ("refused", 1)
+    assert any("401" in note for note in notes.notes)
+    assert summary.counts["held"] == 0
+    with embedded(here.service()) as url:
+        assert here.run(url).counts["completed"] == 8
+    assert len(here.accepted()) == 8
+
+
+def test_a_canary_that_fails_stops_before_the_rest(here: Project) -> None:
+    with embedded(here.service("failed:first=1")) as url:
+        summary = here.run(url, "run.canary=2")
+        assert (summary.stopped_by, summary.exit_code) == ("canary", 5)
+        assert len(here.accepted()) == 2
+        assert here.run(url, "run.canary=2").counts["completed"] == 7
+
+
+def test_too_many_failures_stop_the_run(here: Project) -> None:
+    with embedded(here.service("failed")) as url:
+        summary = here.run(url, "run.max_failures=2", "run.max_in_flight=1")
+    assert (summary.stopped_by, summary.exit_code) == ("max_failures", 5)
+    assert len(here.accepted()) == 3
+
+
+def test_never_more_in_flight_than_allowed(here: Project) -> None:
+    with embedded(here.service()) as url:
+        here.run(url, "run.max_in_flight=2")
+    ends = sorted((e["created_at"], e["created_at"] + e["seconds"]) for e in here.accepted())
+    for began, _ in ends:
+        assert sum(b <= began < e for b, e in ends) <= 2
+
+
+def test_redirects_are_not_followed_with_the_key(here: Project) -> None:
+    with embedded(SandboxOptions(data=here.folder / "thief")) as thief:
+        with (
+            embedded(here.service(f"redirect:on=app,to={thief}/v1/apps")) as url,
+            pytest.raises(ServiceError, match="redirect"),
+        ):
+            here.run(url)
+        assert not (here.folder / "thief" / "requests.jsonl").read_text()
+
+
+def test_a_redirected_submission_stops_the_run_and_is_not_followed(here: Project) -> None:
+    with embedded(SandboxOptions(data=here.folder / "thief")) as thief:
+        with embedded(here.service(f"redirect:on=start,to={thief}/v1/apps/x/executions")) as url:
+            summary = here.run(url)
+        assert (summary.stopped_by, summary.exit_code) == ("refused", 1)
+        assert not (here.folder / "thief" / "requests.jsonl").read_text()
+    with embedded(here.service()) as url:
+        assert here.run(url).counts["completed"] == 8
+
+
+def test_a_body_that_does_not_end_is_cut_off(here: Project) -> None:
+    with embedded(here.service("huge_body:on=start,first=1")) as url:
+        assert here.run(url).counts["held"] == 1
+
+
+def test_a_wrong_key_ends_before_anything_is_sent(here: Project) -> None:
+    with embedded(here.service()) as url, pytest.raises(CredentialsError, match="Invalid API key"):
+        here.run(url, key="lma_revoked")
+
+
+def test_a_service_that_goes_away_is_waited_for_and_nothing_is_bought_twice(here: Project) -> None:
+    """It stops listening after the contract was read, and comes back."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert port
+    with embedded(here.service("drop_before:on=app,first=2")) as url:
+        assert here.run(url).counts["completed"] == 8
+    assert len(here.accepted()) == 8
+
+
+def test_each_submission_has_a_name_of_its_own(here: Project) -> None:
+    with embedded(here.service()) as url:
+        here.run(url)
+    names = [line["idempotency_key"] for line in here.requests() if line["method"] == "POST"]
+    assert len(set(names)) == 8
+    assert all(names)
+
+
+def test_both_ways_to_show_the_key_work(here: Project) -> None:
+    with embedded(here.service()) as url:
+        assert here.run(url, "api.auth=bearer").counts["completed"] == 8
+
+
+def test_the_key_is_in_no_file_that_a_run_leaves(here: Project) -> None:
+    with embedded(here.service("failed:match=Dress 3")) as url:
+        here.run(url, key="lma_needle_in_haystack")
+    for file in here.folder.rglob("*"):
+        if file.is_file() and "service" not in file.parts:
+            assert b"needle" not in file.read_bytes(), file
+
+
+def test_a_restart_of_the_service_in_the_middle_is_survived(here: Project) -> None:
+    with embedded(here.service(speed=20.0)) as url:
+        left = here.run(url, request=batch.RunRequest(wait=False))
+    assert left.counts["running"] == 8
+    with embedded(here.service(speed=20.0)) as url:
+        assert here.run(url).counts["completed"] == 8
+    assert len(here.accepted()) == 8
