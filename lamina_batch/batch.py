@@ -39,6 +39,7 @@ from lamina_batch.execution.ledger import Binding, Ledger, find_ledger, open_led
 from lamina_batch.execution.lock import IfLocked, locked
 from lamina_batch.execution.plan import Action, Plan, Wish, ledger_frame, make_plan, named
 from lamina_batch.execution.polling import Polling
+from lamina_batch.results.files import ensure_writable
 from lamina_batch.results.findings import write_findings
 from lamina_batch.results.manifest import Outcomes, gather, write_manifest
 from lamina_batch.results.summary import (
@@ -79,6 +80,8 @@ class World:
     #: for waiting outside the event loop
     pause: Callable[[float], None]
     random: Random
+    #: tells a person something while they wait
+    notice: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,17 +150,10 @@ class Preview:
 # -- the steps -----------------------------------------------------------------------------------------------
 
 
-def prepare(pipeline: Pipeline, app: App, service: str) -> Prepared:
-    """Read -> map -> check. Raises CatalogError, PipelineError."""
-    catalog = read_catalog(pipeline)
+def prepare(pipeline: Pipeline, catalog: Catalog, app: App, service: str) -> Prepared:
+    """map -> check. Raises PipelineError where the pipeline does not fit the app or the catalog."""
     mapped = map_rows(catalog, pipeline, app)
     return Prepared(app=app, catalog=catalog, checked=check_rows(mapped, pipeline, app, service=service))
-
-
-async def fetch_app(pipeline: Pipeline, access: Access, world: World) -> App:
-    """The app's live contract. Raises ServiceError, CredentialsError."""
-    async with _client(pipeline, access, world, _budget(pipeline)) as client:
-        return await client.get_app(pipeline.app)
 
 
 async def ask(access: Access, world: World, question: Callable[[LaminaClient], Awaitable[_Answer]]) -> _Answer:
@@ -169,28 +165,38 @@ async def ask(access: Access, world: World, question: Callable[[LaminaClient], A
         now=world.now,
         sleep=world.sleep,
         random=world.random,
+        notice=world.notice,
     ) as client:
         return await question(client)
 
 
 def validate(pipeline: Pipeline, access: Access, world: World) -> Prepared:
     """Check the file, the live schema and every row."""
-    return prepare(pipeline, asyncio.run(fetch_app(pipeline, access, world)), access.service)
+    catalog = read_catalog(pipeline)
+    app = asyncio.run(_fetch_app(pipeline, access, world, _budget(pipeline)))
+    return prepare(pipeline, catalog, app, access.service)
 
 
 def preview(pipeline: Pipeline, access: Access, world: World, request: RunRequest) -> Preview:
     """What a run would do, without doing it and without touching the state folder."""
-    app = asyncio.run(fetch_app(pipeline, access, world))
-    prepared = prepare(pipeline, app, access.service)
+    catalog = read_catalog(pipeline)
+    budget = _budget(pipeline)
+    app = asyncio.run(_fetch_app(pipeline, access, world, budget))
+    prepared = prepare(pipeline, catalog, app, access.service)
     ledger = find_ledger(pipeline.state)
     if ledger is None:
         plan = _plan(pipeline, prepared, [], request, world)
-        return _preview(pipeline, prepared, plan, shortest=0.0, changed={})
+        return _preview(pipeline, prepared, plan, budget, shortest=0.0, changed={})
     with ledger:
         ledger.check_binding(_binding(pipeline, access), adopt=request.adopt_state)
         plan = _plan(pipeline, prepared, ledger.table(), request, world)
         shortest = min(ledger.durations(app.app_id), default=0.0)
-        return _preview(pipeline, prepared, plan, shortest=shortest, changed=_changes(plan, ledger))
+        return _preview(pipeline, prepared, plan, budget, shortest=shortest, changed=_changes(plan, ledger))
+
+
+async def _fetch_app(pipeline: Pipeline, access: Access, world: World, budget: Budget) -> App:
+    async with _client(pipeline, access, world, budget) as client:
+        return await client.get_app(pipeline.app)
 
 
 def results(pipeline: Pipeline, files: Sequence[Path], layout: Layout) -> tuple[Path, ...]:
@@ -199,7 +205,8 @@ def results(pipeline: Pipeline, files: Sequence[Path], layout: Layout) -> tuple[
     Raises UsageError where there is no ledger yet.
     """
     with existing_ledger(pipeline) as ledger:
-        prepared = prepare(pipeline, _last_app(ledger), ledger.meta("service") or "")
+        catalog = read_catalog(pipeline)
+        prepared = prepare(pipeline, catalog, _last_app(ledger), ledger.meta("service") or "")
         return write_manifest(prepared.catalog, _gather(pipeline, prepared, ledger), files, layout)
 
 
@@ -270,9 +277,12 @@ class _Run:
 
     async def line(self) -> Summary:
         """The straight line, from the app's contract to the summary."""
+        for file in self.pipeline.results.manifest:
+            ensure_writable(file)
+        catalog = read_catalog(self.pipeline)
         async with _client(self.pipeline, self.access, self.world, self.budget) as client:
             app = await client.get_app(self.pipeline.app) if self.request.submit else _last_app(self.ledger)
-            prepared = prepare(self.pipeline, app, self.access.service)
+            prepared = prepare(self.pipeline, catalog, app, self.access.service)
             for note in prepared.checked.notes:
                 self.reporter.note(note)
             findings = write_findings(prepared.checked.findings, self.pipeline.state / "findings.csv")
@@ -491,9 +501,14 @@ def _changes(plan: Plan, ledger: Ledger) -> dict[str, tuple[str, ...]]:
 
 
 def _preview(
-    pipeline: Pipeline, prepared: Prepared, plan: Plan, *, shortest: float, changed: dict[str, tuple[str, ...]]
+    pipeline: Pipeline,
+    prepared: Prepared,
+    plan: Plan,
+    budget: Budget,
+    *,
+    shortest: float,
+    changed: dict[str, tuple[str, ...]],
 ) -> Preview:
-    budget = _budget(pipeline)
     executions = plan.count(Action.SUBMIT)
     return Preview(
         prepared=prepared,
@@ -536,6 +551,7 @@ def _client(pipeline: Pipeline, access: Access, world: World, budget: Budget) ->
         now=world.now,
         sleep=world.sleep,
         random=world.random,
+        notice=world.notice,
         request_timeout=pipeline.run.request_timeout,
         bearer=pipeline.api.auth == "bearer",
     )

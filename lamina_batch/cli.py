@@ -250,6 +250,7 @@ def _world() -> World:
         sleep=asyncio.sleep,  # noqa: TID251  # and where sleep comes from
         pause=time.sleep,
         random=random.Random(),  # noqa: S311  # backoff and names, no secrets
+        notice=lambda text: say(f"note: {text}"),
     )
 
 

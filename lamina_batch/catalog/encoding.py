@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from typing import TYPE_CHECKING
 
 from lamina_batch.errors import CatalogError
@@ -69,7 +70,11 @@ def _suggestion(content: bytes, offset: int, encoding: str) -> str:
         readable = codecs.lookup(encoding).name != "cp1252"
     if not readable:
         return "set `encoding` under `rows` to what the file was saved in, or save it as UTF-8"
-    left = max(content.rfind(separator, 0, offset) for separator in (b"\n", b" ", b",", b";", b"\t", b'"')) + 1
-    word = content[max(left, offset - 20) : offset + 10].decode("cp1252").split()
-    read = f", if {word[0]!r} is right" if word else ""
+    start = max(0, offset - 20)
+    around = _WORD.finditer(content[start : offset + 20].decode("cp1252"))
+    word = next((found[0] for found in around if found.start() <= offset - start < found.end()), None)
+    read = f", if {word!r} is right" if word else ""
     return f"set `encoding: cp1252` under `rows`{read}; or save the file as UTF-8"
+
+
+_WORD = re.compile(r'[^\s,;|"]+')

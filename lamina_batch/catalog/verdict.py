@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
     from lamina_batch.apps.app import Parameter
 
+#: docs/rows-and-inputs.md explains each
 Code = Literal[
     "blank_key",
     "duplicate_key",
     "invalid_type",
     "blank_image",
     "missing_input",
-    "too_many_values",
     "invalid_option",
     "invalid_url",
+    "too_many_values",
     "invalid_value",
     "lenient_match",
 ]

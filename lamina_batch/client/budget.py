@@ -22,6 +22,8 @@ DEFAULT_WINDOW = 60.0
 
 #: Seconds within which a request that left has reached the limiter, if it ever does.
 _LAG = 1.0
+#: A request not answered for so long hangs; whether it was counted has to be found out in other ways.
+_HANGS = 5.0
 #: In a shared window the first answer is waited for so long, no longer: it may be a slow one.
 _PATIENCE = 1.0
 #: In a shared window so much of the remainder may be on its way at once. Others act on the same number at the same
@@ -194,7 +196,7 @@ class Budget:
         """The next instant at which `available` may rise by itself; None if only an answer can change it."""
         now = self._advance(now)
         window = self._window
-        moments = [ticket.sent_at + _LAG for ticket in self._open]
+        moments = [ticket.sent_at + _HANGS for ticket in self._open]
         if window.end is not None:
             moments.append(window.end)
         if window.asked_at is not None:
@@ -207,15 +209,15 @@ class Budget:
         """How many of our requests the told remainder does not contain, but the limiter may count."""
         window = self._window
         arrived_before = window.told_at - _LAG
-        young = self._left_after(now - _LAG)
-        doubtful = len(window.lost) + self._left_after(arrived_before) - young
+        pending = self._left_after(max(arrived_before, now - _HANGS))
+        doubtful = len(window.lost) + self._left_after(arrived_before) - pending
         if not doubtful:
-            return young
+            return pending
         # Hits that no answer of ours accounts for are our doubtful requests. Where they are somebody else's we
         # overshoot, by no more than was lost; without this rule each lost answer would cost a request of the window.
         gone = window.lost_before + self._left_after(window.began - _LAG) - self._left_after(arrived_before)
         explained = max(0, (window.hits or 0) - window.answered - gone)
-        return young + max(0, doubtful - explained)
+        return pending + max(0, doubtful - explained)
 
     def _ours(self, uncounted: int) -> int:
         """How many requests of this window are ours, at the most."""

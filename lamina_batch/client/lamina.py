@@ -41,6 +41,8 @@ _MOST_BYTES = 8 * 1024 * 1024
 _IDLE_SECONDS = 2.0
 #: Reads before the first submission are repeated for so long at most (DESIGN.md section 7).
 _STARTUP_SECONDS = 20.0
+#: A window that is used up by others is waited out, but not for ever.
+_MOST_LIMITED = 5
 
 
 class Phase(IntEnum):
@@ -186,6 +188,8 @@ class LaminaClient:
     now: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     random: Random
+    #: tells a person why they wait
+    notice: Callable[[str], None]
     #: seconds
     request_timeout: float = 30.0
     bearer: bool = False
@@ -311,7 +315,7 @@ class LaminaClient:
         Raises CredentialsError for 401, ServiceError for everything else that does not end in a 200.
         """
         began = self.now()
-        attempt = 0
+        attempt = limited = 0
         while True:
             await self._wait_for_budget()
             status: int | None = None
@@ -325,18 +329,23 @@ class LaminaClient:
                 if status == 200 and data is not None:
                     return _enveloped(data) if enveloped else data
                 words = self._words(answer, data)
-                if status == 200:
-                    status = None
-                if not retryable(status):
-                    raise self._final(path, answer.status, words)
-            attempt += 1
-            pause = 0.0 if status == 429 else backoff(attempt, self.random)
-            if self.now() - began + pause > _STARTUP_SECONDS and status != 429:
+                if not retryable(None if status == 200 else status):
+                    raise self._final(path, status, words)
+            if status == 429:
+                limited += 1
+                pause = 0.0
+            else:
+                attempt += 1
+                pause = backoff(attempt, self.random)
+            late = self.now() - began + pause > _STARTUP_SECONDS and status != 429
+            if late or limited > _MOST_LIMITED:
                 raise ServiceError(
-                    f"no usable answer for {_STARTUP_SECONDS:.0f} s: {words}",
+                    f"no usable answer in {self.now() - began:.0f} s: {words}",
                     where=f"GET {self.base_url}{path}",
-                    hint="check the network and the base URL; nothing was submitted by this request",
+                    hint="check the network and the base URL; `lamina-batch run` again goes on where this ended",
                 )
+            if attempt + limited == 1:
+                self.notice(f"{self.base_url}: {words}; trying again for a while")
             await self.sleep(pause)
 
     async def _wait_for_budget(self) -> None:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 MOST_OPEN_POSTS = 16
 #: Polls may be repeated, so this bounds nothing but sockets.
 MOST_OPEN_POLLS = 64
+#: Progress is told this often even when nothing happens, seconds.
+HEARTBEAT = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,10 +307,12 @@ class Engine:
         return max(0.0, min(known) - now) if known else None
 
     async def _rest(self, delay: float | None) -> None:
-        """Wait until an answer is there, somebody stops us, or `delay` seconds are over."""
-        waits: list[asyncio.Future[object]] = [asyncio.ensure_future(_awaited(self._wake.wait()))]
-        if delay is not None:
-            waits.append(asyncio.ensure_future(_awaited(self.sleep(delay))))
+        """Wait until an answer is there, somebody stops us, `delay` seconds are over, or a heartbeat is due."""
+        pause = HEARTBEAT if delay is None else min(delay, HEARTBEAT)
+        waits = [
+            asyncio.ensure_future(_awaited(self._wake.wait())),
+            asyncio.ensure_future(_awaited(self.sleep(pause))),
+        ]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -19,6 +19,7 @@ _GROWTHS = (0.5, 0.3, 0.15)
 _MOST_KNOWN = 1000
 _STEP = 1.25
 RICH = (1.0, 3.0)
+FEW = 5
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +53,7 @@ class Lifetimes:
     def after(self, age, chance):
         """age by which an execution alive at `age` has ended with that chance, if it is one that ends like known ones"""
         i = bisect_right(self.ends, age)
-        if i >= len(self.ends):
+        if len(self.ends) - i < (FEW if age > 0 else 1):
             return None
         alive = self.left[i - 1] if i else 1.0
         mass = alive - self.least

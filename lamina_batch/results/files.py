@@ -33,6 +33,12 @@ def write_whole(file: Path, write: Callable[[Path], None]) -> Path:
         return file
 
 
+def ensure_writable(file: Path) -> None:
+    """Raise StateError where `file` could not be written: better said before money is spent than after."""
+    with _beside(file):
+        pass
+
+
 @contextmanager
 def _beside(file: Path) -> Iterator[Path]:
     aside: Path | None = None

@@ -75,6 +75,7 @@ class Project:
                     sleep=asyncio.sleep,  # noqa: TID251
                     pause=time.sleep,
                     random=random.Random(0),
+                    notice=lambda _: None,
                 ),
                 reporter=notes or Notes(),
                 control=Control(),

@@ -249,7 +249,10 @@ class Run:
         self.log.append((seen, "429" if status == 429 else kind))
 
         def answer() -> None:
-            self.budget.settle(ticket, self.clock.now, None if lost else parse_quota(headers, status))
+            if fate is Fate.REFUSED:
+                self.budget.withdraw(ticket)
+            else:
+                self.budget.settle(ticket, self.clock.now, None if lost else parse_quota(headers, status))
             if status == 429:
                 self.refused += 1
             back(None if lost else status, seen)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 import polars as pl
 import pytest
 from catalog_support import STOCK, Desk, app, image, options, sent, text
 
 from lamina_batch.catalog.content import content_hash
+from lamina_batch.catalog.verdict import Code
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lamina_batch.apps.app import App
     from lamina_batch.catalog.check import Checked
 
@@ -450,3 +451,8 @@ def test_names_and_values_reach_the_wire_byte_for_byte(desk: Desk) -> None:
     assert checked.jobs["inputs"].to_list() == [
         json.dumps({name: label}, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     ]
+
+
+def test_the_page_for_users_explains_every_code_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rows-and-inputs.md").read_text(encoding="utf-8")
+    assert tuple(re.findall(r"^\| `(\w+)` \| (?:error|warning) \|", page, re.MULTILINE)) == get_args(Code)

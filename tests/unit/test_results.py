@@ -1,0 +1,217 @@
+"""What people take away: manifest, findings, summary, and how the files appear."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jsonschema
+import polars as pl
+import pytest
+
+import lamina_batch
+from lamina_batch.catalog.source import Catalog
+from lamina_batch.errors import StateError, UsageError
+from lamina_batch.execution.guards import Stop
+from lamina_batch.execution.plan import ledger_frame
+from lamina_batch.results.files import write_whole
+from lamina_batch.results.findings import COLUMNS, write_findings
+from lamina_batch.results.manifest import build, gather, write_manifest
+from lamina_batch.results.summary import STATUSES, Files, Requests, Summary, exit_code, write_summary
+
+if TYPE_CHECKING:
+    from lamina_batch.results.manifest import Outcomes
+
+SCHEMAS = Path(lamina_batch.__file__).parent / "schemas"
+HASH = "a" * 64
+
+
+def catalog() -> Catalog:
+    frame = pl.DataFrame(
+        {
+            "lamina_index": [0, 1, 2, 3],
+            "lamina_row": [2, 3, 4, 5],
+            "sku": ["0001", "=1+1", "3", "4"],
+            "unnamed": ["a,b", 'say "x"', "two\nlines", None],
+        },
+        schema_overrides={"lamina_index": pl.UInt32, "lamina_row": pl.UInt32},
+    )
+    return Catalog(frame=frame.lazy(), columns=("sku", "unnamed"), headers=("sku", ""), several=False)
+
+
+def jobs() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "lamina_index": [0, 1, 2, 3],
+            "row": [2, 3, 4, 5],
+            "key": ["0001", "=1+1", "3", None],
+            "variant": ["", "", "", ""],
+            "inputs": ["{}", "{}", "{}", None],
+            "content": [HASH, "b" * 64, "c" * 64, None],
+            "valid": [True, True, True, False],
+            "code": [None, None, None, "blank_key"],
+            "message": [None, None, None, "the key is blank"],
+        },
+        schema_overrides={"lamina_index": pl.UInt32, "row": pl.UInt32},
+    )
+
+
+def outcomes() -> Outcomes:
+    ledger = ledger_frame(
+        [
+            (1, "0001", "", 1, HASH, "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None),
+            (2, "other", "", 1, "b" * 64, "completed", "app", "c", "e2", 2, 0.0, 1.5, 1.5, 1, "partial", "1 of 2"),
+        ]
+    )
+    outputs = [
+        (1, 0, "n1", "AI Designer", "image", "completed", "https://x/1.png", None),
+        (1, 1, "n2", "AI Designer", "image", "completed", "https://x/2.png", None),
+        (1, 2, "n3", "status", "text", "completed", "=HYPERLINK(1)", None),
+        (2, 0, "n1", "AI Designer", "pending", "error", None, "nope"),
+    ]
+    return gather(jobs(), ledger, outputs, app_id="app", share_identical=True)
+
+
+def test_the_source_comes_first_byte_for_byte_then_ours(tmp_path: Path) -> None:
+    [file] = write_manifest(catalog(), outcomes(), [tmp_path / "m.csv"], "wide")
+    with file.open(encoding="utf-8", newline="") as opened:
+        header, *lines = csv.reader(opened)
+    assert header[:4] == ["sku", "", "lamina_row", "lamina_key"]
+    assert [line[:2] for line in lines] == [
+        ["0001", "a,b"], ["=1+1", 'say "x"'], ["3", "two\nlines"], ["4", ""],
+    ]  # fmt: skip
+    assert dict(zip(header, lines[0], strict=True))["lamina_submitted_at"] == "1970-01-01T00:00:00.000Z"
+
+
+def test_our_text_is_no_formula_in_csv_and_untouched_elsewhere(tmp_path: Path) -> None:
+    files = [tmp_path / "m.csv", tmp_path / "m.parquet", tmp_path / "m.ndjson"]
+    write_manifest(catalog(), outcomes(), files, "wide")
+    with files[0].open(encoding="utf-8", newline="") as opened:
+        lines = list(csv.DictReader(opened))
+    assert lines[0]["lamina_status 2"] == "'=HYPERLINK(1)"
+    assert lines[1]["sku"] == "=1+1", "their own cell stays as it is"
+    assert lines[1]["lamina_key"] == "'=1+1"
+    assert pl.read_parquet(files[1])["lamina_status 2"][0] == "=HYPERLINK(1)"
+    assert pl.read_ndjson(files[2])["lamina_status 2"][0] == "=HYPERLINK(1)"
+
+
+def test_a_repeated_label_gets_a_number_and_no_column_of_ours_is_taken() -> None:
+    columns = build(catalog(), outcomes(), "wide").columns
+    assert columns[-9:] == [
+        "lamina_AI Designer", "lamina_AI Designer_file", "lamina_AI Designer_error",
+        "lamina_AI Designer 2", "lamina_AI Designer 2_file", "lamina_AI Designer 2_error",
+        "lamina_status 2", "lamina_status 2_file", "lamina_status 2_error",
+    ]  # fmt: skip
+
+
+def test_a_failed_output_has_an_error_and_no_value() -> None:
+    line = build(catalog(), outcomes(), "wide").row(1, named=True)
+    assert (line["lamina_status"], line["lamina_AI Designer"], line["lamina_AI Designer_error"]) == (
+        "partial", None, "nope",
+    )  # fmt: skip
+    assert line["lamina_reused_from"] == "other"
+
+
+def test_every_job_is_in_it_whatever_became_of_it() -> None:
+    frame = build(catalog(), outcomes(), "wide")
+    assert frame["lamina_status"].to_list() == ["completed", "partial", "planned", "invalid"]
+    assert frame["lamina_code"].to_list() == [None, "partial", None, "blank_key"]
+
+
+def test_the_long_layout_has_a_line_per_output_and_one_for_a_job_without() -> None:
+    frame = build(catalog(), outcomes(), "long")
+    assert frame["lamina_key"].to_list() == ["0001", "0001", "0001", "=1+1", "3", None]
+    assert frame["lamina_output_id"].to_list() == ["n1", "n2", "n3", "n1", None, None]
+
+
+def test_each_line_fits_the_published_schema(tmp_path: Path) -> None:
+    schema = json.loads((SCHEMAS / "manifest.schema.json").read_text())
+    for layout in ("wide", "long"):
+        [file] = write_manifest(catalog(), outcomes(), [tmp_path / f"{layout}.ndjson"], layout)
+        for line in file.read_text().splitlines():
+            jsonschema.validate(json.loads(line), schema)
+
+
+def test_findings_are_written_in_the_pinned_columns(tmp_path: Path) -> None:
+    findings = pl.DataFrame([{**dict.fromkeys(COLUMNS, "=x"), "row": 3}])
+    file = write_findings(findings, tmp_path / "f.csv")
+    assert file.read_text().splitlines()[0] == ",".join(COLUMNS)
+    assert "'=x" in file.read_text()
+    assert json.loads(write_findings(findings, tmp_path / "f.ndjson").read_text())["key"] == "=x"
+    with pytest.raises(UsageError, match=r"\.csv or \.ndjson"):
+        write_findings(findings, tmp_path / "f.xlsx")
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "x.csv"
+
+    def put_first(aside: Path) -> None:
+        aside.write_text("first")
+
+    write_whole(file, put_first)
+
+    def fail(aside: Path) -> None:
+        aside.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StateError, match="No space left"):
+        write_whole(file, fail)
+    assert file.read_text() == "first"
+    assert [f.name for f in file.parent.iterdir()] == ["x.csv"], "nothing half written is left"
+
+
+def summary(**counts: int) -> Summary:
+    return Summary(
+        schema_version=1,
+        pipeline="p",
+        run_id="r",
+        exit_code=0,
+        stopped_by=None,
+        counts={"rows": 0, "jobs": 0, "submitted": 0, "unchanged": 0, "new_problems": 0}
+        | dict.fromkeys(STATUSES, 0)
+        | counts,
+        requests=Requests(total=0, submit=0, poll=0, other=0, rate_limited=0, per_ended=None),
+        seconds=0.0,
+        least_seconds=0.0,
+        credits=None,
+        files=Files(manifest=("/x.csv",), report=None, findings=None),
+    )
+
+
+def test_the_summary_fits_the_published_schema(tmp_path: Path) -> None:
+    schema = json.loads((SCHEMAS / "summary.schema.json").read_text())
+    file = write_summary(summary(), tmp_path)
+    assert file == tmp_path / "runs" / "r" / "summary.json"
+    jsonschema.validate(json.loads(file.read_text()), schema)
+    assert set(schema["properties"]["stopped_by"]["enum"]) == {None, *Stop}
+
+
+@pytest.mark.parametrize(
+    ("counts", "stopped_by", "signal", "code"),
+    [
+        ({"completed": 3}, None, None, 0),
+        ({"planned": 3}, None, None, 0),
+        ({"running": 3}, None, None, 0),
+        ({"completed": 3, "invalid": 1}, None, None, 3),
+        ({"failed": 1}, None, None, 3),
+        ({"partial": 1}, None, None, 3),
+        ({"rejected": 1}, None, None, 3),
+        ({"timed_out": 1}, None, None, 3),
+        ({"invalid": 1}, Stop.INVALID_ROWS, None, 4),
+        ({"invalid": 1}, Stop.CREDITS, None, 5),
+        ({}, Stop.MAX_EXECUTIONS, None, 5),
+        ({}, Stop.CANARY, None, 5),
+        ({}, Stop.MAX_FAILURES, None, 5),
+        ({"held": 1, "failed": 1}, Stop.CREDITS, None, 6),
+        ({"held": 1}, Stop.REFUSED, None, 1),
+        ({}, Stop.UNREACHABLE, None, 1),
+        ({"held": 1}, Stop.SIGNAL, 2, 130),
+        ({"held": 1}, Stop.SIGNAL, 15, 143),
+    ],
+)
+def test_one_exit_code_for_all_that_happened(
+    counts: dict[str, int], stopped_by: Stop | None, signal: int | None, code: int
+) -> None:
+    assert exit_code(counts, stopped_by, signal=signal) == code
