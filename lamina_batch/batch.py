@@ -132,6 +132,12 @@ class Prepared:
     catalog: Catalog
     checked: Checked
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about the whole."""
+        empty = ("there are no rows to run",) if self.checked.jobs.is_empty() else ()
+        return (*self.checked.notes, *empty)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
@@ -151,7 +157,7 @@ class Preview:
 
 
 def prepare(pipeline: Pipeline, catalog: Catalog, app: App, service: str) -> Prepared:
-    """map -> check. Raises PipelineError where the pipeline does not fit the app or the catalog."""
+    """Map -> check. Raises PipelineError where the pipeline does not fit the app or the catalog."""
     mapped = map_rows(catalog, pipeline, app)
     return Prepared(app=app, catalog=catalog, checked=check_rows(mapped, pipeline, app, service=service))
 
@@ -283,7 +289,7 @@ class _Run:
         async with _client(self.pipeline, self.access, self.world, self.budget) as client:
             app = await client.get_app(self.pipeline.app) if self.request.submit else _last_app(self.ledger)
             prepared = prepare(self.pipeline, catalog, app, self.access.service)
-            for note in prepared.checked.notes:
+            for note in prepared.notes:
                 self.reporter.note(note)
             findings = write_findings(prepared.checked.findings, self.pipeline.state / "findings.csv")
             plan = _plan(self.pipeline, prepared, self.ledger.table(), self.request, self.world)

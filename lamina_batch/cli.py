@@ -417,7 +417,7 @@ def _tell(summary: Summary, pipeline: Pipeline) -> None:
     if counts["submitted"]:
         requests = summary.requests
         each = f", {requests.per_ended:.2f} for each that ended" if requests.per_ended is not None else ""
-        say(f"  {requests.total} requests{each}; the rate limit allows no less than {summary.least_seconds:.1f} s")
+        say(f"  {requests.total} requests{each}; least possible time by the rate limit {summary.least_seconds:.1f} s")
     if summary.stopped_by is not None:
         say(f"  {_STOPPED[summary.stopped_by]}")
     if counts["invalid"]:
@@ -451,7 +451,7 @@ def validate(call: Call, *, findings: Path | None) -> None:
     with call.access(pipeline) as access:
         prepared = batch.validate(pipeline, access, _world())
     checked = prepared.checked
-    for note in checked.notes:
+    for note in prepared.notes:
         say(f"note: {note}")
     for finding in checked.findings.iter_rows(named=True):
         mark = "" if finding["severity"] == "error" else "warning: "
@@ -498,7 +498,7 @@ def plan(
     pipeline = call.load()
     with call.access(pipeline) as access:
         preview = batch.preview(pipeline, access, _world(), request)
-    for note in preview.prepared.checked.notes:
+    for note in preview.prepared.notes:
         say(f"note: {note}")
     _show_plan(pipeline, preview)
     if explain:

@@ -32,13 +32,15 @@ class Cells:
         self._names = names
         self._kinds = catalog.frame.collect_schema()
         self._types = {names[written]: kind for written, kind in pipeline.rows.types.items()}
+        #: one name as written for each typed column: two may match the same one
+        self._typed_names = tuple({names[written]: written for written in pipeline.rows.types}.values())
 
     def read(self, sql_names: Iterable[str]) -> pl.DataFrame:
         """The frame of work."""
         raw = [pl.col(column).alias(_RAW + column) for column in dict.fromkeys(self._names.values())]
         bad = [
             (~self.blank(written) & self._typed(written).is_null()).alias(_BAD + self._names[written])
-            for written in self._pipeline.rows.types
+            for written in self._typed_names
         ]
         sql = [self._seen_by_sql(written).alias(written) for written in sql_names]
         return self._catalog.frame.select(*self._catalog.marks, *raw).with_columns(*bad, *sql).collect()
@@ -76,9 +78,9 @@ class Cells:
                 "lamina_index",
                 pl.lit(self._names[written]).alias("column"),
                 as_text(self._raw(written), self.kind(written)).alias("value"),
-                pl.lit(kind).alias("type"),
+                pl.lit(self._types[self._names[written]]).alias("type"),
             )
-            for written, kind in self._pipeline.rows.types.items()
+            for written in self._typed_names
         ]
         return pl.concat([pl.DataFrame(schema=_MISTYPED), *found])
 

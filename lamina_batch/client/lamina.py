@@ -408,7 +408,7 @@ class LaminaClient:
                 if quota.limited:
                     self.requests["rate_limited"] += 1
                 return await _answer(response)
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise _UnansweredError(journey.phase, _what_happened(error, self.request_timeout)) from error
         finally:
             if quota is None:
@@ -484,7 +484,7 @@ async def _answer(response: aiohttp.ClientResponse) -> _Answer:
             if size > _MOST_BYTES:
                 return _Answer(response.status, Phase.ANSWER_BEGUN, b"", "its answer does not end")
             chunks.append(chunk)
-    except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
         broken = f"its answer broke off ({error.__class__.__name__})"
         return _Answer(response.status, Phase.ANSWER_BEGUN, b"".join(chunks), broken)
     return _Answer(response.status, Phase.ANSWERED, b"".join(chunks))
@@ -495,6 +495,8 @@ def _what_happened(error: Exception, request_timeout: float) -> str:
         return f"no answer within {request_timeout:g} s"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the connection was closed without an answer"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection to {error.host}:{error.port} ({error.os_error.strerror or error.os_error})"
     return f"{error.__class__.__name__}: {error}".rstrip(": ")
 
 

@@ -1,6 +1,10 @@
 """When to ask about which execution (DESIGN.md section 7, API.md section 7).
 
-Pure: instants are seconds of a monotonic clock and are handed in. docs/budget.md explains the reasoning.
+Asking too early wastes a request, asking late leaves a slot and a finished picture lying. From the durations of this
+app, those of earlier runs included, each execution gets the instant at which asking is best. What a request is worth
+at the moment decides how patient that is: while submissions want the same requests, very; when there are more
+requests than executions to ask about, less. Pure: instants are seconds of a monotonic clock and are handed in.
+docs/budget.md explains the reasoning.
 """
 
 from __future__ import annotations
@@ -9,17 +13,91 @@ import heapq
 from bisect import bisect_left, bisect_right
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LEVELS = (0.9, 0.6, 0.3)
-_GROWTHS = (0.5, 0.3, 0.15)
-_MOST_KNOWN = 1000
-_STEP = 1.25
-RICH = (1.0, 3.0)
-FEW = 5
+
+class _Patience(NamedTuple):
+    """How long to hold back a request."""
+
+    #: asking in vain is as bad as a finished execution that lies unseen for so many median durations
+    vain: float
+    #: one that outlasts all that is known is asked again when its age has grown by this part
+    growth: float
+
+
+#: Submissions want the same requests.
+_PATIENT = 0
+#: There are at least as many requests as executions to ask about.
+_READY = 1
+#: There are many times more.
+_EAGER = 2
+_PATIENCE = (_Patience(12.0, 0.5), _Patience(1.0, 0.3), _Patience(0.5, 0.15))
+#: Requests at hand for each live execution, from which it is no longer worth while to be patient, or ready.
+_MANY = 4
+
+#: An app may change; the latest durations are the ones that count.
+_MOST_KNOWN = 300
+#: Fewer examples than this say nothing about the executions that outlast the others.
+_FEW = 8
+#: What is known grows by this part before everything is planned anew, or by so many ends and polls.
+_NEWS = 0.25
+_MOST_NEWS = 200
+
+
+class _Durations:
+    """How long executions take: the ended ones, weighed up against those asked in vain so far (Kaplan-Meier)."""
+
+    def __init__(self, ended: Iterable[float], outlasted: Iterable[float]) -> None:
+        self._ended = sorted(ended)
+        ages = sorted(outlasted)
+        #: what part has not ended before the i-th duration
+        self._alive = [1.0]
+        #: the mean over all executions of the time ended before the i-th duration, for sums of lateness
+        self._moment = [0.0]
+        for i, duration in enumerate(self._ended):
+            at_risk = len(self._ended) - i + len(ages) - bisect_left(ages, duration)
+            ends = self._alive[-1] / at_risk
+            self._alive.append(self._alive[-1] - ends)
+            self._moment.append(self._moment[-1] + ends * duration)
+        half = self._alive[-1] + (1 - self._alive[-1]) / 2
+        self._median = next((d for d, alive in zip(self._ended, self._alive[1:], strict=True) if alive <= half), 0.0)
+        #: without any end: the age that is certainly not enough
+        self.outlasted = ages[-1] if ages and not self._ended else 0.0
+        self._best: dict[tuple[int, float], float] = {}
+
+    def best_age(self, age: float, patience: _Patience, longest: float) -> float | None:
+        """The age at which to ask about an execution that had not ended at `age`; None: too little is known.
+
+        The best is where the expected time that it lies finished and unseen, and the chance to ask in vain, weigh
+        least together; but no more than `longest` after it has ended as likely as not.
+        """
+        first = bisect_right(self._ended, age)
+        examples = len(self._ended) - first
+        mass = self._alive[first] - self._alive[-1]
+        if examples < (_FEW if age > 0 else 1) or mass < self._alive[first] / 2:
+            return None
+        key = (first, patience.vain)
+        if key not in self._best:
+            self._best[key] = self._search(first, mass, patience.vain * self._median, longest)
+        return self._best[key]
+
+    def _search(self, first: int, mass: float, vain: float, longest: float) -> float:
+        alive, moment, least = self._alive[first], self._moment[first], self._alive[-1]
+        best, best_cost, latest = self._ended[first], float("inf"), float("inf")
+        for i in range(first, len(self._ended)):
+            at = self._ended[i]
+            if at > latest:
+                break
+            done = alive - self._alive[i + 1]
+            cost = at * done - (self._moment[i + 1] - moment) + vain * (self._alive[i + 1] - least)
+            if cost < best_cost:
+                best, best_cost = at, cost
+            if done >= mass / 2:
+                latest = min(latest, at + longest)
+        return best
 
 
 @dataclass(slots=True, eq=False)
@@ -29,163 +107,135 @@ class _Live:
     started: float
     #: when it was last known not to have ended
     seen: float
-    asked: bool = False
+    #: not to be asked before
+    not_before: float
+    #: polls that failed since the last answer
     failures: int = 0
-    retry_at: float = 0.0
-    version: int = 0
-    out: bool = False
-
-
-class Lifetimes:
-    def __init__(self, durations, censored=()):
-        self.ends = sorted(durations)
-        cens = sorted(censored)
-        self.left = []
-        alive = 1.0
-        n, m = len(self.ends), len(cens)
-        for i, d in enumerate(self.ends):
-            at_risk = n - i + m - bisect_left(cens, d)
-            alive *= 1 - 1 / at_risk
-            self.left.append(alive)
-        self.least = alive
-        self.floor = cens[-1] if cens else 0.0
-
-    def after(self, age, chance):
-        """age by which an execution alive at `age` has ended with that chance, if it is one that ends like known ones"""
-        i = bisect_right(self.ends, age)
-        if len(self.ends) - i < (FEW if age > 0 else 1):
-            return None
-        alive = self.left[i - 1] if i else 1.0
-        mass = alive - self.least
-        if mass < 0.5 * alive:
-            return None
-        wanted = alive - chance * mass
-        # left is falling
-        j = bisect_left(self.left, -wanted - 1e-9, lo=i, key=lambda v: -v)
-        return self.ends[min(j, len(self.ends) - 1)]
+    #: what is planned for it; an entry of another number in a queue is out of date. 0: nothing, a poll is out
+    plan: int = 0
 
 
 class Polling:
-    """Which executions to ask about now. Asked ones are not handed out again before their answer is told."""
+    """Which executions to ask about now. One that was handed out is not handed out again before its poll has ended."""
 
     def __init__(self, *, min_interval: float, max_interval: float, durations: Iterable[float] = ()) -> None:
         self._least = min_interval
         self._most = max(min_interval, max_interval)
-        self._known = deque((d for d in durations if d >= 0), _MOST_KNOWN)
-        self._lifetimes = Lifetimes(self._known)
+        self._ended = deque((duration for duration in durations if duration >= 0), _MOST_KNOWN)
+        self._durations = _Durations(self._ended, ())
         self._live: dict[str, _Live] = {}
-        self._heaps: list[list[tuple[float, int, _Live]]] = [[] for _ in _LEVELS]
-        self._count = 0
+        #: one queue for each patience, by the instant to ask at
+        self._queues: tuple[list[tuple[float, int, _Live]], ...] = tuple([] for _ in _PATIENCE)
+        self._patience = _PATIENT
+        self._plans = 0
+        #: polls that are out
+        self._out = 0
+        #: ends and vain polls since the last learning, and what it knew
         self._news = 0
-        self._learnt = len(self._known)
-        self._level = 0
-        self._outs = 0
+        self._learnt = len(self._ended)
 
     def __len__(self) -> int:
         return len(self._live)
 
     def start(self, execution: str, now: float, *, age: float = 0.0) -> None:
-        live = _Live(name=execution, started=now - max(0.0, age), seen=now - max(0.0, age))
-        live.retry_at = now
+        """Wait for the end of an execution that was accepted `age` seconds ago."""
+        self.ended(execution, None)
+        accepted = now - max(0.0, age)
+        live = _Live(name=execution, started=accepted, seen=accepted, not_before=accepted + self._least)
         self._live[execution] = live
         self._plan(live)
 
     def asked(self, execution: str, now: float) -> None:
+        """A poll came back: it had not ended."""
         live = self._live.get(execution)
         if live is not None:
             self._back(live)
-            live.failures, live.seen, live.asked = 0, now, True
+            live.seen, live.failures = now, 0
+            live.not_before = now + self._least
             self._news += 1
             self._plan(live)
 
     def failed(self, execution: str, now: float) -> None:
+        """A poll was not answered, or not with an execution."""
         live = self._live.get(execution)
         if live is not None:
             self._back(live)
             live.failures += 1
-            live.retry_at = now + min(self._most, self._least * 2.0 ** min(live.failures - 1, 30))
+            live.not_before = now + min(self._most, self._least * 2.0 ** min(live.failures - 1, 30))
             self._plan(live)
 
     def ended(self, execution: str, duration: float | None) -> None:
+        """It ended, or is no longer waited for; `duration` is in seconds by the service's own clock, if known."""
         live = self._live.pop(execution, None)
         if live is not None:
             self._back(live)
+            live.plan = 0
         if duration is not None and duration >= 0:
-            self._known.append(duration)
+            self._ended.append(duration)
             self._news += 1
 
-    def _back(self, live):
-        if live.out:
-            live.out = False
-            self._outs -= 1
-
     def due(self, now: float, limit: int, *, waiting: int = 0, startable: int | None = None) -> list[str]:
-        if self._news > 0 and self._news >= min(250, (_STEP - 1) * self._learnt):
+        """Those to ask about now, best first, at most `limit`, each of them out until its poll has ended.
+
+        `waiting` submissions want requests too, and `startable` of them (None: all) could leave at once.
+        """
+        if self._news and self._news >= min(_MOST_NEWS, _NEWS * self._learnt):
             self._learn()
-        startable = waiting if startable is None else startable
-        k = len(self._live)
-        if startable > 0 or limit < RICH[0] * k:
-            self._level = 0
-        elif limit < RICH[1] * k:
-            self._level = 1
+        if (waiting if startable is None else startable) > 0 or limit < len(self._live):
+            self._patience = _PATIENT
         else:
-            self._level = 2
-        heap = self._heaps[self._level]
-        limit = min(limit, 2 + 2 * len(self._known) - self._outs)
+            self._patience = _READY if limit < _MANY * len(self._live) else _EAGER
+        queue = self._queues[self._patience]
         names: list[str] = []
-        while len(names) < limit:
-            live = self._head()
-            if live is None or heap[0][0] > now:
-                break
-            heapq.heappop(heap)
-            live.out = True
-            self._outs += 1
-            live.version = 0
+        while len(names) < min(limit, self._unsure()) and (at := self._head()) is not None and at <= now:
+            live = heapq.heappop(queue)[2]
+            live.plan = 0
+            self._out += 1
             names.append(live.name)
         return names
 
     def next_due(self, now: float) -> float | None:
-        live = self._head()
-        if live is None or self._outs >= 2 + 2 * len(self._known):
-            return None
-        return max(now, self._heaps[self._level][0][0])
+        """The next instant at which `due` may have one to ask about; None if only an answer can change that."""
+        at = self._head() if self._unsure() > 0 else None
+        return None if at is None else max(now, at)
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _head(self) -> _Live | None:
-        heap = self._heaps[self._level]
-        while heap:
-            _, version, live = heap[0]
-            if version == live.version and not live.out and live.name in self._live:
-                return live
-            heapq.heappop(heap)
-        return None
+    def _unsure(self) -> int:
+        """How many may be out at most: the first few polls teach what the others need not find out again."""
+        return 1 + 2 * len(self._ended) - self._out
+
+    def _back(self, live: _Live) -> None:
+        if live.plan == 0:
+            self._out -= 1
+
+    def _head(self) -> float | None:
+        queue = self._queues[self._patience]
+        while queue and queue[0][1] != queue[0][2].plan:
+            heapq.heappop(queue)
+        return queue[0][0] if queue else None
 
     def _plan(self, live: _Live) -> None:
-        self._count += 1
-        live.version = self._count
-        for heap, instant in zip(self._heaps, self._instants(live)):
-            heapq.heappush(heap, (instant, live.version, live))
+        self._plans += 1
+        live.plan = self._plans
+        for queue, patience in zip(self._queues, _PATIENCE, strict=True):
+            heapq.heappush(queue, (self._instant(live, patience), live.plan, live))
 
-    def _instants(self, live: _Live):
+    def _instant(self, live: _Live, patience: _Patience) -> float:
         age = live.seen - live.started
-        earliest = max(live.seen + self._least, live.retry_at)
-        half = self._lifetimes.after(age, 0.5)
-        for level, growth in zip(_LEVELS, _GROWTHS):
-            if half is None:
-                base = max(age, self._lifetimes.floor) if not self._known else age
-                wanted = live.started + age + min(self._most, (base - age) + growth * base)
-            else:
-                wanted = live.started + min(half + self._most, self._lifetimes.after(age, level))
-            yield max(earliest, wanted)
+        best = self._durations.best_age(age, patience, self._most)
+        if best is None:
+            base = max(age, self._durations.outlasted)
+            best = base + min(self._most, max(self._least, patience.growth * base))
+        return max(live.not_before, live.started + best)
 
     def _learn(self) -> None:
+        outlasted = [live.seen - live.started for live in self._live.values() if live.seen > live.started]
+        self._durations = _Durations(self._ended, outlasted)
+        self._learnt = len(self._ended) + len(outlasted)
         self._news = 0
-        censored = [live.seen - live.started for live in self._live.values() if live.asked]
-        self._lifetimes = Lifetimes(self._known, censored)
-        self._learnt = len(self._known) + len(censored)
-        for heap in self._heaps:
-            heap.clear()
+        for queue in self._queues:
+            queue.clear()
         for live in self._live.values():
-            if not live.out:
+            if live.plan:
                 self._plan(live)

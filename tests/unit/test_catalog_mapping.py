@@ -173,6 +173,13 @@ def test_cells_that_are_not_of_their_type_are_kept_as_they_stand(
     assert set(result.mistyped["type"]) <= {kind}
 
 
+def test_a_column_typed_under_two_spellings_is_one_column(desk: Desk) -> None:
+    desk.write("rows.csv", "sku,Price\nA,x\n")
+    rows = "rows: {from: rows.csv, key: sku, types: {price: integer, PRICE: float}}\n"
+    result = desk.map(PROMPT, rows + "inputs: {Prompt: {value: x}}\n")
+    assert result.mistyped.select("column", "value").rows() == [("Price", "x")]
+
+
 def parquet(desk: Desk, frame: pl.DataFrame) -> None:
     buffer = io.BytesIO()
     frame.write_parquet(buffer)
