@@ -44,13 +44,13 @@ class Values:
         return value.list.eval(pl.element().replace(spelt)) if spelt else value
 
     def _judged(self) -> dict[str, Verdict]:
-        """Each distinct value that is not plainly good and about which there is something to say."""
+        """Each distinct value about which there is something to say, or that is sent in another spelling."""
         judge = Judge(self._item.parameter)
         values = self._mapped.frame.get_column(self._item.slot)
         values = (values.explode() if self._item.several else values).drop_nulls()
         doubtful = values.to_frame("value").filter(~judge.clears(pl.col("value")))
         verdicts = {value: judge.verdict(value) for value in doubtful.get_column("value").unique().sort()}
-        return {value: verdict for value, verdict in verdicts.items() if verdict.code is not None}
+        return {value: verdict for value, verdict in verdicts.items() if verdict.code or verdict.sent != value}
 
     def _blanks(self) -> Iterator[pl.DataFrame]:
         parameter, rule = self._item.parameter, self._item.rule
@@ -93,6 +93,7 @@ class Values:
             [
                 (value, verdict.code, verdict.severity, verdict.message, verdict.hint)
                 for value, verdict in self._verdicts.items()
+                if verdict.code is not None
             ],
             schema=dict.fromkeys(("value", *words), pl.String),
             orient="row",

@@ -74,6 +74,9 @@ class Judge:
             return Verdict(value)
         label = match(value, self.parameter.options)
         if label is not None and self._authority.is_valid(label):
+            if value.split() == label.split():
+                # Spreadsheets trim cells and no eye sees the difference: nothing that anybody could mend.
+                return Verdict(label)
             return Verdict(
                 label,
                 "lenient_match",
@@ -108,7 +111,8 @@ class Judge:
             return "remove the white space around it"
         if self._authority.is_valid(value.strip().replace(" ", "%20")):
             return "write each space inside it as %20; several URLs in one cell need `split` in the pipeline"
-        if "://" not in value and "." in value.partition("/")[0] and "\\" not in value:
+        host, slash, _ = value.partition("/")
+        if "://" not in value and slash and "." in host and "\\" not in value:
             return "put https:// before it"
         return "the service fetches it itself: give a full address that begins with https://"
 

@@ -34,7 +34,7 @@ _PATIENT = 0
 _READY = 1
 #: There are many times more.
 _EAGER = 2
-_PATIENCE = (_Patience(12.0, 0.5), _Patience(1.0, 0.3), _Patience(0.5, 0.15))
+_PATIENCE = (_Patience(12.0, 0.5), _Patience(1.0, 0.3), _Patience(0.5, 0.2))
 #: Requests at hand for each live execution, from which it is no longer worth while to be patient, or ready.
 _MANY = 4
 
@@ -64,8 +64,6 @@ class _Durations:
             self._moment.append(self._moment[-1] + ends * duration)
         half = self._alive[-1] + (1 - self._alive[-1]) / 2
         self._median = next((d for d, alive in zip(self._ended, self._alive[1:], strict=True) if alive <= half), 0.0)
-        #: without any end: the age that is certainly not enough
-        self.outlasted = ages[-1] if ages and not self._ended else 0.0
         self._best: dict[tuple[int, float], float] = {}
 
     def best_age(self, age: float, patience: _Patience, longest: float) -> float | None:
@@ -105,6 +103,8 @@ class _Live:
     name: str
     #: when the service accepted it
     started: float
+    #: when the waiting for it began
+    since: float
     #: when it was last known not to have ended
     seen: float
     #: not to be asked before
@@ -133,6 +133,10 @@ class Polling:
         #: ends and vain polls since the last learning, and what it knew
         self._news = 0
         self._learnt = len(self._ended)
+        #: ends seen, earlier runs included
+        self._ends = len(self._ended)
+        #: while there is none: so long did one of them last, and the others need not be asked before
+        self._outlasted = 0.0
 
     def __len__(self) -> int:
         return len(self._live)
@@ -141,7 +145,7 @@ class Polling:
         """Wait for the end of an execution that was accepted `age` seconds ago."""
         self.ended(execution, None)
         accepted = now - max(0.0, age)
-        live = _Live(name=execution, started=accepted, seen=accepted, not_before=accepted + self._least)
+        live = _Live(name=execution, started=accepted, since=now, seen=accepted, not_before=accepted + self._least)
         self._live[execution] = live
         self._plan(live)
 
@@ -153,6 +157,8 @@ class Polling:
             live.seen, live.failures = now, 0
             live.not_before = now + self._least
             self._news += 1
+            if not self._ends:
+                self._outlasted = max(self._outlasted, now - live.since)
             self._plan(live)
 
     def failed(self, execution: str, now: float) -> None:
@@ -170,6 +176,9 @@ class Polling:
         if live is not None:
             self._back(live)
             live.plan = 0
+            if not self._ends:
+                self._outlasted, self._news = 0.0, _MOST_NEWS
+            self._ends += 1
         if duration is not None and duration >= 0:
             self._ended.append(duration)
             self._news += 1
@@ -203,7 +212,7 @@ class Polling:
 
     def _unsure(self) -> int:
         """How many may be out at most: the first few polls teach what the others need not find out again."""
-        return 1 + 2 * len(self._ended) - self._out
+        return 1 + 2 * self._ends - self._out
 
     def _back(self, live: _Live) -> None:
         if live.plan == 0:
@@ -225,7 +234,7 @@ class Polling:
         age = live.seen - live.started
         best = self._durations.best_age(age, patience, self._most)
         if best is None:
-            base = max(age, self._durations.outlasted)
+            base = max(age, self._outlasted)
             best = base + min(self._most, max(self._least, patience.growth * base))
         return max(live.not_before, live.started + best)
 

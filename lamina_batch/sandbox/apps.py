@@ -86,7 +86,8 @@ def _parse(text: bytes, where: str) -> dict[str, SandboxApp]:
 
 
 def _app(entry: Mapping[str, Any]) -> SandboxApp:
-    nodes = [{key: str(node[key]) for key in ("id", "type", "label")} for node in entry["nodes"]]
+    # The workflow labels a node with its type; the label that people know comes with the output (API.md 2.3, 2.4).
+    nodes = [{"id": str(node["id"]), "type": str(node["type"]), "label": str(node["type"])} for node in entry["nodes"]]
     outputs = tuple(_output(node) for node in entry["nodes"] if node["output"] is not None)
     if not outputs:
         raise ValueError("no node has an output, so that nothing would ever come back")
@@ -95,7 +96,7 @@ def _app(entry: Mapping[str, Any]) -> SandboxApp:
     return SandboxApp(
         app_id=str(entry["appId"]),
         name=str(entry["name"]),
-        description=entry.get("description"),
+        description=_description(entry),
         is_public=bool(entry.get("isPublic", True)),
         parameters=tuple(_parameter(parameter) for parameter in entry["parameters"]),
         outputs=outputs,
@@ -104,6 +105,16 @@ def _app(entry: Mapping[str, Any]) -> SandboxApp:
         median_seconds=float(entry["seconds"]["median"]),
         sigma=float(entry["seconds"]["sigma"]),
     )
+
+
+def _description(entry: Mapping[str, Any]) -> str | None:
+    description: str | None = entry.get("description")
+    if not entry.get("standIn"):
+        return description
+    return f"{description} ({_STAND_IN})" if description else f"({_STAND_IN})"
+
+
+_STAND_IN = "sandbox: the real list of parameters is not public, this one is a plausible stand-in"
 
 
 def _parameter(entry: Mapping[str, Any]) -> Parameter:
