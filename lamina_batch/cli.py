@@ -51,7 +51,7 @@ _NOT_BUILT_OPTIONS = (
 
 def _clean(text: str) -> str:
     """Text that cannot drive the terminal: control characters of the service or a catalog are shown, not sent."""
-    return "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(text: str) -> None:

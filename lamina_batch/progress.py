@@ -10,7 +10,7 @@ from tqdm import tqdm
 from lamina_batch.execution.plan import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from lamina_batch.catalog.check import Checked
     from lamina_batch.execution.engine import Progress
@@ -108,7 +108,7 @@ _WORDS = {
 }
 
 
-def finding_line(finding: dict[str, object]) -> str:
+def finding_line(finding: Mapping[str, object]) -> str:
     """One finding as a person reads it: where, what, and what to do."""
     where = f"row {finding['row']}"
     if finding.get("source"):

@@ -42,7 +42,8 @@ _MANY = 4
 _MOST_KNOWN = 300
 #: Fewer examples than this say nothing about the executions that outlast the others.
 _FEW = 8
-#: What is known grows by this part before everything is planned anew, or by so many ends and polls.
+#: Everything is planned anew when what is known has grown by this part. But not too often where much is live, and
+#: often enough where much is known.
 _NEWS = 0.25
 _MOST_NEWS = 200
 
@@ -183,14 +184,14 @@ class Polling:
             self._ended.append(duration)
             self._news += 1
 
-    def due(self, now: float, limit: int, *, waiting: int = 0, startable: int | None = None) -> list[str]:
+    def due(self, now: float, limit: int, *, waiting: int = 0) -> list[str]:
         """Those to ask about now, best first, at most `limit`, each of them out until its poll has ended.
 
-        `waiting` submissions want requests too, and `startable` of them (None: all) could leave at once.
+        `waiting` submissions could take the requests instead: those that wait only for a slot do not count.
         """
-        if self._news and self._news >= min(_MOST_NEWS, _NEWS * self._learnt):
+        if self._news and self._news >= min(_NEWS * self._learnt, max(_MOST_NEWS, _NEWS * len(self._live))):
             self._learn()
-        if (waiting if startable is None else startable) > 0 or limit < len(self._live):
+        if waiting > 0 or limit < len(self._live):
             self._patience = _PATIENT
         else:
             self._patience = _READY if limit < _MANY * len(self._live) else _EAGER
@@ -243,8 +244,7 @@ class Polling:
         self._durations = _Durations(self._ended, outlasted)
         self._learnt = len(self._ended) + len(outlasted)
         self._news = 0
-        for queue in self._queues:
-            queue.clear()
-        for live in self._live.values():
-            if live.plan:
-                self._plan(live)
+        planned = [live for live in self._live.values() if live.plan]
+        for queue, patience in zip(self._queues, _PATIENCE, strict=True):
+            queue[:] = [(self._instant(live, patience), live.plan, live) for live in planned]
+            heapq.heapify(queue)

@@ -69,7 +69,8 @@ class Summary:
     files: Files
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n"
+        """ASCII throughout, so that no name in it can drive the terminal that it is printed on."""
+        return json.dumps(asdict(self), indent=2) + "\n"
 
 
 def write_summary(summary: Summary, folder: Path) -> Path:

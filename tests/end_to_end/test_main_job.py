@@ -212,9 +212,12 @@ def test_commands_of_a_later_version_are_refused_by_name(cli: Cli, name: str) ->
     assert "not built" in cli(name, "x", code=2).err
 
 
-@pytest.mark.parametrize("command", ["run", "collect", "validate", "plan", "status", "results", "sandbox"])
+@pytest.mark.parametrize(
+    "command",
+    ["run", "collect", "validate", "plan", "status", "results", "sandbox", "apps list", "apps show", "apps workflow"],
+)
 def test_help_shows_an_example(cli: Cli, command: str) -> None:
-    assert "Example" in cli(command, "--help").out
+    assert "Example" in cli(*command.split(), "--help").out
 
 
 @pytest.mark.parametrize("pipeline", sorted((TOP / "pipelines").glob("*.yaml")), ids=lambda p: p.stem)

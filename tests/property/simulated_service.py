@@ -102,7 +102,7 @@ class Pacer(Protocol):
     def asked(self, execution: str, now: float) -> None: ...
     def failed(self, execution: str, now: float) -> None: ...
     def ended(self, execution: str, duration: float | None) -> None: ...
-    def due(self, now: float, limit: int, *, waiting: int = 0, startable: int = 0) -> list[str]: ...
+    def due(self, now: float, limit: int, *, waiting: int = 0) -> list[str]: ...
     def next_due(self, now: float) -> float | None: ...
     def __len__(self) -> int: ...
 
@@ -128,7 +128,7 @@ class Oracle:
     def ended(self, execution: str, duration: float | None) -> None:
         self._live -= 1
 
-    def due(self, now: float, limit: int, *, waiting: int = 0, startable: int = 0) -> list[str]:
+    def due(self, now: float, limit: int, *, waiting: int = 0) -> list[str]:
         names = []
         while self._heap and self._heap[0][0] <= now and len(names) < limit:
             names.append(heapq.heappop(self._heap)[1])
@@ -204,9 +204,7 @@ class Run:
         room = self.budget.available(now)
         in_flight = self._posting + len(self.polling)
         startable = min(len(self._waiting), self.max_in_flight - in_flight)
-        for name in self.polling.due(
-            now, min(room, self.open_polls - self._polling), waiting=len(self._waiting), startable=startable
-        ):
+        for name in self.polling.due(now, min(room, self.open_polls - self._polling), waiting=startable):
             room -= 1
             self._polling += 1
             self.polls += 1
