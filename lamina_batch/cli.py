@@ -9,20 +9,19 @@ import asyncio
 import os
 import signal
 import sys
-import tempfile
 import time
-import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import lamina_batch
 from lamina_batch.errors import LaminaBatchError, LedgerLockedError, UsageError
+from lamina_batch.shell import Command, Group, out, say
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -35,123 +34,6 @@ if TYPE_CHECKING:
 #: The embedded sandbox is so much faster than the service, its window included, that each example ends in a minute.
 SANDBOX_SPEED = 20.0
 SANDBOX_WINDOW = 3.0
-
-_NOT_BUILT_COMMANDS = ("held", "init", "sheet", "state", "doctor")
-_NOT_BUILT_OPTIONS = (
-    "--rerun-file",
-    "--new-ledger",
-    "--log-format",
-    "--offline",
-    "--check-images",
-    "--include-removed",
-)
-
-# -- what is printed -----------------------------------------------------------------------------------------
-
-
-def _clean(text: str) -> str:
-    """Text that cannot drive the terminal: control characters of the service or a catalog are shown, not sent."""
-    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def say(text: str) -> None:
-    """A message for a person, on stderr."""
-    click.echo(_clean(text), err=True)
-
-
-def out(text: str) -> None:
-    """What was asked for, on stdout."""
-    click.echo(_clean(text))
-
-
-# -- the shell around every command --------------------------------------------------------------------------
-
-
-class _Group(click.Group):
-    """Turns errors into messages and exit codes, in this one place."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except LaminaBatchError as error:
-            say(f"error: {error}")
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            say("stopped")
-            ctx.exit(128 + signal.SIGINT)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise
-        except Exception as error:  # noqa: BLE001  # a bug: the screen gets a line, the file the rest
-            _crashed(ctx, error)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] in _NOT_BUILT_COMMANDS and args[0] not in self.commands:
-            raise UsageError(f"`{args[0]}` is documented but not built in this version")
-        return super().resolve_command(ctx, args)
-
-
-def _crashed(ctx: click.Context, error: Exception) -> NoReturn:
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="lamina-batch-crash-", suffix=".log", delete=False, encoding="utf-8"
-    ) as log:
-        traceback.print_exception(error, file=log)
-    say(f"error: this is a bug in lamina-batch: {error.__class__.__name__}: {error}")
-    say(f"  the details are in {log.name}; whatever was submitted is in the ledger, and a run goes on from there")
-    ctx.exit(1)
-
-
-class _Command(click.Command):
-    """A command some of whose options take several words: `--only A B C`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        many = {name for p in self.params if isinstance(p, click.Option) and p.multiple for name in p.opts} - {"--set"}
-        singles = {
-            name
-            for p in self.params
-            if isinstance(p, click.Option) and not p.is_flag and not p.multiple
-            for name in p.opts
-        } | {"--set"}
-        try:
-            return super().parse_args(ctx, _spread(args, many, singles))
-        except click.NoSuchOption as error:
-            if error.option_name in _NOT_BUILT_OPTIONS:
-                raise UsageError(f"`{error.option_name}` is documented but not built in this version") from None
-            raise
-
-
-def _spread(args: list[str], many: set[str], singles: set[str]) -> list[str]:
-    """`--only A B` as `--only A --only B`. If no word is left for PIPELINE then, the last one was meant for it."""
-    spread: list[str] = []
-    collecting: str | None = None
-    first = False
-    words = 0
-    last: int | None = None
-    skip = False
-    for arg in args:
-        if skip:
-            skip = False
-            spread.append(arg)
-        elif arg.startswith("-") and arg != "-":
-            collecting = arg if arg in many else None
-            first = collecting is not None
-            skip = arg in singles
-            spread.append(arg)
-        elif collecting is not None:
-            if not first:
-                spread.append(collecting)
-                last = len(spread)
-            spread.append(arg)
-            first = False
-        else:
-            words += 1
-            spread.append(arg)
-    if not words and last is not None:
-        pipeline = spread.pop(last)
-        spread.pop(last - 1)
-        spread.append(pipeline)
-    return spread
 
 
 def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -255,7 +137,7 @@ def _world() -> World:
 
 
 @click.group(
-    cls=_Group,
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 could not run, 2 wrong usage, 3 some rows need attention, 4 nothing run because rows "
     "are invalid, 5 stopped to save money, 6 some submissions are held, 7 another run holds the ledger.",
@@ -270,7 +152,7 @@ def main() -> None:
     """
 
 
-@main.command(cls=_Command)
+@main.command(cls=Command)
 @_pipeline_options
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Start at most N executions.")
 @click.option("--only", multiple=True, metavar="KEY…", help="Start only these rows (key, or key/variant).")
@@ -327,7 +209,7 @@ def run(
     _run(call, request, as_json=as_json, quiet=quiet)
 
 
-@main.command(cls=_Command)
+@main.command(cls=Command)
 @_pipeline_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes, only errors.")
@@ -429,7 +311,7 @@ def _tell(summary: Summary, pipeline: Pipeline) -> None:
         say(f"  manifest: {written}{said}")
 
 
-@main.command(cls=_Command)
+@main.command(cls=Command)
 @_pipeline_options
 @click.option(
     "--findings", type=click.Path(path_type=Path), metavar="FILE", help="Write them to FILE (.csv or .ndjson) too."
@@ -465,7 +347,7 @@ def validate(call: Call, *, findings: Path | None) -> None:
     sys.exit(3 if bad else 0)
 
 
-@main.command(cls=_Command)
+@main.command(cls=Command)
 @_pipeline_options
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="As for run.")
 @click.option("--only", multiple=True, metavar="KEY…", help="As for run.")
@@ -532,7 +414,7 @@ def _explain(preview: Preview) -> None:
         out(f"row {row}  {name}: {action.replace('_', ' ')}: {why}")
 
 
-@main.command(cls=_Command)
+@main.command(cls=Command)
 @_pipeline_options
 def status(call: Call) -> None:
     """Say what the ledger knows, without the network.
@@ -560,7 +442,7 @@ def status(call: Call) -> None:
             out("A held row may have been bought. To pay twice rather than miss it: --set run.on_unknown=resubmit")
 
 
-@main.command(cls=_Command)
+@main.command(cls=Command)
 @_pipeline_options
 @click.option(
     "-o",
@@ -657,7 +539,7 @@ def _with_client(service: Service, ask: Callable[[LaminaClient], Awaitable[Any]]
         return asyncio.run(batch.ask(access, _world(), ask))
 
 
-@apps.command("list", cls=_Command)
+@apps.command("list", cls=Command)
 @_service_options
 @click.option("--search", metavar="WORDS", help="Only apps that the service finds for these words.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
@@ -673,7 +555,7 @@ def apps_list(*, sandbox: bool, base_url: str | None, search: str | None, limit:
         out(f"{app.app_id}  {app.name}{'' if app.public is not False else '  (private)'}")
 
 
-@apps.command("show", cls=_Command)
+@apps.command("show", cls=Command)
 @click.argument("app_id", metavar="APP")
 @_service_options
 def apps_show(app_id: str, *, sandbox: bool, base_url: str | None) -> None:
@@ -701,7 +583,7 @@ def apps_show(app_id: str, *, sandbox: bool, base_url: str | None) -> None:
             out(f"      one of {', '.join(repr(option) for option in p.options)}")
 
 
-@apps.command("workflow", cls=_Command)
+@apps.command("workflow", cls=Command)
 @click.argument("app_id", metavar="APP")
 @_service_options
 def apps_workflow(app_id: str, *, sandbox: bool, base_url: str | None) -> None:

@@ -98,7 +98,7 @@ class _Window:
 
     #: what leaves from here on cannot belong to an earlier window
     began: float
-    #: its latest possible end; None while it cannot be told
+    #: its latest possible end; None while nothing of ours can have opened it
     end: float | None = None
     #: an answer given in it was seen
     heard: bool = False
@@ -170,8 +170,11 @@ class Budget:
         now = self._advance(now)
         ticket = Ticket(sent_at=now)
         self._open[ticket] = None
-        if self._window.asked_at is None:
-            self._window.asked_at = now
+        window = self._window
+        if window.asked_at is None:
+            window.asked_at = now
+        if not window.heard:
+            window.end = self._latest_end(now + _LAG, self._length)
         return ticket
 
     def withdraw(self, ticket: Ticket) -> None:
@@ -188,7 +191,7 @@ class Budget:
             return
         del self._open[ticket]
         if quota is None:
-            self._lose(ticket, now)
+            self._lose(ticket)
         else:
             self._hear(ticket, now, quota)
 
@@ -199,7 +202,7 @@ class Budget:
         moments = [ticket.sent_at + _HANGS for ticket in self._open]
         if window.end is not None:
             moments.append(window.end)
-        if window.asked_at is not None:
+        if window.shared and not window.heard and window.asked_at is not None:
             moments.append(window.asked_at + _PATIENCE)
         return min((moment for moment in moments if moment > now), default=None)
 
@@ -260,25 +263,30 @@ class Budget:
     def _roll(self, *, began: float, previous_end: float) -> None:
         last = self._window
         self._previous_end = previous_end
+        # What left just before may be the first that the new window counts.
+        lost = [sent_at for sent_at in last.lost if sent_at > began - _LAG]
+        maybe_opened = bool(lost) or self._left_after(began - _LAG) > 0
         self._window = _Window(
             began=began,
+            end=self._latest_end(began + _LAG, self._length) if maybe_opened else None,
             shared=last.foreign or (last.shared and not last.heard),
             remaining=self._limit,
             told_at=began,
-            lost=[sent_at for sent_at in last.lost if sent_at > began - _LAG],
-            # What left just before may be the first that the new window counts.
-            asked_at=began if self._left_after(began - _LAG) else None,
+            lost=lost,
+            asked_at=began if maybe_opened else None,
         )
 
-    def _lose(self, ticket: Ticket, now: float) -> None:
+    def _lose(self, ticket: Ticket) -> None:
         window = self._window
         if ticket.sent_at > window.told_at - _LAG:
             window.lost.append(ticket.sent_at)
         elif ticket.sent_at >= window.began:
             window.lost_before += 1
-        if not window.heard and ticket.sent_at >= window.began:
-            # If it opened the window, then before now.
-            window.end = now + self._length * (1 + _DRIFT)
+
+    @staticmethod
+    def _latest_end(counted: float, rest: float) -> float:
+        """When a window is over of which a request counted at `counted`, at the latest, was told that `rest` is left."""
+        return counted + rest * (1 + _DRIFT)
 
     def _hear(self, ticket: Ticket, now: float, quota: Quota) -> None:
         self._limit = quota.limit or self._limit
@@ -288,7 +296,7 @@ class Budget:
             rest = quota.retry_after
         if ticket.sent_at < self._window.began and rest is None:
             # It may have been counted in the last window or in this one.
-            self._lose(ticket, now)
+            self._lose(ticket)
             return
         if rest is not None:
             # Counted between its leaving and now, and the rest rounded up: no end lies before this.
@@ -298,7 +306,7 @@ class Budget:
             elif ticket.sent_at < self._window.began and earliest <= self._previous_end:
                 return
         window = self._window
-        end = now + (self._length if rest is None else rest) + self._length * _DRIFT
+        end = self._latest_end(now, self._length if rest is None else rest)
         if window.end is None or not window.heard or (quota.limited and rest is None):
             window.end = end
         else:

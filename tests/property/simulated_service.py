@@ -1,6 +1,7 @@
-"""Simulated time for the tests of budget and polling: the service's limiter, a network with latency, and runs on it.
+"""The service in simulated time, for the tests of budget and polling.
 
-A run obeys Budget and Polling as the engine does: polls first, submissions take the rest, so many in flight.
+A limiter, a network with latency and losses, and runs that obey Budget and Polling as the engine does: due polls
+first, submissions take the rest, so many in flight. Nothing here sleeps or reads a clock; a seed fixes everything.
 """
 
 from __future__ import annotations
@@ -9,30 +10,30 @@ import heapq
 import math
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
+from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 from lamina_batch.client.budget import Budget, parse_quota
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from random import Random
+    from collections.abc import Callable, Mapping
 
     from lamina_batch.client.budget import Ticket
 
-
 #: seconds until a request without an answer is given up
-HANG = 30.0
+GIVEN_UP_AFTER = 30.0
 
 
 class Fate(Enum):
     """What becomes of a request."""
 
     ANSWERED = "answered"
-    #: counted by the limiter, its answer lost
+    #: counted by the limiter, then the connection breaks
     LOST = "lost"
-    #: counted by the limiter, and nothing is heard for HANG seconds
+    #: counted by the limiter, then nothing is heard
     HANGS = "hangs"
-    #: it never reached the limiter
+    #: there is no connection
     REFUSED = "refused"
 
 
@@ -48,55 +49,65 @@ class Clock:
         self._count += 1
         heapq.heappush(self._events, (max(instant, self.now), self._count, event))
 
-    def run(self, until: float = math.inf) -> None:
-        while self._events and self._events[0][0] <= until:
+    def run(self, *, events: int = 1_000_000) -> None:
+        """Let happen what is to happen; a run that does not end would go on for ever."""
+        for _ in range(events):
+            if not self._events:
+                return
             self.now, _, event = heapq.heappop(self._events)
             event()
+        raise AssertionError(f"still not over after {events} events")
 
 
 @dataclass(slots=True, kw_only=True)
 class Limiter:
-    """A fixed window, opened by the first request after the last one's end (API.md section 5)."""
+    """A fixed window, opened by the first request after the end of the last one (API.md section 5)."""
 
     limit: int = 100
     window: float = 60.0
-    #: "draft-6", or "none": it says nothing at all
-    headers: str = "draft-6"
+    says_nothing: bool = False
+    #: the limit of the windows from that number on
+    later_limits: Mapping[int, int] = field(default_factory=dict)
     end: float = -math.inf
     hits: int = 0
-    total: int = 0
+    #: requests let through, for each window
+    passed: list[int] = field(default_factory=list)
     refused: int = 0
-    #: requests let through in each window
-    windows: list[int] = field(default_factory=list)
+    #: time between the end of a window and the beginning of the next
+    gaps: list[float] = field(default_factory=list)
 
     def hit(self, now: float) -> tuple[int, dict[str, str]]:
+        """Count a request; the status and headers of its answer."""
         if now >= self.end:
-            self.end = now + self.window
-            self.hits = 0
-            self.windows.append(0)
+            self.limit = self.later_limits.get(len(self.passed), self.limit)
+            if self.passed:
+                self.gaps.append(now - self.end)
+            self.end, self.hits = now + self.window, 0
+            self.passed.append(0)
         self.hits += 1
-        self.total += 1
-        rest = math.ceil(round(self.end - now, 6))
         allowed = self.hits <= self.limit
-        if allowed:
-            self.windows[-1] += 1
-        else:
-            self.refused += 1
-        if self.headers == "none":
-            return (200 if allowed else 429), {}
+        self.passed[-1] += allowed
+        self.refused += not allowed
+        status = 200 if allowed else 429
+        if self.says_nothing:
+            return status, {}
+        # Rounding errors of ours are not the service's: it counts in milliseconds.
+        rest = str(math.ceil(round(self.end - now, 6)))
         headers = {
             "RateLimit-Policy": f"{self.limit};w={math.ceil(self.window)}",
             "RateLimit-Limit": str(self.limit),
             "RateLimit-Remaining": str(max(0, self.limit - self.hits)),
-            "RateLimit-Reset": str(rest),
+            "RateLimit-Reset": rest,
         }
-        if not allowed:
-            headers["Retry-After"] = str(rest)
-        return (200 if allowed else 429), headers
+        return status, headers if allowed else {**headers, "Retry-After": rest}
+
+    @property
+    def total(self) -> int:
+        return sum(self.passed) + self.refused
 
 
 class Pacer(Protocol):
-    """What the runs need of Polling."""
+    """What a run needs of Polling."""
 
     def start(self, execution: str, now: float, *, age: float = 0.0) -> None: ...
     def asked(self, execution: str, now: float) -> None: ...
@@ -108,34 +119,35 @@ class Pacer(Protocol):
 
 
 class Oracle:
-    """Knows when every execution ends, and asks once, from then on."""
+    """Knows when each execution ends, and asks about it once, from then on."""
 
-    def __init__(self, durations: dict[str, float]) -> None:
+    def __init__(self, durations: Mapping[str, float]) -> None:
         self._durations = durations
-        self._heap: list[tuple[float, str]] = []
+        self._ends: list[tuple[float, str]] = []
         self._live = 0
 
     def start(self, execution: str, now: float, *, age: float = 0.0) -> None:
-        heapq.heappush(self._heap, (now - age + self._durations[execution] + 1e-9, execution))
+        # The nanosecond is for what an addition the other way round would be less by.
+        heapq.heappush(self._ends, (now - age + self._durations[execution] + 1e-9, execution))
         self._live += 1
 
     def asked(self, execution: str, now: float) -> None:
-        raise AssertionError
+        raise AssertionError("the oracle asked too early")
 
     def failed(self, execution: str, now: float) -> None:
-        heapq.heappush(self._heap, (now, execution))
+        heapq.heappush(self._ends, (now, execution))
 
     def ended(self, execution: str, duration: float | None) -> None:
         self._live -= 1
 
     def due(self, now: float, limit: int, *, waiting: int = 0) -> list[str]:
-        names = []
-        while self._heap and self._heap[0][0] <= now and len(names) < limit:
-            names.append(heapq.heappop(self._heap)[1])
+        names: list[str] = []
+        while self._ends and self._ends[0][0] <= now and len(names) < limit:
+            names.append(heapq.heappop(self._ends)[1])
         return names
 
     def next_due(self, now: float) -> float | None:
-        return max(now, self._heap[0][0]) if self._heap else None
+        return max(now, self._ends[0][0]) if self._ends else None
 
     def __len__(self) -> int:
         return self._live
@@ -143,154 +155,145 @@ class Oracle:
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One run of rows against the simulated service."""
+    """One run of rows against the service. `polling` None: ends are told by webhook."""
 
     clock: Clock
     limiter: Limiter
-    budget: Budget
-    polling: Pacer
-    random: Random
-    durations: dict[str, float]
+    durations: Mapping[str, float]
+    budget: Budget = field(default_factory=Budget)
+    polling: Pacer | None = None
+    random: Random = field(default_factory=lambda: Random(1))
     max_in_flight: int = 100
-    open_posts: int = 16
-    open_polls: int = 64
-    #: least and greatest latency of one way
+    most_open_posts: int = 16
+    most_open_polls: int = 64
+    #: seconds one way, at the least and at the most
     latency: tuple[float, float] = (0.02, 0.12)
-    #: reads of the contract before the first submission
+    #: reads of the contract, one after the other, before the first submission
     reads: int = 3
-    #: what becomes of a request, by its number
+    #: what becomes of each request, the first being 1
     fate: Callable[[int], Fate] = lambda _number: Fate.ANSWERED
-    #: ends without polls, as by webhook
-    webhooks: bool = False
 
-    posts: int = 0
-    polls: int = 0
-    misses: int = 0
+    requests: int = 0
     refused: int = 0
     began: float = 0.0
-    ended_at: float = 0.0
+    #: when the last end, or without polling the last acceptance, was seen
+    ended: float = 0.0
+    #: execution -> when it was polled
+    polled: dict[str, list[float]] = field(default_factory=dict)
     _waiting: list[str] = field(default_factory=list)
     _accepted: dict[str, float] = field(default_factory=dict)
-    _posting: int = 0
-    _polling: int = 0
-    _reading: int = 0
-    _wake: float | None = None
-    requests: int = 0
-    log: list[tuple[float, str]] = field(default_factory=list)
+    _posts: int = 0
+    _polls: int = 0
+    _reading: bool = False
+    _look_at: float = math.inf
 
     def begin(self) -> None:
         self.began = self.clock.now
-        self._waiting = list(reversed(self.durations))
-        self.step()
+        self._waiting = list(self.durations)[::-1]
+        self._step()
 
     @property
     def done(self) -> bool:
-        return not self._waiting and not self._posting and not len(self.polling) and not self._reading
-
-    def step(self) -> None:
-        if self.done:
-            return
-        now = self.clock.now
-        if self.reads:
-            if not self._reading and self.budget.available(now) > 0:
-                self.reads -= 1
-                self._reading = 1
-                self._send("read", self._read_back)
-            else:
-                self._sleep(self.budget.next_change(now))
-            return
-        if self._reading:
-            return
-        room = self.budget.available(now)
-        in_flight = self._posting + len(self.polling)
-        startable = min(len(self._waiting), self.max_in_flight - in_flight)
-        for name in self.polling.due(now, min(room, self.open_polls - self._polling), waiting=startable):
-            room -= 1
-            self._polling += 1
-            self.polls += 1
-            self._send("poll", lambda status, seen, name=name: self._poll_back(name, status, seen))
-        in_flight = self._posting + len(self.polling)
-        for _ in range(min(room, self.open_posts - self._posting, self.max_in_flight - in_flight, len(self._waiting))):
-            room -= 1
-            name = self._waiting.pop()
-            self._posting += 1
-            self.posts += 1
-            self._send("post", lambda status, seen, name=name: self._post_back(name, status, seen))
-        moments = []
-        if room > 0 and self._polling < self.open_polls:
-            moments.append(self.polling.next_due(now))
-        if room <= 0:
-            moments.append(self.budget.next_change(now))
-        known = [moment for moment in moments if moment is not None]
-        if known:
-            self._sleep(min(known))
-
-    def _sleep(self, until: float | None) -> None:
-        if until is None or (self._wake is not None and self._wake <= until and self._wake > self.clock.now):
-            return
-        self._wake = until
-        self.clock.at(until, self.step)
-
-    def _send(self, kind: str, back: Callable[[int | None, float], None]) -> None:
-        ticket = self.budget.spend(self.clock.now)
-        self.requests += 1
-        number = self.requests
-        self.clock.at(
-            self.clock.now + self.random.uniform(*self.latency), lambda: self._arrive(kind, ticket, number, back)
-        )
-
-    def _arrive(self, kind: str, ticket: Ticket, number: int, back: Callable[[int | None, float], None]) -> None:
-        seen = self.clock.now
-        fate = self.fate(number)
-        lost = fate is not Fate.ANSWERED
-        status, headers = (0, {}) if fate is Fate.REFUSED else self.limiter.hit(seen)
-        self.log.append((seen, "429" if status == 429 else kind))
-
-        def answer() -> None:
-            if fate is Fate.REFUSED:
-                self.budget.withdraw(ticket)
-            else:
-                self.budget.settle(ticket, self.clock.now, None if lost else parse_quota(headers, status))
-            if status == 429:
-                self.refused += 1
-            back(None if lost else status, seen)
-            self.step()
-
-        way_back = HANG if fate is Fate.HANGS else self.random.uniform(*self.latency)
-        self.clock.at(seen + way_back, answer)
-
-    def _read_back(self, status: int | None, seen: float) -> None:
-        self._reading = 0
-        if status != 200:
-            self.reads += 1
-
-    def _post_back(self, name: str, status: int | None, seen: float) -> None:
-        self._posting -= 1
-        if status == 429:
-            self._waiting.append(name)
-            return
-        self._accepted[name] = seen
-        self.ended_at = self.clock.now
-        if not self.webhooks:
-            self.polling.start(name, self.clock.now)
-
-    def _poll_back(self, name: str, status: int | None, seen: float) -> None:
-        self._polling -= 1
-        if status != 200:
-            self.polling.failed(name, self.clock.now)
-        elif seen >= self._accepted[name] + self.durations[name]:
-            self.ended_at = self.clock.now
-            self.polling.ended(name, self.durations[name])
-        else:
-            self.misses += 1
-            self.polling.asked(name, self.clock.now)
+        return not self._waiting and not self._posts and not self._live
 
     @property
     def seconds(self) -> float:
-        return self.ended_at - self.began
+        return self.ended - self.began
 
+    @property
+    def per_row(self) -> float:
+        return self.requests / len(self.durations)
 
-def simulate(clock: Clock, runs: Iterable[Run]) -> None:
-    for run in runs:
-        run.begin()
-    clock.run()
+    @property
+    def _live(self) -> int:
+        return 0 if self.polling is None else len(self.polling)
+
+    def _step(self) -> None:
+        """Do what may be done now, and see to it that the next moment at which that may change is not missed."""
+        now = self.clock.now
+        room = self.budget.available(now)
+        if self.reads:
+            if room and not self._reading:
+                self._reading = True
+                self._send(self._read_ended)
+            elif not self._reading:
+                self._look_again(self.budget.next_change(now))
+            return
+        if self.polling is not None:
+            slots = self.max_in_flight - self._posts - self._live
+            most = min(room, self.most_open_polls - self._polls)
+            for name in self.polling.due(now, most, waiting=min(len(self._waiting), slots)):
+                room -= 1
+                self._polls += 1
+                self.polled.setdefault(name, []).append(now)
+                self._send(partial(self._poll_ended, name))
+        slots = self.max_in_flight - self._posts - self._live
+        for _ in range(min(room, self.most_open_posts - self._posts, slots, len(self._waiting))):
+            room -= 1
+            self._posts += 1
+            self._send(partial(self._post_ended, self._waiting.pop()))
+        if room <= 0 and not self.done:
+            self._look_again(self.budget.next_change(now))
+        if room > 0 and self.polling is not None and self._polls < self.most_open_polls:
+            self._look_again(self.polling.next_due(now))
+
+    def _look_again(self, at: float | None) -> None:
+        if at is not None and at < self._look_at:
+            self._look_at = at
+            self.clock.at(at, partial(self._look, at))
+
+    def _look(self, at: float) -> None:
+        if at == self._look_at:
+            self._look_at = math.inf
+            self._step()
+
+    def _send(self, ended: Callable[[int | None, float], None]) -> None:
+        self.requests += 1
+        ticket = self.budget.spend(self.clock.now)
+        arrives = self.clock.now + self.random.uniform(*self.latency)
+        self.clock.at(arrives, partial(self._arrive, ticket, self.fate(self.requests), ended))
+
+    def _arrive(self, ticket: Ticket, fate: Fate, ended: Callable[[int | None, float], None]) -> None:
+        arrived = self.clock.now
+        status, headers = (0, {}) if fate is Fate.REFUSED else self.limiter.hit(arrived)
+        self.refused += status == 429
+
+        def answer() -> None:
+            match fate:
+                case Fate.ANSWERED:
+                    self.budget.settle(ticket, self.clock.now, parse_quota(headers, status))
+                case Fate.REFUSED:
+                    self.budget.withdraw(ticket)
+                case Fate.LOST | Fate.HANGS:
+                    self.budget.settle(ticket, self.clock.now, None)
+            ended(status if fate is Fate.ANSWERED else None, arrived)
+            self._step()
+
+        way_back = GIVEN_UP_AFTER if fate is Fate.HANGS else self.random.uniform(*self.latency)
+        self.clock.at(arrived + way_back, answer)
+
+    def _read_ended(self, status: int | None, _arrived: float) -> None:
+        self._reading = False
+        self.reads -= status == 200
+
+    def _post_ended(self, name: str, status: int | None, arrived: float) -> None:
+        self._posts -= 1
+        if status == 429:
+            self._waiting.append(name)
+            return
+        # One whose answer is lost is found by its webhook: here it only matters that it took a request.
+        self.ended = self.clock.now
+        if self.polling is not None:
+            self._accepted[name] = arrived
+            self.polling.start(name, self.clock.now)
+
+    def _poll_ended(self, name: str, status: int | None, arrived: float) -> None:
+        assert self.polling is not None
+        self._polls -= 1
+        if status != 200:
+            self.polling.failed(name, self.clock.now)
+        elif arrived < self._accepted[name] + self.durations[name]:
+            self.polling.asked(name, self.clock.now)
+        else:
+            self.ended = self.clock.now
+            self.polling.ended(name, self.durations[name])

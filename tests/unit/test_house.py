@@ -14,6 +14,7 @@ PACKAGE = Path(lamina_batch.__file__).parent
 ROOMS = (
     "__main__",
     "cli",
+    "shell",
     "progress",
     "operations",
     "authoring",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_batch.cli import _clean, _spread
 from lamina_batch.execution.engine import Progress
 from lamina_batch.progress import Console, finding_line
+from lamina_batch.shell import clean, spread_words
 
 
 def progress(ended: int = 1, least_left: float = 0.0) -> Progress:
@@ -45,7 +45,7 @@ def test_quiet_is_quiet() -> None:
 
 
 def test_control_characters_never_reach_the_terminal() -> None:
-    assert _clean("a\x1b[31mb\x07\nc\x9b\u202e") == "a\\x1b[31mb\\x07\nc\\x9b\\u202e"
+    assert clean("a\x1b[31mb\x07\nc\x9b\u202e") == "a\\x1b[31mb\\x07\nc\\x9b\\u202e"
 
 
 def test_a_finding_is_one_line_that_says_where_what_and_what_to_do() -> None:
@@ -75,4 +75,4 @@ def test_a_finding_is_one_line_that_says_where_what_and_what_to_do() -> None:
     ],
 )
 def test_an_option_may_take_several_words(args: list[str], spread: list[str]) -> None:
-    assert _spread(args, {"--only"}, {"--limit", "--set"}) == spread
+    assert spread_words(args, {"--only"}, {"--limit", "--set"}) == spread
