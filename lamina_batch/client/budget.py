@@ -31,6 +31,8 @@ _PATIENCE = 1.0
 _CHUNK = 8
 #: Our clock and the service's may run apart by so much; an end is taken to be later by this part of the window.
 _DRIFT = 0.001
+#: Rounding to whole seconds and the way of a request together blur the end of a window by no more than this.
+_ROUGHLY = 2.0
 #: Greater numbers in headers are nonsense (an epoch where a span is due, for one) and count as absent.
 _MOST_SECONDS = 3600.0
 _MOST_REQUESTS = 1_000_000_000
@@ -106,9 +108,10 @@ class _Window:
     shared: bool
     #: requests of others were certainly counted in it
     foreign: bool = False
-    #: the least remainder told, and when the request that was told it had left. Until one is told: all there is
+    #: the least remainder told, when the request that was told it left and was answered. Before that: all there is
     remaining: int
     told_at: float
+    told_until: float
     #: requests that this remainder had counted, of whomever; None until one is told
     hits: int | None = None
     #: requests of ours that were answered in it
@@ -117,8 +120,10 @@ class _Window:
     lost: list[float] = field(default_factory=list)
     #: how many were lost whose time to arrive was over before
     lost_before: int = 0
-    #: when the wait for a first answer began
-    asked_at: float | None = None
+    #: when requests left whose answers do not say which window they are of
+    unlabelled: list[float] = field(default_factory=list)
+    #: when the first request left that may be in it
+    first_left: float | None = None
 
 
 class Budget:
@@ -139,7 +144,9 @@ class Budget:
         self._open: dict[Ticket, None] = {}
         self._previous_end = -math.inf
         # Whether others are there is not known before the first answer.
-        self._window = _Window(began=-math.inf, shared=True, remaining=self._limit, told_at=-math.inf)
+        self._window = _Window(
+            began=-math.inf, shared=True, remaining=self._limit, told_at=-math.inf, told_until=-math.inf
+        )
         self._heard = False
 
     @property
@@ -171,8 +178,8 @@ class Budget:
         ticket = Ticket(sent_at=now)
         self._open[ticket] = None
         window = self._window
-        if window.asked_at is None:
-            window.asked_at = now
+        if window.first_left is None:
+            window.first_left = now
         if not window.heard:
             window.end = self._latest_end(now + _LAG, self._length)
         return ticket
@@ -202,8 +209,8 @@ class Budget:
         moments = [ticket.sent_at + _HANGS for ticket in self._open]
         if window.end is not None:
             moments.append(window.end)
-        if window.shared and not window.heard and window.asked_at is not None:
-            moments.append(window.asked_at + _PATIENCE)
+        if window.shared and not window.heard and window.first_left is not None:
+            moments.append(window.first_left + _PATIENCE)
         return min((moment for moment in moments if moment > now), default=None)
 
     # -- how many ------------------------------------------------------------------------------------------
@@ -235,7 +242,7 @@ class Budget:
     def _step(self, now: float) -> int:
         """How many may be on their way at once while others use the window too."""
         window = self._window
-        asked_in_vain = window.asked_at is not None and now >= window.asked_at + _PATIENCE
+        asked_in_vain = window.first_left is not None and now >= window.first_left + _PATIENCE
         if not window.heard and not asked_in_vain:
             return 1
         # The last one is left alone: two that both see it would both take it.
@@ -263,17 +270,19 @@ class Budget:
     def _roll(self, *, began: float, previous_end: float) -> None:
         last = self._window
         self._previous_end = previous_end
-        # What left just before may be the first that the new window counts.
-        lost = [sent_at for sent_at in last.lost if sent_at > began - _LAG]
-        maybe_opened = bool(lost) or self._left_after(began - _LAG) > 0
+        # What left towards the end of the last window, and was not told which one counted it, may be in this one.
+        since = min(began, math.inf if last.first_left is None else last.first_left + self._length) - _LAG
+        lost = sorted(sent_at for sent_at in last.lost + last.unlabelled if sent_at > since)
+        first_left = lost[0] if lost else began if self._left_after(since) else None
         self._window = _Window(
             began=began,
-            end=self._latest_end(began + _LAG, self._length) if maybe_opened else None,
+            end=None if first_left is None else self._latest_end(began + _LAG, self._length),
             shared=last.foreign or (last.shared and not last.heard),
             remaining=self._limit,
             told_at=began,
+            told_until=began,
             lost=lost,
-            asked_at=began if maybe_opened else None,
+            first_left=first_left,
         )
 
     def _lose(self, ticket: Ticket) -> None:
@@ -285,7 +294,7 @@ class Budget:
 
     @staticmethod
     def _latest_end(counted: float, rest: float) -> float:
-        """When a window is over of which a request counted at `counted`, at the latest, was told that `rest` is left."""
+        """The latest end of a window that was told to have `rest` left when a request was counted, by `counted`."""
         return counted + rest * (1 + _DRIFT)
 
     def _hear(self, ticket: Ticket, now: float, quota: Quota) -> None:
@@ -294,17 +303,15 @@ class Budget:
         rest = quota.reset if quota.reset is None else min(quota.reset, self._length)
         if quota.limited and quota.retry_after is not None:
             rest = quota.retry_after
-        if ticket.sent_at < self._window.began and rest is None:
-            # It may have been counted in the last window or in this one.
-            self._lose(ticket)
-            return
-        if rest is not None:
-            # Counted between its leaving and now, and the rest rounded up: no end lies before this.
-            earliest = ticket.sent_at + rest - 1
-            if self._window.end is not None and earliest > self._window.end:
-                self._roll(began=now, previous_end=self._window.end)
-            elif ticket.sent_at < self._window.began and earliest <= self._previous_end:
+        if ticket.sent_at < self._window.began:
+            # It was counted in the last window or in this one.
+            if rest is not None and now + rest < self._previous_end + self._length - _ROUGHLY:
                 return
+            if rest is None or ticket.sent_at + rest - 1 <= self._previous_end:
+                self._lose(ticket)
+                return
+        if self._window.end is not None and self._belongs_to_the_next(ticket, rest, quota):
+            self._roll(began=now, previous_end=self._window.end)
         window = self._window
         end = self._latest_end(now, self._length if rest is None else rest)
         if window.end is None or not window.heard or (quota.limited and rest is None):
@@ -312,10 +319,23 @@ class Budget:
         else:
             window.end = min(window.end, end)
         window.answered += 1
-        self._note_remainder(ticket, quota)
+        if rest is None:
+            window.unlabelled.append(ticket.sent_at)
+        self._note_remainder(ticket, now, quota)
         if not self._heard and not window.foreign:
             window.shared = False
         window.heard = self._heard = True
+
+    def _belongs_to_the_next(self, ticket: Ticket, rest: float | None, quota: Quota) -> bool:
+        """Whether an answer is of a later window than the one we believe to be in: a new one began early."""
+        window = self._window
+        if rest is not None and window.end is not None and ticket.sent_at + rest - 1 > window.end:
+            # It was counted after it had left, and the rest is rounded up by less than a second.
+            return True
+        if window.hits is None or quota.remaining is None:
+            return False
+        # Requests are not taken back: one that left after we were told cannot find fewer.
+        return ticket.sent_at >= window.told_until and self._limit - quota.remaining < window.hits
 
     def _length_by(self, quota: Quota) -> float:
         if quota.window is not None:
@@ -326,18 +346,18 @@ class Budget:
         opened = quota.limit is not None and quota.remaining == quota.limit - 1
         return quota.reset if opened else max(quota.reset, self._length)
 
-    def _note_remainder(self, ticket: Ticket, quota: Quota) -> None:
+    def _note_remainder(self, ticket: Ticket, now: float, quota: Quota) -> None:
         window = self._window
         remaining = 0 if quota.limited else quota.remaining
         if remaining is None:
-            if not self._heard:
+            if window.hits is None:
                 window.remaining = self._limit
             return
         remaining = min(remaining, self._limit)
         hits = self._limit - remaining
-        if window.hits is None or remaining <= window.remaining:
+        if window.hits is None or hits >= window.hits:
             window.remaining, window.hits = remaining, hits
-            window.told_at = max(window.told_at, ticket.sent_at)
+            window.told_at, window.told_until = max(window.told_at, ticket.sent_at), now
             doubtful = [sent_at for sent_at in window.lost if sent_at > window.told_at - _LAG]
             window.lost_before += len(window.lost) - len(doubtful)
             window.lost = doubtful

@@ -80,6 +80,7 @@ def test_kill_minus_nine_in_a_burst_holds_what_was_open(project: Path, cli: Cli,
     counts = again["counts"]
     assert counts["held"] <= 16, "no more than the POSTs that were open"
     assert counts["completed"] + counts["held"] == 40
+    assert "submitting" not in states(project)
     assert set(service.bought().values()) == {1}
 
 
