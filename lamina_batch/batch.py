@@ -117,9 +117,6 @@ class RunRequest:
 class Reporter(Listener, Protocol):
     """Is told how the run goes, and shows it."""
 
-    def note(self, text: str) -> None:
-        """Something a person should know."""
-
     def planned(self, plan: Plan, checked: Checked) -> None:
         """What the run is going to do, before it does."""
 

@@ -85,6 +85,8 @@ class Console:
         parts += [f"{progress.running} running", f"{progress.waiting} waiting"]
         if bad:
             parts.append(f"{bad} with problems")
+        if progress.silent >= 1:
+            parts.append(f"no answer from the service for {progress.silent:.0f} s")
         if progress.least_left >= 1:
             parts.append(f"at least {progress.least_left:.0f} s more by the rate limit")
         return ", ".join(parts)

@@ -270,10 +270,9 @@ class Budget:
     def _roll(self, *, began: float, previous_end: float) -> None:
         last = self._window
         self._previous_end = previous_end
-        # What left towards the end of the last window, and was not told which one counted it, may be in this one.
-        since = min(began, math.inf if last.first_left is None else last.first_left + self._length) - _LAG
-        lost = sorted(sent_at for sent_at in last.lost + last.unlabelled if sent_at > since)
-        first_left = lost[0] if lost else began if self._left_after(since) else None
+        # What left just before, and was not told which window counted it, may be in this one and have opened it.
+        lost = [sent_at for sent_at in last.lost + last.unlabelled if sent_at > began - _LAG]
+        first_left = began if lost or self._left_after(began - _LAG) else None
         self._window = _Window(
             began=began,
             end=None if first_left is None else self._latest_end(began + _LAG, self._length),

@@ -60,10 +60,15 @@ class Progress:
     waiting: int
     #: seconds that what is left takes by the budget alone
     least_left: float
+    #: seconds since the service last answered, while it does not; 0: it does
+    silent: float = 0.0
 
 
 class Listener(Protocol):
     """Is told what happens, and changes nothing by it."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know."""
 
     def changed(self, job: Job) -> None:
         """A job has a new state, and that is durable."""
@@ -167,6 +172,8 @@ class Engine:
     #: after a connection that could not be made, nothing is sent until then
     _pause_until: float = 0.0
     _unanswered: int = 0
+    #: what the network said when it last kept an answer back
+    _silence: str = ""
     _heard_at: float = 0.0
     #: the service refuses to answer polls: nothing more can be collected
     _deaf: bool = False
@@ -234,7 +241,7 @@ class Engine:
         elif self.control.stopped:
             self.outcome.stopped_by = Stop.SIGNAL
         if self._unanswered and now - self._heard_at > self.execution_timeout:
-            self._stop(Stop.UNREACHABLE, self.outcome.reason)
+            self._stop(Stop.UNREACHABLE, self._silence)
             self._deaf = True
 
     def _stop(self, why: Stop, reason: str) -> None:
@@ -329,6 +336,7 @@ class Engine:
             least_left=least_seconds(
                 left, limit=self.budget.limit, window=self.budget.window, reads=len(self._running)
             ),
+            silent=self.now() - self._heard_at if self._unanswered else 0.0,
         )
 
     # -- the requests --------------------------------------------------------------------------------------
@@ -411,8 +419,9 @@ class Engine:
             self._unanswered = 0
             return
         self._unanswered += 1
-        if self.outcome.stopped_by is None:
-            self.outcome.reason = message
+        if self._unanswered == 1:
+            self.listener.note(f"no answer from the service ({message}); it will be asked again")
+        self._silence = message
 
     def _late(self, job: Job) -> bool:
         return job.submitted_at is not None and self.wall() - job.submitted_at >= self.execution_timeout

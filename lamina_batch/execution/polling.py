@@ -28,20 +28,19 @@ class _Patience(NamedTuple):
     growth: float
 
 
-#: Submissions want the same requests.
-_PATIENT = 0
-#: There are at least as many requests as executions to ask about.
-_READY = 1
-#: There are many times more.
-_EAGER = 2
+#: What a request is worth, by how many there are: hardly one for each execution and submission; some; plenty.
+_PATIENT, _READY, _EAGER = 0, 1, 2
 _PATIENCE = (_Patience(12.0, 0.5), _Patience(1.0, 0.3), _Patience(0.5, 0.2))
-#: Requests at hand for each live execution, from which it is no longer worth while to be patient, or ready.
-_MANY = 4
+#: Requests for each live execution, after all submissions that could leave now, from which there are some, or plenty.
+_SOME = 2
+_PLENTY = 4
 
 #: An app may change; the latest durations are the ones that count.
 _MOST_KNOWN = 300
 #: Fewer examples than this say nothing about the executions that outlast the others.
 _FEW = 8
+#: While nothing has ended, the others follow the first for so many greatest intervals: it may be stuck.
+_MOST_AHEAD = 10
 #: Everything is planned anew when what is known has grown by this part. But not too often where much is live, and
 #: often enough where much is known.
 _NEWS = 0.25
@@ -181,20 +180,25 @@ class Polling:
                 self._outlasted, self._news = 0.0, _MOST_NEWS
             self._ends += 1
         if duration is not None and duration >= 0:
+            if live is not None:
+                # What the service calls completed may be seen a little later than that.
+                duration = max(duration, live.seen - live.started)
             self._ended.append(duration)
             self._news += 1
 
-    def due(self, now: float, limit: int, *, waiting: int = 0) -> list[str]:
+    def due(self, now: float, limit: int, *, waiting: int = 0, room: int | None = None) -> list[str]:
         """Those to ask about now, best first, at most `limit`, each of them out until its poll has ended.
 
-        `waiting` submissions could take the requests instead: those that wait only for a slot do not count.
+        `room` requests may leave now (None: `limit`). `waiting` submissions could take them instead; those that wait
+        for a slot do not count.
         """
         if self._news and self._news >= min(_NEWS * self._learnt, max(_MOST_NEWS, _NEWS * len(self._live))):
             self._learn()
-        if waiting > 0 or limit < len(self._live):
+        spare = (limit if room is None else room) - waiting
+        if spare < _SOME * len(self._live):
             self._patience = _PATIENT
         else:
-            self._patience = _READY if limit < _MANY * len(self._live) else _EAGER
+            self._patience = _READY if spare < _PLENTY * len(self._live) else _EAGER
         queue = self._queues[self._patience]
         names: list[str] = []
         while len(names) < min(limit, self._unsure()) and (at := self._head()) is not None and at <= now:
@@ -235,7 +239,7 @@ class Polling:
         age = live.seen - live.started
         best = self._durations.best_age(age, patience, self._most)
         if best is None:
-            base = max(age, self._outlasted)
+            base = max(age, min(self._outlasted, _MOST_AHEAD * self._most))
             best = base + min(self._most, max(self._least, patience.growth * base))
         return max(live.not_before, live.started + best)
 

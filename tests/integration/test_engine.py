@@ -6,9 +6,9 @@ import asyncio
 import datetime as dt
 import json
 import random
-import socket
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ class Project:
 
     def accepted(self) -> list[dict[str, Any]]:
         file = self.folder / "service" / "executions.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()]
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def requests(self) -> list[dict[str, Any]]:
         file = self.folder / "service" / "requests.jsonl"
@@ -280,12 +280,30 @@ def test_a_wrong_key_ends_before_anything_is_sent(here: Project) -> None:
 
 
 def test_a_service_that_goes_away_is_waited_for_and_nothing_is_bought_twice(here: Project) -> None:
-    """It stops listening after the contract was read, and comes back."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    assert port
-    with embedded(here.service("drop_before:on=app,first=2")) as url:
+    """It stops listening while executions run, and comes back where it was."""
+    notes = Notes()
+    with ThreadPoolExecutor() as pool:
+        with embedded(here.service(speed=8.0)) as url:
+            running = pool.submit(here.run, url, notes=notes)
+            while len(here.accepted()) < 8:
+                time.sleep(0.01)
+        while not any("no answer" in note for note in notes.notes):
+            time.sleep(0.01)
+        with embedded(here.service(speed=8.0)) as again:
+            assert again == url
+            assert running.result().counts["completed"] == 8
+    assert len(here.accepted()) == 8
+
+
+def test_a_run_that_hears_nothing_any_more_ends_and_can_be_continued(here: Project) -> None:
+    with ThreadPoolExecutor() as pool:
+        with embedded(here.service(speed=8.0)) as url:
+            running = pool.submit(here.run, url, "run.execution_timeout=1s")
+            while len(here.accepted()) < 8:
+                time.sleep(0.01)
+        summary = running.result()
+    assert (summary.stopped_by, summary.exit_code, summary.counts["running"]) == ("unreachable", 1, 8)
+    with embedded(here.service(speed=8.0)) as url:
         assert here.run(url).counts["completed"] == 8
     assert len(here.accepted()) == 8
 

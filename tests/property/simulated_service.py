@@ -113,7 +113,7 @@ class Pacer(Protocol):
     def asked(self, execution: str, now: float) -> None: ...
     def failed(self, execution: str, now: float) -> None: ...
     def ended(self, execution: str, duration: float | None) -> None: ...
-    def due(self, now: float, limit: int, *, waiting: int = 0) -> list[str]: ...
+    def due(self, now: float, limit: int, *, waiting: int = 0, room: int | None = None) -> list[str]: ...
     def next_due(self, now: float) -> float | None: ...
     def __len__(self) -> int: ...
 
@@ -140,7 +140,7 @@ class Oracle:
     def ended(self, execution: str, duration: float | None) -> None:
         self._live -= 1
 
-    def due(self, now: float, limit: int, *, waiting: int = 0) -> list[str]:
+    def due(self, now: float, limit: int, *, waiting: int = 0, room: int | None = None) -> list[str]:
         names: list[str] = []
         while self._ends and self._ends[0][0] <= now and len(names) < limit:
             names.append(heapq.heappop(self._ends)[1])
@@ -222,7 +222,7 @@ class Run:
         if self.polling is not None:
             slots = self.max_in_flight - self._posts - self._live
             most = min(room, self.most_open_polls - self._polls)
-            for name in self.polling.due(now, most, waiting=min(len(self._waiting), slots)):
+            for name in self.polling.due(now, most, waiting=min(len(self._waiting), slots), room=room):
                 room -= 1
                 self._polls += 1
                 self.polled.setdefault(name, []).append(now)

@@ -35,6 +35,14 @@ def test_without_a_terminal_there_is_a_line_every_30_seconds() -> None:
     assert said == ["1 of 4 done, 2 running, 1 waiting, at least 65 s more by the rate limit"] * 2
 
 
+def test_a_silent_service_is_told_of() -> None:
+    clock = Clock()
+    shown, said = console(clock)
+    clock.now = 31.0
+    shown.went_on(Progress(total=4, ended=0, running=4, waiting=0, least_left=0.0, silent=40.0))
+    assert said == ["0 of 4 done, 4 running, 0 waiting, no answer from the service for 40 s"]
+
+
 def test_quiet_is_quiet() -> None:
     clock = Clock()
     shown, said = console(clock, quiet=True)
