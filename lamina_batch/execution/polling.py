@@ -1,18 +1,19 @@
 """When to ask about which execution (DESIGN.md section 7, API.md section 7).
 
 Asking too early wastes a request, asking late leaves a slot and a finished picture lying. From the durations of this
-app, those of earlier runs included, each execution gets the instant at which asking is best. What a request is worth
-at the moment decides how patient that is: while submissions want the same requests, very; when there are more
-requests than executions to ask about, less. Pure: instants are seconds of a monotonic clock and are handed in.
-docs/budget.md explains the reasoning.
+app, those of earlier runs included, each execution gets the instant at which asking is best. How patient that is
+depends on what a request is worth: much while submissions want the same ones, little when there are plenty.
+Pure: instants are seconds of a monotonic clock and are handed in. docs/budget.md explains the reasoning.
 """
 
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left, bisect_right
+import math
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -28,12 +29,11 @@ class _Patience(NamedTuple):
     growth: float
 
 
-#: What a request is worth, by how many there are: hardly one for each execution and submission; some; plenty.
-_PATIENT, _READY, _EAGER = 0, 1, 2
-_PATIENCE = (_Patience(12.0, 0.5), _Patience(1.0, 0.3), _Patience(0.5, 0.2))
-#: Requests for each live execution, after all submissions that could leave now, from which there are some, or plenty.
-_SOME = 2
-_PLENTY = 4
+#: What a request is worth when there are hardly enough of them, and when there are plenty.
+_POOR, _RICH = 0, 1
+_PATIENCE = (_Patience(12.0, 0.5), _Patience(1.0, 0.25))
+#: Plenty: so many for each live execution, after all submissions that could leave now.
+_PLENTY = 2
 
 #: An app may change; the latest durations are the ones that count.
 _MOST_KNOWN = 300
@@ -41,60 +41,46 @@ _MOST_KNOWN = 300
 _FEW = 8
 #: While nothing has ended, the others follow the first for so many greatest intervals: it may be stuck.
 _MOST_AHEAD = 10
-#: Everything is planned anew when what is known has grown by this part. But not too often where much is live, and
-#: often enough where much is known.
+#: Everything is planned anew when so many more have ended, as a part of those known or, if more are live, of those.
 _NEWS = 0.25
-_MOST_NEWS = 200
 
 
 class _Durations:
-    """How long executions take: the ended ones, weighed up against those asked in vain so far (Kaplan-Meier)."""
+    """How long executions take."""
 
-    def __init__(self, ended: Iterable[float], outlasted: Iterable[float]) -> None:
-        self._ended = sorted(ended)
-        ages = sorted(outlasted)
-        #: what part has not ended before the i-th duration
-        self._alive = [1.0]
-        #: the mean over all executions of the time ended before the i-th duration, for sums of lateness
-        self._moment = [0.0]
-        for i, duration in enumerate(self._ended):
-            at_risk = len(self._ended) - i + len(ages) - bisect_left(ages, duration)
-            ends = self._alive[-1] / at_risk
-            self._alive.append(self._alive[-1] - ends)
-            self._moment.append(self._moment[-1] + ends * duration)
-        half = self._alive[-1] + (1 - self._alive[-1]) / 2
-        self._median = next((d for d, alive in zip(self._ended, self._alive[1:], strict=True) if alive <= half), 0.0)
-        self._best: dict[tuple[int, float], float] = {}
+    def __init__(self, durations: Iterable[float]) -> None:
+        self._sorted = sorted(durations)
+        #: sums of the shortest
+        self._sums = (0.0, *accumulate(self._sorted))
+        self._best: dict[tuple[int, _Patience], float] = {}
 
     def best_age(self, age: float, patience: _Patience, longest: float) -> float | None:
         """The age at which to ask about an execution that had not ended at `age`; None: too little is known.
 
-        The best is where the expected time that it lies finished and unseen, and the chance to ask in vain, weigh
-        least together; but no more than `longest` after it has ended as likely as not.
+        The best is where the time that it is expected to lie finished and unseen, and the chance to ask in vain,
+        weigh least together; but no later than `longest` after it has ended as likely as not.
         """
-        first = bisect_right(self._ended, age)
-        examples = len(self._ended) - first
-        mass = self._alive[first] - self._alive[-1]
-        if examples < (_FEW if age > 0 else 1) or mass < self._alive[first] / 2:
+        shorter = bisect_right(self._sorted, age)
+        if len(self._sorted) - shorter < (_FEW if age > 0 else 1):
             return None
-        key = (first, patience.vain)
+        key = (shorter, patience)
         if key not in self._best:
-            self._best[key] = self._search(first, mass, patience.vain * self._median, longest)
+            self._best[key] = self._search(shorter, patience, longest)
         return self._best[key]
 
-    def _search(self, first: int, mass: float, vain: float, longest: float) -> float:
-        alive, moment, least = self._alive[first], self._moment[first], self._alive[-1]
-        best, best_cost, latest = self._ended[first], float("inf"), float("inf")
-        for i in range(first, len(self._ended)):
-            at = self._ended[i]
+    def _search(self, shorter: int, patience: _Patience, longest: float) -> float:
+        vain = patience.vain * self._sorted[len(self._sorted) // 2]
+        latest = self._sorted[(shorter + len(self._sorted)) // 2] + longest
+        best, least = 0.0, math.inf
+        for i in range(shorter, len(self._sorted)):
+            at = self._sorted[i]
             if at > latest:
                 break
-            done = alive - self._alive[i + 1]
-            cost = at * done - (self._moment[i + 1] - moment) + vain * (self._alive[i + 1] - least)
-            if cost < best_cost:
-                best, best_cost = at, cost
-            if done >= mass / 2:
-                latest = min(latest, at + longest)
+            ended = i + 1 - shorter
+            unseen = at * ended - (self._sums[i + 1] - self._sums[shorter])
+            cost = unseen + vain * (len(self._sorted) - shorter - ended)
+            if cost < least:
+                best, least = at, cost
         return best
 
 
@@ -122,17 +108,16 @@ class Polling:
         self._least = min_interval
         self._most = max(min_interval, max_interval)
         self._ended = deque((duration for duration in durations if duration >= 0), _MOST_KNOWN)
-        self._durations = _Durations(self._ended, ())
+        self._durations = _Durations(self._ended)
         self._live: dict[str, _Live] = {}
         #: one queue for each patience, by the instant to ask at
         self._queues: tuple[list[tuple[float, int, _Live]], ...] = tuple([] for _ in _PATIENCE)
-        self._patience = _PATIENT
+        self._patience = _POOR
         self._plans = 0
         #: polls that are out
         self._out = 0
-        #: ends and vain polls since the last learning, and what it knew
+        #: what was learnt since the last planning
         self._news = 0
-        self._learnt = len(self._ended)
         #: ends seen, earlier runs included
         self._ends = len(self._ended)
         #: while there is none: so long did one of them last, and the others need not be asked before
@@ -156,9 +141,9 @@ class Polling:
             self._back(live)
             live.seen, live.failures = now, 0
             live.not_before = now + self._least
-            self._news += 1
             if not self._ends:
                 self._outlasted = max(self._outlasted, now - live.since)
+                self._news += 1
             self._plan(live)
 
     def failed(self, execution: str, now: float) -> None:
@@ -177,7 +162,8 @@ class Polling:
             self._back(live)
             live.plan = 0
             if not self._ends:
-                self._outlasted, self._news = 0.0, _MOST_NEWS
+                self._outlasted = 0.0
+                self._news += 1
             self._ends += 1
         if duration is not None and duration >= 0:
             if live is not None:
@@ -192,13 +178,10 @@ class Polling:
         `room` requests may leave now (None: `limit`). `waiting` submissions could take them instead; those that wait
         for a slot do not count.
         """
-        if self._news and self._news >= min(_NEWS * self._learnt, max(_MOST_NEWS, _NEWS * len(self._live))):
-            self._learn()
+        if self._news and self._news >= _NEWS * min(self._ends, max(_MOST_KNOWN, len(self._live))):
+            self._plan_anew()
         spare = (limit if room is None else room) - waiting
-        if spare < _SOME * len(self._live):
-            self._patience = _PATIENT
-        else:
-            self._patience = _READY if spare < _PLENTY * len(self._live) else _EAGER
+        self._patience = _RICH if spare >= _PLENTY * len(self._live) else _POOR
         queue = self._queues[self._patience]
         names: list[str] = []
         while len(names) < min(limit, self._unsure()) and (at := self._head()) is not None and at <= now:
@@ -243,11 +226,9 @@ class Polling:
             best = base + min(self._most, max(self._least, patience.growth * base))
         return max(live.not_before, live.started + best)
 
-    def _learn(self) -> None:
-        outlasted = [live.seen - live.started for live in self._live.values() if live.seen > live.started]
-        self._durations = _Durations(self._ended, outlasted)
-        self._learnt = len(self._ended) + len(outlasted)
+    def _plan_anew(self) -> None:
         self._news = 0
+        self._durations = _Durations(self._ended)
         planned = [live for live in self._live.values() if live.plan]
         for queue, patience in zip(self._queues, _PATIENCE, strict=True):
             queue[:] = [(self._instant(live, patience), live.plan, live) for live in planned]

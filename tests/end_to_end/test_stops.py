@@ -85,7 +85,8 @@ def test_kill_minus_nine_in_a_burst_holds_what_was_open(project: Path, cli: Cli,
 
 
 def test_two_runs_at_once_buy_nothing_twice(project: Path, cli: Cli, serve: Callable[..., Service]) -> None:
-    service = serve("--limit", "1000", "--speed", "20")
+    # Executions of ten seconds: time enough for the others to come, however busy the machine.
+    service = serve("--limit", "1000", "--speed", "2")
     at = Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
     with stopping(at.start("run", "p.yaml")) as first:
         wait_for(lambda: bool(service.accepted))

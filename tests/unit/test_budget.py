@@ -152,6 +152,24 @@ def test_a_lost_request_that_was_not_counted_is_given_back_once_it_cannot_arrive
     assert budget.available(5.2) == 98
 
 
+def test_that_an_old_request_is_lost_in_the_end_changes_nothing() -> None:
+    budget = opened()
+    hanging = budget.spend(1)
+    heard(budget, 5, 5.2, quota(98, 56))
+    budget.settle(hanging, 31, None)
+    assert budget.available(31) == 98
+
+
+def test_an_old_lost_request_that_was_counted_does_not_stand_in_for_a_new_one_that_was_not() -> None:
+    budget = opened()
+    heard(budget, 1, 1.1, None)
+    heard(budget, 5, 5.2, quota(97, 56))
+    assert budget.available(5.2) == 97
+    heard(budget, 5.3, 5.4, None)
+    heard(budget, 5.3, 5.5, quota(96, 55))
+    assert budget.available(5.5) == 95
+
+
 def test_a_request_that_hangs_does_not_hold_a_request_back_for_the_whole_window() -> None:
     budget = opened()
     budget.spend(1)
@@ -221,6 +239,31 @@ def test_an_answer_of_the_window_before_changes_nothing_in_the_new_one() -> None
     assert budget.available(60.5) == 99  # it may have been the first of the new window
     budget.settle(late, 60.6, quota(98, 1))
     assert budget.available(60.6) == 100
+
+
+def test_the_first_answer_of_the_next_window_may_come_before_we_take_the_last_one_to_be_over() -> None:
+    budget = opened()  # over at 60.26 at the latest
+    heard(budget, 60.1, 60.2, quota(99, 60))
+    assert budget.available(61) == 99
+    assert budget.next_change(61) == pytest.approx(60.2 + 60.06)
+
+
+def test_more_left_than_before_means_a_new_window_even_where_the_rounded_rest_leaves_that_open() -> None:
+    budget = Budget()
+    heard(budget, 0, 0.9, quota(2, 2, limit=3, window=2.0))  # ends between 2 and 2.9
+    heard(budget, 0.9, 1.7, quota(1, 2, limit=3, window=2.0))
+    heard(budget, 1.8, 2.7, quota(2, 2, limit=3, window=2.0))
+    assert budget.available(2.8) == budget.available(3) == 2
+
+
+def test_what_ended_unmarked_while_the_window_ended_may_belong_to_the_next_one() -> None:
+    budget = Budget()
+    heard(budget, 0, 0.2, Quota())
+    heard(budget, 60.1, 60.2, Quota())
+    assert budget.available(60.3) == 99
+    marked = opened()
+    heard(marked, 59.9, 60.0, None)
+    assert marked.available(60.3) == 99
 
 
 def test_an_answer_of_a_window_that_began_before_we_thought_is_believed() -> None:
@@ -345,6 +388,8 @@ def test_a_clock_that_goes_back_is_not_followed() -> None:
         budget.settle(ticket, 1001.2, quota(0, 59))
     assert budget.available(3) == 0
     assert budget.available(1061) == 100
+    heard(budget, 5, 5.2, quota(99, 60))
+    assert budget.available(5.2) == 99
 
 
 def test_after_a_long_sleep_the_window_is_over() -> None:

@@ -68,11 +68,13 @@ def test_a_duration_learnt_in_this_run_counts_for_those_already_waiting() -> Non
 
 
 def test_the_least_interval_holds_after_the_start_and_after_a_poll() -> None:
-    it = polling(*(0.1 for _ in range(20)))
+    it = polling(*(0.1 for _ in range(20)), *(4.0 for _ in range(20)))
     it.start("a", 0)
-    assert wait(it)[0] == 3
     it.asked("a", 3.5)
     assert wait(it)[0] == 6.5
+    short = polling(*(0.1 for _ in range(20)))
+    short.start("a", 0)
+    assert wait(short)[0] == 3
 
 
 def test_a_resumed_execution_that_must_have_ended_long_ago_is_asked_at_once() -> None:
@@ -145,24 +147,11 @@ def test_one_that_has_probably_ended_is_asked_within_the_greatest_interval() -> 
     assert wait(it, room=1, waiting=1)[0] < 30 * 1.2 + 20
 
 
-def test_ones_still_running_are_not_forgotten_over_the_short_ones_that_ended_first() -> None:
-    random = Random(1)
-    durations = {str(i): random.expovariate(1 / 100) for i in range(400)}
-    it = polling()
-    for name in durations:
-        it.start(name, 0)
-    # By now a tenth has ended, and has been seen.
-    for name, duration in durations.items():
-        if duration < 10:
-            it.ended(name, duration)
-        elif int(name) % 2:
-            it.asked(name, 10.0)
-    new = "new"
-    it.start(new, 10)
-    alone = [name for name in durations if durations[name] >= 10]
-    for name in alone:
-        it.ended(name, None)
-    assert wait(it, room=1, waiting=1)[1] == [new]
+def test_two_long_ones_among_many_short_ones_are_no_reason_to_wait_for_long() -> None:
+    it = polling(*(30.0 for _ in range(100)), 3000.0, 3000.0)
+    it.start("a", 0)
+    it.asked("a", 31)
+    assert wait(it)[0] < 50
 
 
 def test_an_end_that_is_told_late_is_expected_late() -> None:
@@ -225,6 +214,16 @@ def test_one_that_is_stuck_does_not_keep_others_from_being_asked() -> None:
         others += "new" in names
         for name in names:
             it.asked(name, later)
+
+
+def test_when_one_has_failed_the_others_are_not_kept_waiting_by_how_long_it_lasted() -> None:
+    it = polling()
+    it.start("failing", 0)
+    it.start("other", 60)
+    it.asked("failing", 100)
+    assert it.due(100, 10) == []
+    it.ended("failing", None)
+    assert it.due(100, 10) == ["other"]
 
 
 def test_ends_without_a_duration_count_as_ends() -> None:
