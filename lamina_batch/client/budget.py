@@ -147,7 +147,8 @@ class Budget:
         self._window = _Window(
             began=-math.inf, shared=True, remaining=self._limit, told_at=-math.inf, told_until=-math.inf
         )
-        self._heard = False
+        #: an answer was heard, and one that told a remainder
+        self._heard = self._told = False
 
     @property
     def limit(self) -> int:
@@ -206,7 +207,8 @@ class Budget:
         """The next instant at which `available` may rise by itself; None if only an answer can change it."""
         now = self._advance(now)
         window = self._window
-        moments = [ticket.sent_at + _HANGS for ticket in self._open]
+        # A millisecond, because what is added here is subtracted there.
+        moments = [ticket.sent_at + _HANGS + 0.001 for ticket in self._open]
         if window.end is not None:
             moments.append(window.end)
         if window.shared and not window.heard and window.first_left is not None:
@@ -302,6 +304,10 @@ class Budget:
         rest = quota.reset if quota.reset is None else min(quota.reset, self._length)
         if quota.limited and quota.retry_after is not None:
             rest = quota.retry_after
+        if self._told and quota.remaining is None and not quota.limited:
+            # Something on the way answered, and may have kept the request from the limiter.
+            self._lose(ticket)
+            return
         if ticket.sent_at < self._window.began:
             # It was counted in the last window or in this one.
             if rest is not None and now + rest < self._previous_end + self._length - _ROUGHLY:
@@ -352,6 +358,7 @@ class Budget:
             if window.hits is None:
                 window.remaining = self._limit
             return
+        self._told = True
         remaining = min(remaining, self._limit)
         hits = self._limit - remaining
         if window.hits is None or hits >= window.hits:

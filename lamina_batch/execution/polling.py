@@ -223,7 +223,11 @@ class Polling:
         best = self._durations.best_age(age, patience, self._most)
         if best is None:
             base = max(age, min(self._outlasted, _MOST_AHEAD * self._most))
-            best = base + min(self._most, max(self._least, patience.growth * base))
+            gap = min(self._most, max(self._least, patience.growth * base))
+            best = base + gap
+            if not self._ends and gap == self._most and age > 0:
+                # That one may be the last of all to end: let another go ahead.
+                best += gap
         return max(live.not_before, live.started + best)
 
     def _plan_anew(self) -> None:

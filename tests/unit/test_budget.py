@@ -184,6 +184,14 @@ def test_a_request_that_hangs_does_not_hold_a_request_back_for_the_whole_window(
     assert budget.available(change) == 97
 
 
+def test_an_answer_of_a_proxy_that_says_nothing_may_have_been_counted_or_not() -> None:
+    budget = opened()
+    heard(budget, 1, 1.1, parse_quota({"Server": "a proxy"}, 502))
+    assert budget.available(1.1) == 98
+    heard(budget, 5, 5.2, quota(98, 56))
+    assert budget.available(5.2) == 98
+
+
 def test_a_request_without_a_connection_is_as_if_it_had_never_left() -> None:
     budget = opened()
     ticket = budget.spend(1)

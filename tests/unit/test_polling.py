@@ -216,6 +216,17 @@ def test_one_that_is_stuck_does_not_keep_others_from_being_asked() -> None:
             it.asked(name, later)
 
 
+def test_the_one_that_goes_ahead_may_be_the_last_to_end() -> None:
+    it = polling()
+    for i in range(50):
+        it.start(str(i), i / 10)
+    at, names = wait(it)
+    while names == ["0"]:
+        it.asked("0", at)
+        assert at < 5 * 60
+        at, names = wait(it)
+
+
 def test_when_one_has_failed_the_others_are_not_kept_waiting_by_how_long_it_lasted() -> None:
     it = polling()
     it.start("failing", 0)
