@@ -409,6 +409,9 @@ class LaminaClient:
                     self.requests["rate_limited"] += 1
                 return await _answer(response)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            if journey.phase < Phase.REQUEST_BEGUN:
+                self.requests[kind] -= 1
+                self.budget.withdraw(ticket)
             raise _UnansweredError(journey.phase, _what_happened(error, self.request_timeout)) from error
         finally:
             if quota is None:

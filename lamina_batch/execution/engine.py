@@ -268,17 +268,25 @@ class Engine:
         most = min(room, MOST_OPEN_POLLS - len(self._polls))
         if most <= 0:
             return 0
-        due = self.polling.due(now, most, waiting=waiting.left + len(self._again))
+        due = self.polling.due(now, most, room=room, waiting=self._startable(waiting))
         for name in due:
             self._polls[name] = tasks.create_task(self._ask(self._running[name]))
         return len(due)
+
+    def _startable(self, waiting: _Waiting) -> int:
+        """Submissions that only want requests: those that wait for a slot do not count."""
+        if not self._submitting():
+            return 0
+        return max(0, min(waiting.left + len(self._again), self.max_in_flight - self._in_flight()))
+
+    def _in_flight(self) -> int:
+        return self._posts + (len(self._running) - len(self._once) if self.wait else 0)
 
     def _submit(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _Waiting) -> int:
         """Send as many as may go now, after the intent of all of them is on the disk."""
         if not self._submitting() or now < self._pause_until:
             return 0
-        in_flight = self._posts + (len(self._running) - len(self._once) if self.wait else 0)
-        most = min(room, MOST_OPEN_POSTS - self._posts, self.max_in_flight - in_flight)
+        most = min(room, MOST_OPEN_POSTS - self._posts, self.max_in_flight - self._in_flight())
         guarded = self.guards.room()
         most = most if guarded is None else min(most, guarded)
         batch: list[Submission] = []
