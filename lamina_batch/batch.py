@@ -20,6 +20,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import polars as pl
@@ -30,7 +31,7 @@ from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.catalog.source import Catalog, read_catalog
 from lamina_batch.client.budget import Budget
 from lamina_batch.client.lamina import LaminaClient
-from lamina_batch.errors import ServiceError, UsageError, did_you_mean
+from lamina_batch.errors import ServiceError, StateError, UsageError, did_you_mean
 from lamina_batch.execution.engine import Control, Engine, Listener, Outcome
 from lamina_batch.execution.forecast import least_seconds
 from lamina_batch.execution.guards import Guards, Stop
@@ -55,7 +56,6 @@ from lamina_batch.results.summary import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from pathlib import Path
     from random import Random
 
     from lamina_batch.execution.job import Job
@@ -132,8 +132,28 @@ class Prepared:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know about the whole."""
-        empty = ("there are no rows to run",) if self.checked.jobs.is_empty() else ()
-        return (*self.checked.notes, *empty)
+        read = self.catalog.frame.select(pl.len()).collect().item()
+        kept = self.checked.jobs["lamina_index"].n_unique()
+        skipped = self.checked.skipped_rows
+        left_out = [f"{skipped} by `blank: skip_row`"] if skipped else []
+        if read - kept - skipped:
+            left_out.insert(0, f"{read - kept - skipped} by `where`")
+        told = [f"of {read} rows, {kept} are used: left out {', '.join(left_out)}"] if left_out else []
+        return (*self.checked.notes, *told, *(["there are no rows to run"] if not kept else []))
+
+
+def refuse_source(pipeline: Pipeline, file: Path) -> None:
+    """Raise UsageError where writing `file` would replace the rows or the pipeline file, or become rows itself."""
+    wanted = file.resolve()
+    if wanted == pipeline.file.resolve():
+        raise UsageError("this is the pipeline file itself", where=str(file), hint="give it another name")
+    for source in pipeline.rows.sources:
+        if wanted == Path(source).resolve() or wanted.match(source):
+            raise UsageError(
+                f"this would be read as rows: `rows.from` names {source}",
+                where=str(file),
+                hint="give it another name, or another folder",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +227,8 @@ def results(pipeline: Pipeline, files: Sequence[Path], layout: Layout) -> tuple[
 
     Raises UsageError where there is no ledger yet.
     """
+    for file in files:
+        refuse_source(pipeline, file)
     with existing_ledger(pipeline) as ledger:
         catalog = read_catalog(pipeline)
         prepared = prepare(pipeline, catalog, _last_app(ledger), ledger.meta("service") or "")
@@ -244,7 +266,7 @@ async def run(
     with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, sleep=world.pause):
         ledger = open_ledger(pipeline.state) if request.submit else existing_ledger(pipeline)
         with ledger:
-            ledger.bind(_binding(pipeline, access), adopt=request.adopt_state)
+            ledger.check_binding(_binding(pipeline, access), adopt=request.adopt_state)
             for job in ledger.recover(at=world.wall(), run_id=run_id):
                 reporter.note(f"{job.name}: held: {job.message}")
             one = _Run(
@@ -281,6 +303,7 @@ class _Run:
     async def line(self) -> Summary:
         """The straight line, from the app's contract to the summary."""
         for file in self.pipeline.results.manifest:
+            refuse_source(self.pipeline, file)
             ensure_writable(file)
         catalog = read_catalog(self.pipeline)
         async with _client(self.pipeline, self.access, self.world, self.budget) as client:
@@ -291,6 +314,8 @@ class _Run:
             findings = write_findings(prepared.checked.findings, self.pipeline.state / "findings.csv")
             plan = _plan(self.pipeline, prepared, self.ledger.table(), self.request, self.world)
             if self.request.submit:
+                # Only now: a wrong address or key must not tie a ledger to itself.
+                self.ledger.bind(_binding(self.pipeline, self.access), adopt=self.request.adopt_state)
                 self.ledger.set_meta({"app": app.served})
                 self.reporter.planned(plan, prepared.checked)
             outcome = await self.execute(client, app, plan)
@@ -341,7 +366,12 @@ class _Run:
         """Write what people take away, and the numbers."""
         outcomes = _gather(self.pipeline, prepared, self.ledger)
         wanted = self.pipeline.results
-        manifest = write_manifest(prepared.catalog, outcomes, wanted.manifest, wanted.layout)
+        manifest: tuple[Path, ...] = ()
+        try:
+            manifest = write_manifest(prepared.catalog, outcomes, wanted.manifest, wanted.layout)
+        except StateError as error:
+            # What was bought is in the ledger; the numbers are still owed.
+            self.reporter.note(f"{error}\n  `lamina-batch results` writes it again")
         counts = outcomes.counts()
         signal = self.control.signal if outcome.stopped_by is Stop.SIGNAL else None
         least = least_seconds(
@@ -354,7 +384,7 @@ class _Run:
             schema_version=SCHEMA_VERSION,
             pipeline=self.pipeline.name,
             run_id=self.run_id,
-            exit_code=exit_code(counts, outcome.stopped_by, signal=signal),
+            exit_code=exit_code(counts, outcome.stopped_by, signal=signal, unwritten=not manifest),
             stopped_by=outcome.stopped_by,
             counts={
                 "rows": prepared.checked.jobs["lamina_index"].n_unique(),
@@ -401,7 +431,10 @@ def _check_names(jobs: pl.DataFrame, names: frozenset[str]) -> None:
         jobs.select(pl.concat_str("key", pl.lit("/"), "variant")).to_series().drop_nulls()
     )
     for name in sorted(names - known):
-        raise UsageError(f"no row has the key {name!r}", hint=did_you_mean(name, known))
+        raise UsageError(
+            f"no row has the key {name!r} (rows that `where` or `skip_row` leave out do not count)",
+            hint=did_you_mean(name, known),
+        )
 
 
 def _check_rerun(plan: Plan, rerun: frozenset[str]) -> None:

@@ -157,7 +157,9 @@ def main() -> None:
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Start at most N executions.")
 @click.option("--only", multiple=True, metavar="KEY…", help="Start only these rows (key, or key/variant).")
 @click.option("--retry-failed", is_flag=True, help="Start again what failed, was partial or was rejected.")
-@click.option("--rerun", multiple=True, metavar="KEY…", help="Buy these rows once more, whatever they came to.")
+@click.option(
+    "--rerun", multiple=True, metavar="KEY…", help="Buy these rows once more, whatever they came to, and nothing else."
+)
 @click.option("--no-wait", is_flag=True, help="Submit and leave; `collect` fetches the results later.")
 @click.option(
     "--if-locked",
@@ -199,7 +201,7 @@ def run(
     request = RunRequest(
         retry_failed=retry_failed,
         rerun=frozenset(rerun),
-        only=frozenset((*only, *rerun)) if only else None,
+        only=frozenset((*only, *rerun)) or None,
         limit=limit,
         yes=yes,
         wait=not no_wait,
@@ -260,11 +262,14 @@ async def _with_signals(work: Any, control: Any) -> Summary:
     task = asyncio.ensure_future(work)
 
     def stop(number: signal.Signals) -> None:
-        if control.stopped:
+        again = control.stopped
+        control.stop(int(number))
+        if again or control.wake is None:
+            # The second time, or before anything is on its way.
             task.cancel()
             return
-        say("stopping: nothing new is submitted; what is being submitted lands first (again: leave at once)")
-        control.stop(int(number))
+        say("stopping: nothing new is submitted; what is being submitted lands first")
+        say("  (again: leave at once; what has not landed then is held, because nobody knows what became of it)")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
@@ -304,9 +309,15 @@ def _tell(summary: Summary, pipeline: Pipeline) -> None:
         say(f"  {_STOPPED[summary.stopped_by]}")
     if counts["invalid"]:
         say(f"  findings: {summary.files.findings}")
+    if counts["failed"] or counts["partial"] or counts["rejected"]:
+        say("  the manifest says why rows failed; `run --retry-failed` starts them again, `run --rerun KEY` only some")
+    if counts["timed_out"]:
+        say("  what timed out is asked about once in each run; `run --rerun KEY` buys it again")
+    if counts["running"]:
+        say(f"  running: `lamina-batch collect {pipeline.file.name}` waits for them and writes the results")
     if counts["held"]:
         say(f"  held: it is not known whether these were bought; see `lamina-batch status {pipeline.file.name}`")
-    for wanted, written in zip(pipeline.results.manifest, summary.files.manifest, strict=True):
+    for wanted, written in zip(pipeline.results.manifest, summary.files.manifest, strict=False):
         said = "" if str(wanted) == written else f" ({wanted.name} could not be replaced: is it open elsewhere?)"
         say(f"  manifest: {written}{said}")
 
@@ -330,6 +341,8 @@ def validate(call: Call, *, findings: Path | None) -> None:
     from lamina_batch.results.findings import write_findings
 
     pipeline = call.load()
+    if findings is not None:
+        batch.refuse_source(pipeline, findings)
     with call.access(pipeline) as access:
         prepared = batch.validate(pipeline, access, _world())
     checked = prepared.checked
@@ -374,7 +387,7 @@ def plan(
     request = batch.RunRequest(
         retry_failed=retry_failed,
         rerun=frozenset(rerun),
-        only=frozenset((*only, *rerun)) if only else None,
+        only=frozenset((*only, *rerun)) or None,
         limit=limit,
     )
     pipeline = call.load()
@@ -396,6 +409,8 @@ def _show_plan(pipeline: Pipeline, preview: Preview) -> None:
         out(f"  {count:>7}  jobs take the app's own default for {parameter!r}")
     out(f"executions to start: {preview.executions} (max_executions is {pipeline.run.max_executions})")
     out(f"requests: about {preview.requests}; least possible time: {preview.least_seconds:.0f} s")
+    if preview.executions > pipeline.run.max_executions:
+        out("a run would start nothing: use --yes or --limit N, or raise run.max_executions")
     if preview.credits is not None:
         out(f"credits: {preview.credits:g}")
 
@@ -474,7 +489,11 @@ def results(call: Call, *, outputs: tuple[Path, ...], layout: Any) -> None:
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="0: any free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="0: any free one. Default: the port that --data was served on last, else 8787.",
+)
 @click.option("--data", type=click.Path(path_type=Path), help="Folder for what it accepted and its logs.")
 @click.option("--limit", type=int, default=100, show_default=True, help="Requests in a window for one address.")
 @click.option("--window", type=float, default=60.0, show_default=True, help="Seconds of the rate limit's window.")
@@ -486,7 +505,7 @@ def results(call: Call, *, outputs: tuple[Path, ...], layout: Any) -> None:
 def sandbox(
     *,
     host: str,
-    port: int,
+    port: int | None,
     data: Path | None,
     limit: int,
     window: float,
@@ -505,8 +524,10 @@ def sandbox(
       lamina-batch sandbox --port 8787 --speed 20 --window 3 &
       LAMINA_API_KEY=lma_any lamina-batch run catalog.yaml --base-url http://127.0.0.1:8787
     """
-    from lamina_batch.sandbox import SandboxOptions, serve
+    from lamina_batch.sandbox import SandboxOptions, last_port, serve
 
+    if port is None:
+        port = (last_port(data) if data is not None else None) or 8787
     try:
         options = SandboxOptions(
             limit=limit,
@@ -523,7 +544,9 @@ def sandbox(
         raise UsageError(str(error)) from error
     except OSError as error:
         raise LaminaBatchError(
-            f"the sandbox cannot listen on {host}:{port}: {error.strerror or error}", hint="try --port 0"
+            f"the sandbox cannot start on {host}:{port}: {error.strerror or error}",
+            where=error.filename,
+            hint="is the port taken? try --port 0. May the folder of --data be written?",
         ) from error
 
 
@@ -551,7 +574,10 @@ def apps_list(*, sandbox: bool, base_url: str | None, search: str | None, limit:
       lamina-batch apps list --search catalog
     """
     service = Service(sandbox=sandbox, base_url=base_url)
-    for app in _with_client(service, lambda client: client.list_apps(search=search, limit=limit)):
+    found = _with_client(service, lambda client: client.list_apps(search=search, limit=limit))
+    if not found:
+        say("the service found no app")
+    for app in found:
         out(f"{app.app_id}  {app.name}{'' if app.public is not False else '  (private)'}")
 
 

@@ -56,6 +56,9 @@ class Group(click.Group):
             ctx.exit(128 + signal.SIGINT)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
+        except OSError as error:
+            say(f"error: {error}")
+            ctx.exit(1)
         except Exception as error:  # noqa: BLE001  # a bug: the screen gets a line, the file the rest
             _crashed(ctx, error)
 

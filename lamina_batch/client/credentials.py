@@ -70,6 +70,8 @@ def check_base_url(url: str) -> str:
     parts = urlsplit(url.strip())
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise UsageError(f"not a base URL: {url!r}", hint=f"give an origin such as {DEFAULT_BASE_URL}, without a query")
+    if parts.path.rstrip("/").endswith("/v1"):
+        raise UsageError(f"a base URL is without the version: {url!r}", hint="leave out /v1")
     if parts.username or parts.password:
         raise UsageError("the base URL holds a user name or password", hint="the API key goes in LAMINA_API_KEY")
     return url.strip().rstrip("/")

@@ -342,7 +342,7 @@ class LaminaClient:
                 raise ServiceError(
                     f"no usable answer in {self.now() - began:.0f} s: {words}",
                     where=f"GET {self.base_url}{path}",
-                    hint="check the network and the base URL; `lamina-batch run` again goes on where this ended",
+                    hint="check the network and the base URL, then try again: nothing was submitted by this",
                 )
             if attempt + limited == 1:
                 self.notice(f"{self.base_url}: {words}; trying again for a while")

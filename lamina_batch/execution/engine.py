@@ -385,7 +385,7 @@ class Engine:
             case Proof.ACCEPTED:
                 return Accepted(execution_id=end.execution_id or "", generation=self.client.generation.name)
             case Proof.UNKNOWN:
-                return Unknown(code="unknown", message=end.message)
+                return Unknown(code="unknown", message=f"it is not known whether this was bought: {end.message}")
             case Proof.REFUSED:
                 return Refused(code=f"http_{end.status}", message=end.message)
             case Proof.NOT_ACCEPTED:

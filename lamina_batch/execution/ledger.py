@@ -86,7 +86,7 @@ class Ledger:
     def bind(self, binding: Binding, *, adopt: bool = False) -> None:
         """Tie the ledger to its service and pipeline file, if they are new or `adopt` says that this is meant.
 
-        Raises LedgerMismatchError where it belongs to others.
+        Raises LedgerMismatchError where it holds jobs of others.
         """
         if not self.check_binding(binding, adopt=adopt):
             self.set_meta({"service": binding.service, "pipeline": binding.pipeline})
@@ -95,13 +95,20 @@ class Ledger:
         """Whether the ledger is tied to this service and pipeline file. Raises LedgerMismatchError as `bind` does."""
         found = self.meta("service"), self.meta("pipeline")
         wanted = binding.service, binding.pipeline
-        if found not in {wanted, (None, None)} and not adopt:
+        if found not in {wanted, (None, None)} and not adopt and not self._is_empty():
             raise LedgerMismatchError(
-                f"this ledger belongs to {found[1]} at {found[0]}, not to {wanted[1]} at {wanted[0]}",
+                f"this ledger belongs to {self._path(found[1])} at {found[0]}, "
+                f"not to {self._path(wanted[1])} at {wanted[0]}",
                 where=str(self._file),
                 hint="give this pipeline a `state` of its own, or take the ledger over with `run --adopt-state`",
             )
         return found == wanted
+
+    def _is_empty(self) -> bool:
+        return self._db.execute("SELECT 1 FROM job LIMIT 1").fetchone() is None
+
+    def _path(self, pipeline: str | None) -> str:
+        return os.path.normpath(self._file.parent / (pipeline or ""))
 
     def meta(self, name: str) -> str | None:
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
@@ -185,7 +192,10 @@ class Ledger:
 
     def recover(self, *, at: float, run_id: str) -> list[Job]:
         """Hold every job found `submitting`: its POST was cut off, and nobody knows what became of it."""
-        cut_off = Unknown(code="interrupted", message="the run was cut off between sending and hearing the answer")
+        cut_off = Unknown(
+            code="interrupted",
+            message="it is not known whether this was bought: the run was cut off before the answer was heard",
+        )
         return self.record([(job.id, cut_off) for job in self.jobs(State.SUBMITTING)], at=at, run_id=run_id)
 
     def _change(self, cursor: sqlite3.Cursor, before: Job, after: Job, *, at: float, run_id: str) -> None:

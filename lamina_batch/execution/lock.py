@@ -44,7 +44,7 @@ def locked(folder: Path, *, if_locked: IfLocked, holder: str, sleep: Callable[[f
                     raise LedgerLockedError(
                         f"another run holds this ledger: {_holder(descriptor)}",
                         where=str(folder),
-                        hint="wait for it to end, or use --if-locked wait (or skip)",
+                        hint="wait for it to end; `run` can do that itself: --if-locked wait (or skip)",
                     ) from None
             sleep(1.0)
         os.ftruncate(descriptor, 0)

@@ -99,7 +99,9 @@ def ledger_frame(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
     schema = {name: types.get(name, pl.String) for name in TABLE}
     partial = (pl.col("state") == State.COMPLETED) & (pl.col("failed_outputs") > 0)
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(
-        status=pl.when(partial).then(pl.lit("partial")).otherwise(pl.col("state"))
+        status=pl.when(partial).then(pl.lit("partial")).otherwise(pl.col("state")),
+        # Asking for the same content once more may have made a new revision; people count submissions.
+        attempts=pl.col("attempts").sum().over("key", "variant", "content"),
     )
 
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from lamina_batch.errors import StateError
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ def write_whole(file: Path, write: Callable[[Path], None]) -> Path:
 def ensure_writable(file: Path) -> None:
     """Raise StateError where `file` could not be written: better said before money is spent than after."""
     with _beside(file):
-        pass
+        if file.is_dir():
+            raise IsADirectoryError(21, "it is a folder")
 
 
 @contextmanager
@@ -49,11 +52,13 @@ def _beside(file: Path) -> Iterator[Path]:
         os.close(descriptor)
         aside = Path(name)
         yield aside
-    except OSError as error:
+    except (OSError, pl.exceptions.PolarsError) as error:
+        # polars wraps what the disk says in errors of its own.
+        why = error.strerror if isinstance(error, OSError) else None
         raise StateError(
-            f"cannot be written: {error.strerror or error}",
+            f"cannot be written: {why or error}",
             where=str(file),
-            hint="see that the folder may be written and the disk has room; `lamina-batch results` writes it again",
+            hint="see that the folder may be written and the disk has room",
         ) from error
     finally:
         if aside is not None:

@@ -69,7 +69,13 @@ def gather(
 
     `jobs` is what the check answered, `ledger` and `outputs` the ledger's tables.
     """
-    found = with_evidence(jobs, ledger, share_identical=share_identical)
+    same = ["content"] if share_identical else ["key", "variant", "content"]
+    bought = (
+        ledger.filter(pl.col("status").is_in(["completed", "partial"])).group_by(same).agg(bought=pl.col("id").max())
+    )
+    found = with_evidence(jobs, ledger, share_identical=share_identical).join(
+        bought, on=same, how="left", maintain_order="left"
+    )
     valid = pl.col("valid")
     was = pl.col("was_status")
     name = (
@@ -78,6 +84,9 @@ def gather(
         .otherwise(pl.concat_str("was_key", pl.lit("/"), "was_variant"))
     )
     own = (pl.col("was_key") == pl.col("key")) & (pl.col("was_variant") == pl.col("variant"))
+    # Asking again may fail; what the same inputs made before has been paid for and is still shown.
+    shown = pl.when(was.is_in(["completed", "partial"])).then("was_id").otherwise(pl.coalesce("bought", "was_id"))
+    earlier = pl.lit("; the outputs are those of an earlier execution")
     status = (
         pl.when(~valid)
         .then(pl.lit("invalid"))
@@ -95,7 +104,11 @@ def gather(
         "variant",
         status=status,
         code=pl.when(valid).then(pl.col("was_code")).otherwise(pl.col("code")),
-        message=pl.when(valid).then(pl.col("was_message")).otherwise(pl.col("message")),
+        message=pl.when(~valid)
+        .then(pl.col("message"))
+        .when(shown != pl.col("was_id"))
+        .then(pl.concat_str(pl.col("was_message").fill_null(was), earlier))
+        .otherwise(pl.col("was_message")),
         execution_id="was_execution_id",
         app_id=pl.coalesce("was_app_id", pl.lit(app_id)),
         attempts=pl.col("was_attempts").fill_null(0),
@@ -104,7 +117,7 @@ def gather(
         seconds=pl.col("was_seconds").round(3),
         inputs_sha256="content",
         reused_from=pl.when(~own).then(name),
-        job_id="was_id",
+        job_id=shown,
     )
     whole = pl.DataFrame(
         outputs,

@@ -84,14 +84,17 @@ def _put(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def exit_code(counts: Mapping[str, int], stopped_by: Stop | None, *, signal: int | None = None) -> int:
+def exit_code(
+    counts: Mapping[str, int], stopped_by: Stop | None, *, signal: int | None = None, unwritten: bool = False
+) -> int:
     """The one code for all that happened; where several apply, DESIGN.md section 5 gives their order.
 
-    `signal` is the number of the signal that stopped the run, if one did.
+    `signal` is the number of the signal that stopped the run, if one did; `unwritten` says that the manifest could
+    not be written.
     """
     if signal is not None:
         return 128 + signal
-    if stopped_by in {"refused", "unreachable"}:
+    if unwritten or stopped_by in {"refused", "unreachable"}:
         return 1
     if counts.get("held"):
         return 6

@@ -5,11 +5,11 @@ It imports no other room of lamina_batch: shared code would make client and serv
 
 from __future__ import annotations
 
-from lamina_batch.sandbox.hosting import embedded, serve
+from lamina_batch.sandbox.hosting import embedded, last_port, serve
 from lamina_batch.sandbox.options import SandboxOptions
 from lamina_batch.sandbox.server import Sandbox
 
-__all__ = ["SANDBOX_KEY", "Sandbox", "SandboxOptions", "embedded", "serve"]
+__all__ = ["SANDBOX_KEY", "Sandbox", "SandboxOptions", "embedded", "last_port", "serve"]
 
 #: a key that the sandbox accepts; it accepts every one that starts with `lma_` and does not say `revoked`
 SANDBOX_KEY = "lma_sandbox"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from lamina_batch.sandbox.options import SandboxOptions
 
+_ADDRESS = "address.json"
+
 
 @contextlib.contextmanager
 def embedded(options: SandboxOptions) -> Iterator[str]:
@@ -70,14 +72,23 @@ def serve(options: SandboxOptions, *, host: str = "127.0.0.1", port: int = 0, an
     asyncio.run(serve_until_signal())
 
 
+def last_port(data: Path) -> int | None:
+    """The port that a sandbox with this data folder was embedded on last; None where it is not known."""
+    try:
+        return int(json.loads((data / _ADDRESS).read_text())["port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 async def _start_where_it_was(sandbox: Sandbox, data: Path | None) -> str:
     if data is None:
         return await sandbox.start()
-    address = data / "address.json"
     base_url: str | None = None
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        base_url = await sandbox.start(port=int(json.loads(address.read_text())["port"]))
+    port = last_port(data)
+    if port is not None:
+        with contextlib.suppress(OSError):
+            base_url = await sandbox.start(port=port)
     if base_url is None:
         base_url = await sandbox.start()
-    address.write_text(json.dumps({"port": int(base_url.rpartition(":")[2])}))
+    (data / _ADDRESS).write_text(json.dumps({"port": int(base_url.rpartition(":")[2])}))
     return base_url

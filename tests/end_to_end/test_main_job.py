@@ -146,6 +146,45 @@ def test_rerun_buys_once_more_and_shows_the_new_outputs(project: Path, at: Cli, 
     assert lines[0]["lamina_execution_id"] not in {before, lines[1]["lamina_execution_id"]}
 
 
+def test_rerun_buys_nothing_else(project: Path, at: Cli, service: Service) -> None:
+    at("run", "p.yaml", "--limit", "1")
+    at("run", "p.yaml", "--rerun", "00001")
+    assert [e["inputs"]["Prompt"] for e in service.accepted] == ["Dress 1 in soft light"] * 2
+
+
+def test_nothing_is_written_over_the_rows_or_among_them(project: Path, at: Cli, service: Service) -> None:
+    before = (project / "rows.csv").read_bytes()
+    for words in (
+        ("validate", "p.yaml", "--findings", "rows.csv"),
+        ("results", "p.yaml", "-o", "rows.csv"),
+        ("run", "p.yaml", "--set", "rows.from=*.csv", "--set", "results.manifest=m.csv"),
+        ("validate", "p.yaml", "--findings", "p.yaml"),
+    ):
+        assert "give it another name" in at(*words, code=2).err
+    assert (project / "rows.csv").read_bytes() == before
+    assert service.accepted == []
+
+
+def test_a_manifest_without_a_place_is_told_before_anything_is_bought(project: Path, at: Cli, service: Service) -> None:
+    (project / "dir.csv").mkdir()
+    assert "it is a folder" in at("run", "p.yaml", "--set", "results.manifest=dir.csv", code=1).err
+    assert service.accepted == []
+
+
+def test_a_wrong_address_does_not_tie_the_ledger_to_itself(project: Path, at: Cli) -> None:
+    at("run", "p.yaml", env={"LAMINA_API_KEY": "lma_revoked"}, code=1)
+    at("run", "p.yaml", "--base-url", at.env["LAMINA_BASE_URL"].replace("127.0.0.1", "localhost"), "--limit", "0")
+    assert at("run", "p.yaml", "--json").summary["counts"]["completed"] == 3
+
+
+def test_rows_that_are_left_out_are_counted(project: Path, at: Cli) -> None:
+    write_rows(project, [row(1), row(2, front=""), row(3, price="0.00")])
+    rules = ("--set", "inputs.Front.blank=skip_row", "--set", "rows.where=price <> '0.00'")
+    ran = at("run", "p.yaml", *rules)
+    assert "of 3 rows, 1 are used: left out 1 by `where`, 1 by `blank: skip_row`" in ran.err
+    assert "do not count" in at("run", "p.yaml", *rules, "--only", "00002", code=2).err
+
+
 def test_an_unknown_key_is_refused_with_the_nearest(project: Path, at: Cli, service: Service) -> None:
     ran = at("run", "p.yaml", "--rerun", "0001", code=2)
     assert "did you mean '00001'" in ran.err

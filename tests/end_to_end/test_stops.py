@@ -48,6 +48,18 @@ def test_ctrl_c_then_run_again_buys_each_row_once(
     assert set(service.bought().values()) == {1}
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_anything_is_sent_ends_at_once(project: Path, cli: Cli, number: int, code: int) -> None:
+    """Nobody listens there, and a start-up that is tried again for a while has nothing to land."""
+    with stopping(cli.start("run", "p.yaml", "--base-url", "http://127.0.0.1:9")) as process:
+        assert process.stderr is not None
+        assert "trying again" in process.stderr.readline()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == code, err
+    assert "before anything was submitted" in err
+
+
 def test_a_second_signal_leaves_at_once_and_holds_what_was_open(
     project: Path, cli: Cli, serve: Callable[..., Service]
 ) -> None:

@@ -193,7 +193,9 @@ def test_the_history_cannot_be_changed(ledger: Ledger, tmp_path: Path, statement
 
 
 def test_a_ledger_belongs_to_one_service_and_one_file(ledger: Ledger) -> None:
+    ledger.bind(Binding(service="https://b", pipeline="x.yaml"))
     ledger.bind(Binding(service="https://a", pipeline="x.yaml"))
+    begin(ledger, submission())  # until there is a job in it, it belongs to nobody
     ledger.bind(Binding(service="https://a", pipeline="x.yaml"))
     with pytest.raises(LedgerMismatchError, match="https://b"):
         ledger.bind(Binding(service="https://b", pipeline="x.yaml"))

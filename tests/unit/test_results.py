@@ -16,7 +16,7 @@ from lamina_batch.catalog.source import Catalog
 from lamina_batch.errors import StateError, UsageError
 from lamina_batch.execution.guards import Stop
 from lamina_batch.execution.plan import ledger_frame
-from lamina_batch.results.files import write_whole
+from lamina_batch.results.files import ensure_writable, write_whole
 from lamina_batch.results.findings import COLUMNS, write_findings
 from lamina_batch.results.manifest import build, gather, write_manifest
 from lamina_batch.results.summary import STATUSES, Files, Requests, Summary, exit_code, write_summary
@@ -132,6 +132,33 @@ def test_each_line_fits_the_published_schema(tmp_path: Path) -> None:
         [file] = write_manifest(catalog(), outcomes(), [tmp_path / f"{layout}.ndjson"], layout)
         for line in file.read_text().splitlines():
             jsonschema.validate(json.loads(line), schema)
+
+
+def test_a_failure_does_not_take_away_what_the_same_inputs_made_before() -> None:
+    ledger = ledger_frame(
+        [
+            (1, "0001", "", 1, HASH, "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None),
+            (2, "0001", "", 2, HASH, "failed", "app", "c", "e2", 1, 0.0, 1.5, 1.5, 0, "failed", "no luck"),
+        ]
+    )
+    outputs = [(1, 0, "n1", "Front", "image", "completed", "https://x/1.png", None)]
+    again = gather(jobs(), ledger, outputs, app_id="app", share_identical=True)
+    line = build(catalog(), again, "wide").row(0, named=True)
+    assert (line["lamina_status"], line["lamina_execution_id"], line["lamina_Front"]) == (
+        "failed", "e2", "https://x/1.png",
+    )  # fmt: skip
+    assert line["lamina_message"] == "no luck; the outputs are those of an earlier execution"
+    assert line["lamina_attempts"] == 2
+
+
+def test_a_place_that_cannot_take_a_file_is_told_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "dir.csv").mkdir()
+    (tmp_path / "file").write_text("")
+    for file in (tmp_path / "dir.csv", tmp_path / "file" / "x.csv"):
+        with pytest.raises(StateError):
+            ensure_writable(file)
+    ensure_writable(tmp_path / "new" / "x.csv")
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_findings_are_written_in_the_pinned_columns(tmp_path: Path) -> None:
