@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _TAB = "\t"
 SEPARATORS = (",", ";", _TAB, "|")
 _NAMES = {",": "commas", ";": "semicolons", _TAB: "tabs", "|": "vertical bars"}
+#: bytes at the end of a file in which its last line is looked for
+_TAIL = 65_536
 #: records turned into a frame at a time
 _BATCH = 50_000
 
@@ -55,6 +57,7 @@ def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table
                 hint="the first line of the file must be the header",
             )
         _refuse_wrong_separator(path, codec, separator, headers)
+        _refuse_torn_end(path, codec, separator, len(headers))
         frame = _read_fast(path, codec, separator, headers)
         if frame is None:
             frame = _read_strictly(path, codec, separator, len(headers), header_row)
@@ -98,6 +101,24 @@ def _refuse_wrong_separator(path: Path, codec: str, separator: str, headers: tup
         where=str(path),
         hint=f"set `separator: {'tab' if better == _TAB else repr(better)}` under `rows`",
     )
+
+
+def _refuse_torn_end(path: Path, codec: str, separator: str, width: int) -> None:
+    """A last line that stops short, without a line end, is what a broken export leaves: half a URL looks like one."""
+    if not "a\n".encode(codec).endswith(b"a\n"):
+        return  # in UTF-16 a line end is no single byte to look for
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - _TAIL))
+        tail = file.read()
+    last = tail[max(tail.rfind(b"\n"), tail.rfind(b"\r")) + 1 :].decode(codec, "replace")
+    cells = last.count(separator) + 1
+    # A cell in quotes may span lines, so that less than a record is seen here; the csv module judges those.
+    if last and '"' not in tail.decode(codec, "replace") and cells < width:
+        raise CatalogError(
+            f"the file ends in the middle of a row: its last line has {cells} of {width} cells and no line end",
+            where=str(path),
+            hint="was the export cut short? If the line is right as it is, end it with a line end",
+        )
 
 
 def _read_fast(path: Path, codec: str, separator: str, headers: tuple[str, ...]) -> pl.DataFrame | None:

@@ -73,6 +73,25 @@ def test_a_short_line_is_filled_with_blanks(desk: Desk) -> None:
     assert cells(desk.read()) == [("A", None, None), ("B", "x", None)]
 
 
+def test_a_file_that_ends_in_the_middle_of_a_row_is_refused(desk: Desk) -> None:
+    """A URL cut in half is still a URL, and would be paid for."""
+    desk.write("rows.csv", "sku,front,back\nA,https://x/a.jpg,https://x/b.jpg\nB,https://x/a")
+    assert "its last line has 2 of 3 cells" in refused(desk).what
+
+
+@pytest.mark.parametrize(
+    "text", ["sku,t\nA,x", "sku,t\nA,x\nB\n", "sku,t\r\nA,x\r\n", 'sku,t\nA,"x\ny"', "sku,t", "sku\nA"]
+)
+def test_other_ends_of_a_file_are_none_of_a_broken_export(desk: Desk, text: str) -> None:
+    desk.write("rows.csv", text)
+    desk.read()
+
+
+def test_the_end_of_a_utf_16_file_is_left_alone(desk: Desk) -> None:
+    (desk.folder / "rows.csv").write_bytes("sku,title\nA,x\n".encode("utf-16"))
+    assert cells(desk.read("{from: rows.csv, key: sku, encoding: utf-16}")) == [("A", "x")]
+
+
 def test_a_header_without_rows_is_a_catalog_without_rows(desk: Desk) -> None:
     desk.write("rows.csv", "sku,title\n")
     catalog = desk.read()
