@@ -93,7 +93,7 @@ def _form(name: str) -> str:
 
 
 def _lacking(finder: _Finder, pipeline: Pipeline, uses: Sequence[Use]) -> PipelineError:
-    complaints = [_complaint(finder, use.written) for use in uses]
+    complaints = [_complaint(finder, use) for use in uses]
     if len(uses) == 1:
         shown = ", ".join(repr(name) for name in finder.names[:20])
         more = f", and {len(finder.names) - 20} more" if len(finder.names) > 20 else ""
@@ -102,10 +102,15 @@ def _lacking(finder: _Finder, pipeline: Pipeline, uses: Sequence[Use]) -> Pipeli
     return pipeline.error(uses[0].path, f"the catalog lacks {len(uses)} columns", "\n  ".join(lines))
 
 
-def _complaint(finder: _Finder, written: str) -> str:
+def _complaint(finder: _Finder, use: Use) -> str:
+    written = use.written
     if finder.counts[written] > 1:
         return f"the column {written!r} stands {finder.counts[written]} times in the header: rename one of them"
     if alike := finder.alike(written):
         return f"the column {written!r} could be any of {', '.join(map(repr, alike))}: name one of them exactly"
     near = nearest(written, finder.names)
-    return f"the catalog has no column {written!r}" + (f": did you mean {near!r}?" if near is not None else "")
+    if near is not None:
+        return f"the catalog has no column {written!r}: did you mean {near!r}?"
+    if use.path[-1] in {"where", "sql"}:
+        return f"the catalog has no column {written!r} (SQL takes a text in single quotes: '{written}')"
+    return f"the catalog has no column {written!r}"

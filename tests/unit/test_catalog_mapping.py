@@ -45,6 +45,12 @@ def refused(desk: Desk, app: App, body: str) -> PipelineError:
 # --- where a value comes from
 
 
+def test_a_text_without_quotes_in_sql_is_told_how_to_be_one(desk: Desk) -> None:
+    desk.write("rows.csv", "sku,active\nA,yes\n")
+    body = "rows: {from: rows.csv, key: sku, where: active = yes}\ninputs:\n  Prompt: {value: x}\n"
+    assert "single quotes: 'yes'" in refused(desk, PROMPT, body).what + str(refused(desk, PROMPT, body).hint)
+
+
 def test_a_cell_is_sent_as_it_stands_and_is_blank_if_it_is_white_space(desk: Desk) -> None:
     desk.write("rows.csv", 'sku,title\nA, x  y \nB,"two\r\nlines\n"\nC,\nD,"  \t\n"\nE,\u00a0\u3000\nF,00123\n')
     assert mapped(desk, PROMPT, "{column: title}") == [" x  y ", "two\r\nlines\n", None, None, None, "00123"]
