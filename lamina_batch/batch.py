@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,8 +78,6 @@ class World:
     #: epoch seconds, for records
     wall: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
-    #: for waiting outside the event loop
-    pause: Callable[[float], None]
     random: Random
     #: tells a person something while they wait
     notice: Callable[[str], None]
@@ -263,7 +262,7 @@ async def run(
             ("run", "canary"), "a canary has to be waited for", "leave out --no-wait, or --set run.canary=0"
         )
     run_id = _run_id(world)
-    with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, sleep=world.pause):
+    async with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, sleep=world.sleep):
         ledger = open_ledger(pipeline.state) if request.submit else existing_ledger(pipeline)
         with ledger:
             ledger.check_binding(_binding(pipeline, access), adopt=request.adopt_state)
@@ -318,7 +317,15 @@ class _Run:
                 self.ledger.bind(_binding(self.pipeline, self.access), adopt=self.request.adopt_state)
                 self.ledger.set_meta({"app": app.served})
                 self.reporter.planned(plan, prepared.checked)
-            outcome = await self.execute(client, app, plan)
+            try:
+                outcome = await self.execute(client, app, plan)
+            except StateError:
+                # The ledger can no longer be written; what it knows is still owed.
+                with suppress(StateError):
+                    wanted = self.pipeline.results
+                    known = _gather(self.pipeline, prepared, self.ledger)
+                    write_manifest(prepared.catalog, known, wanted.manifest, wanted.layout)
+                raise
             if outcome.stopped_by is not None and outcome.reason:
                 self.reporter.note(outcome.reason)
             return self.report(prepared, plan, outcome, client, findings)

@@ -130,7 +130,6 @@ def _world() -> World:
         now=time.monotonic,
         wall=time.time,  # noqa: TID251  # this is the edge where clocks are read
         sleep=asyncio.sleep,  # noqa: TID251  # and where sleep comes from
-        pause=time.sleep,
         random=random.Random(),  # noqa: S311  # backoff and names, no secrets
         notice=lambda text: say(f"note: {text}"),
     )
@@ -138,6 +137,7 @@ def _world() -> World:
 
 @click.group(
     cls=Group,
+    not_built=("held", "init", "sheet", "state", "doctor"),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 could not run, 2 wrong usage, 3 some rows need attention, 4 nothing run because rows "
     "are invalid, 5 stopped to save money, 6 some submissions are held, 7 another run holds the ledger.",
@@ -160,7 +160,11 @@ def main() -> None:
 @click.option(
     "--rerun", multiple=True, metavar="KEY…", help="Buy these rows once more, whatever they came to, and nothing else."
 )
-@click.option("--no-wait", is_flag=True, help="Submit and leave; `collect` fetches the results later.")
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Submit and leave (max_in_flight does not apply); `collect` fetches the results later.",
+)
 @click.option(
     "--if-locked",
     type=click.Choice(["fail", "wait", "skip"]),
@@ -550,7 +554,7 @@ def sandbox(
         ) from error
 
 
-@main.group()
+@main.group(cls=Group, not_built=("pin", "diff", "schema"))
 def apps() -> None:
     """Look at the apps that your key may use."""
 

@@ -285,9 +285,9 @@ class LaminaClient:
         data = _json(answer.body)
         if 200 <= answer.status < 300:
             accepted = _enveloped(data)
-            found = accepted.get(self.generation.id_field) if isinstance(accepted, Mapping) else None
-            if found is not None and str(found):
-                return StartEnd(phase=answer.phase, status=answer.status, execution_id=str(found))
+            found = _identity(accepted.get(self.generation.id_field)) if isinstance(accepted, Mapping) else None
+            if found is not None:
+                return StartEnd(phase=answer.phase, status=answer.status, execution_id=found)
             why = answer.broken or "its answer holds no execution id"
             return StartEnd(phase=answer.phase, status=answer.status, message=f"HTTP {answer.status}, {why}")
         return StartEnd(phase=answer.phase, status=answer.status, message=self._words(answer, data))
@@ -407,7 +407,10 @@ class LaminaClient:
                 self.budget.settle(ticket, self.now(), quota)
                 if quota.limited:
                     self.requests["rate_limited"] += 1
-                return await _answer(response)
+                answer = await _answer(response)
+                # Whatever the service echoes, the key goes no further than this.
+                answer.body = answer.body.replace(self.api_key.encode(), b"[key]")
+                return answer
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             if journey.phase < Phase.REQUEST_BEGUN:
                 self.requests[kind] -= 1
@@ -418,7 +421,7 @@ class LaminaClient:
                 self.budget.settle(ticket, self.now(), None)
 
     def _words(self, answer: _Answer, data: object) -> str:
-        """The service's own words for an error, without the key in case it echoes it (API.md section 8)."""
+        """The service's own words for an error (API.md section 8)."""
         words = answer.broken or ""
         if isinstance(data, Mapping):
             words = str(data.get("error") or data.get("message") or words)
@@ -430,19 +433,19 @@ class LaminaClient:
         elif answer.body:
             words = answer.body.decode("utf-8", "replace").strip()
         words = words or f"HTTP {answer.status} without a word"
-        return words.replace(self.api_key, "[key]")[:1000]
+        return words[:1000]
 
 
 def parse_execution(data: object, generation: Generation, asked: str | None = None) -> Execution | None:
     """Build an Execution from what the service says, tolerantly; None where it holds no status (API.md 2.5, 4)."""
     if not isinstance(data, Mapping) or not isinstance(data.get("status"), str):
         return None
-    execution_id = data.get(generation.id_field)
-    if execution_id is None and asked is None:
+    execution_id = asked or _identity(data.get(generation.id_field))
+    if execution_id is None:
         return None
     status = data["status"].strip().lower()
     return Execution(
-        execution_id=str(execution_id) if execution_id is not None else str(asked),
+        execution_id=execution_id,
         status=status,
         ended=status in generation.ended,
         outputs=tuple(_output(item, index) for index, item in enumerate(_objects(data.get("outputs")))),
@@ -517,6 +520,13 @@ def _enveloped(data: object) -> object:
 
 def _objects(value: object) -> tuple[Mapping[str, object], ...]:
     return tuple(v for v in value if isinstance(v, Mapping)) if isinstance(value, list) else ()
+
+
+def _identity(value: object) -> str | None:
+    """An id that can be asked about; documented as a string, and nothing else is read as one but a number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value.strip() else None
 
 
 def _text(value: object) -> str | None:

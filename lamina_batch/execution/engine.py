@@ -47,6 +47,8 @@ MOST_OPEN_POSTS = 16
 MOST_OPEN_POLLS = 64
 #: Progress is told this often even when nothing happens, seconds.
 HEARTBEAT = 1.0
+#: How often in a row the ledger may refuse what is known, a heartbeat apart, before the run gives up.
+MOST_WRITES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,13 +160,20 @@ class Engine:
 
     outcome: Outcome = field(default_factory=Outcome)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    #: requests that have ended and are not written down yet
+    #: requests that have ended and are not looked at yet
     _ended: list[tuple[Job, StartEnd | ReadEnd]] = field(default_factory=list)
+    #: what they mean for their jobs, until the ledger has it
+    _news: list[tuple[int, News]] = field(default_factory=list)
+    #: why the ledger does not have it yet, and how often that was tried in a row
+    _unwritten: StateError | None = None
+    _tries: int = 0
     _posts: int = 0
     #: polls whose end is not written down yet: a task may still stand here a moment after it left its end behind
     _polls: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     #: job id as text -> the job, while its end is awaited
     _running: dict[str, Job] = field(default_factory=dict)
+    #: since when (monotonic seconds)
+    _since: dict[str, float] = field(default_factory=dict)
     #: of these, the ones asked about only once
     _once: set[str] = field(default_factory=set)
     #: proved not accepted: sent again before anything new
@@ -208,9 +217,11 @@ class Engine:
                 await self._loop(tasks, waiting)
                 for poll in self._polls.values():
                     poll.cancel()
-        except* StateError as group:
-            # The group is how the tasks end together; the caller is owed the plain error.
-            raise group.exceptions[0] from None
+        finally:
+            # However this ends, an answer that is here is not thrown away.
+            self._write_down()
+        if self._unwritten is not None:
+            raise self._unwritten
         if self._broken is not None:
             raise self._broken
         return self.outcome
@@ -220,7 +231,7 @@ class Engine:
             self._wake.clear()
             self._write_down()
             now = self.now()
-            self._judge(now)
+            self._judge(now, waiting)
             if self._finished(waiting):
                 return
             room = self.budget.available(now)
@@ -231,12 +242,12 @@ class Engine:
 
     # -- what may happen next ------------------------------------------------------------------------------
 
-    def _judge(self, now: float) -> None:
+    def _judge(self, now: float, waiting: _Waiting) -> None:
         """Settle whether the run goes on as it is."""
         if self.outcome.stopped_by is None:
             if self.control.stopped:
                 self.outcome.stopped_by = Stop.SIGNAL
-            elif self.guards.stop is not None:
+            elif self.guards.stop is not None and (self._again or waiting):
                 self.outcome.stopped_by = self.guards.stop
         elif self.control.stopped:
             self.outcome.stopped_by = Stop.SIGNAL
@@ -250,14 +261,17 @@ class Engine:
             self.outcome.reason = reason
 
     def _submitting(self) -> bool:
-        return self.outcome.stopped_by is None and self._broken is None
+        return self.outcome.stopped_by is None and self._broken is None and self._unwritten is None
 
     def _listening(self) -> bool:
-        return self.wait and not self._deaf and not self.control.stopped and self._broken is None
+        broken = self._broken is not None or self._unwritten is not None
+        return self.wait and not self._deaf and not self.control.stopped and not broken
 
     def _finished(self, waiting: _Waiting) -> bool:
         if self._posts or self._ended:
             return False
+        if self._unwritten is not None:
+            return self._tries >= MOST_WRITES
         if self._submitting() and (self._again or waiting):
             return False
         return not (self._listening() and (self._running or self._polls))
@@ -351,6 +365,7 @@ class Engine:
 
     async def _send(self, job: Job) -> None:
         end = await self.client.start(self.app_id, job.inputs, submission=job.submission or "")
+        self._posts -= 1
         self._ended.append((job, end))
         self._wake.set()
 
@@ -362,21 +377,30 @@ class Engine:
     # -- what has happened ---------------------------------------------------------------------------------
 
     def _write_down(self) -> None:
-        """Put all that has ended into the ledger, in one transaction, and act on what that changed."""
-        if not self._ended:
-            return
+        """Put all that has ended into the ledger, in one transaction, and act on what that changed.
+
+        A ledger that cannot be written for the moment (a full disk, a lock) costs no answer: they are kept, nothing
+        new is sent, and the next look tries again.
+        """
         ended, self._ended = self._ended, []
-        news: list[tuple[int, News]] = []
         for job, end in ended:
             item = self._post_ended(end) if isinstance(end, StartEnd) else self._poll_ended(job, end)
             if item is not None:
-                news.append((job.id, item))
-        for job in self.ledger.record(news, at=self.wall(), run_id=self.run_id) if news else ():
+                self._news.append((job.id, item))
+        if not self._news:
+            return
+        try:
+            changed = self.ledger.record(self._news, at=self.wall(), run_id=self.run_id)
+        except StateError as error:
+            self._unwritten = error
+            self._tries += 1
+            return
+        self._news, self._unwritten, self._tries = [], None, 0
+        for job in changed:
             self._changed(job)
             self.listener.changed(job)
 
     def _post_ended(self, end: StartEnd) -> News:
-        self._posts -= 1
         self._heard(end.status, end.message)
         proof = prove(end)
         if proof is Proof.NOT_ACCEPTED and end.status is None:
@@ -411,7 +435,7 @@ class Engine:
         if name in self._once:
             self._unwatch(job)
             return None
-        if end.status is not None and self._late(job):
+        if self._late(job) and self._is_told(end, name):
             said = f"status {end.execution.status!r}" if end.execution is not None else end.message
             return TimedOut(message=f"no end within {self.execution_timeout:g} s; the service last said: {said}")
         if end.execution is not None:
@@ -430,6 +454,11 @@ class Engine:
         if self._unanswered == 1:
             self.listener.note(f"no answer from the service ({message}); it will be asked again")
         self._silence = message
+
+    def _is_told(self, end: ReadEnd, name: str) -> bool:
+        """Whether this poll says something of the execution; what only the way there says is asked again."""
+        waited = self.now() - self._since.get(name, self.now())
+        return end.execution is not None or end.status == 404 or waited >= self.execution_timeout
 
     def _late(self, job: Job) -> bool:
         return job.submitted_at is not None and self.wall() - job.submitted_at >= self.execution_timeout
@@ -473,6 +502,7 @@ class Engine:
 
     def _watch(self, job: Job) -> None:
         self._running[str(job.id)] = job
+        self._since[str(job.id)] = self.now()
         age = max(0.0, self.wall() - job.submitted_at) if job.submitted_at is not None else 0.0
         self.polling.start(str(job.id), self.now(), age=age)
 
@@ -481,6 +511,7 @@ class Engine:
         self._done += 1
         if self._running.pop(name, None) is not None:
             self._once.discard(name)
+            self._since.pop(name, None)
             self.polling.ended(name, job.seconds if job.state is State.COMPLETED else None)
 
 

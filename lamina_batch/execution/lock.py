@@ -5,20 +5,22 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
 from lamina_batch.errors import LedgerLockedError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 IfLocked = Literal["fail", "wait", "skip"]
 
 
-@contextmanager
-def locked(folder: Path, *, if_locked: IfLocked, holder: str, sleep: Callable[[float], None]) -> Iterator[None]:
+@asynccontextmanager
+async def locked(
+    folder: Path, *, if_locked: IfLocked, holder: str, sleep: Callable[[float], Awaitable[None]]
+) -> AsyncIterator[None]:
     """Hold the ledger in `folder` while the block runs; `holder` is what others are told of us.
 
     With `wait` it asks again every second. Raises LedgerLockedError (for `fail` and `skip`) with the holder's words,
@@ -26,7 +28,7 @@ def locked(folder: Path, *, if_locked: IfLocked, holder: str, sleep: Callable[[f
     """
     file = folder / "lock"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # one local call, before anything runs
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StateError(
@@ -46,7 +48,7 @@ def locked(folder: Path, *, if_locked: IfLocked, holder: str, sleep: Callable[[f
                         where=str(folder),
                         hint="wait for it to end; `run` can do that itself: --if-locked wait (or skip)",
                     ) from None
-            sleep(1.0)
+            await sleep(1.0)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "run": holder}).encode(), 0)
         yield

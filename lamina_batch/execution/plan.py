@@ -124,7 +124,8 @@ def with_evidence(jobs: pl.DataFrame, ledger: pl.DataFrame, *, share_identical: 
     """Put beside each job what the ledger knows of its content, as columns prefixed `was_` (null: nothing).
 
     A job's own newest revision with this content decides, unless it did not complete and another job has completed
-    the same content since. Without one of its own, any job of the same content speaks, the most telling first.
+    the same content since, or bought nothing while another may have. Without one of its own, any job of the same
+    content speaks, the most telling first.
     `known` says whether the ledger knows the key and variant at all, with whatever content.
     """
     own = (
@@ -137,11 +138,17 @@ def with_evidence(jobs: pl.DataFrame, ledger: pl.DataFrame, *, share_identical: 
     ).sort("weight", "id", descending=[False, True])
     any_job = weighed.unique(subset=["content"], keep="first", maintain_order=True).select("content", any="id")
     done = ledger.filter(pl.col("status") == "completed").group_by("content").agg(done=pl.col("id").max())
+    live = (
+        ledger.filter(pl.col("status").is_in(["running", "submitting", "held"]))
+        .group_by("content")
+        .agg(live=pl.col("id").max())
+    )
     known = ledger.select("key", "variant").unique().with_columns(known=pl.lit(value=True))
     found = (
         jobs.join(own, on=["key", "variant", "content"], how="left", maintain_order="left")
         .join(any_job, on="content", how="left", maintain_order="left")
         .join(done, on="content", how="left", maintain_order="left")
+        .join(live, on="content", how="left", maintain_order="left")
         .join(known, on=["key", "variant"], how="left", maintain_order="left")
     )
     shared = (
@@ -149,6 +156,8 @@ def with_evidence(jobs: pl.DataFrame, ledger: pl.DataFrame, *, share_identical: 
         .then(pl.col("any"))
         .when(pl.col("own_status").is_in(_UNFINISHED) & (pl.col("done") > pl.col("own")))
         .then(pl.col("done"))
+        .when(pl.col("own_status").is_in(["planned", "failed", "rejected"]) & pl.col("live").is_not_null())
+        .then(pl.col("live"))
         .otherwise(pl.col("own"))
     )
     evidence = ledger.select(pl.all().name.prefix("was_"))
@@ -156,7 +165,7 @@ def with_evidence(jobs: pl.DataFrame, ledger: pl.DataFrame, *, share_identical: 
         found.with_columns(
             was_id=shared if share_identical else pl.col("own"), known=pl.col("known").fill_null(value=False)
         )
-        .drop("own", "own_status", "any", "done")
+        .drop("own", "own_status", "any", "done", "live")
         .join(evidence, on="was_id", how="left", maintain_order="left")
     )
 

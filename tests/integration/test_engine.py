@@ -73,7 +73,6 @@ class Project:
                     now=time.monotonic,
                     wall=time.time,  # noqa: TID251  # the test is the edge
                     sleep=asyncio.sleep,  # noqa: TID251
-                    pause=time.sleep,
                     random=random.Random(0),
                     notice=lambda _: None,
                 ),
