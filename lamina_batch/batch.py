@@ -43,6 +43,7 @@ from lamina_batch.execution.plan import Action, Plan, Wish, ledger_frame, make_p
 from lamina_batch.execution.polling import Polling
 from lamina_batch.results.files import ensure_writable
 from lamina_batch.results.findings import write_findings
+from lamina_batch.results.lost import refuse_lost, refuse_renamed
 from lamina_batch.results.manifest import Outcomes, gather, write_manifest
 from lamina_batch.results.summary import (
     PROBLEMS,
@@ -109,6 +110,8 @@ class RunRequest:
     wait: bool = True
     if_locked: IfLocked = "fail"
     adopt_state: bool = False
+    #: the ledger is meant to be empty, whatever was bought before
+    new_ledger: bool = False
     #: False: `collect`, which never submits
     submit: bool = True
 
@@ -206,11 +209,14 @@ def preview(pipeline: Pipeline, access: Access, world: World, request: RunReques
     app = asyncio.run(_fetch_app(pipeline, access, world, budget))
     prepared = prepare(pipeline, catalog, app, access.service)
     ledger = find_ledger(pipeline.state)
+    if not request.new_ledger:
+        refuse_lost(pipeline, ledger)
+        refuse_renamed(pipeline, ledger, access.service)
     if ledger is None:
         plan = _plan(pipeline, prepared, [], request, world)
         return _preview(pipeline, prepared, plan, budget, shortest=0.0, changed={})
     with ledger:
-        ledger.check_binding(_binding(pipeline, access), adopt=request.adopt_state)
+        ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
         plan = _plan(pipeline, prepared, ledger.table(), request, world)
         shortest = min(ledger.durations(app.app_id), default=0.0)
         return _preview(pipeline, prepared, plan, budget, shortest=shortest, changed=_changes(plan, ledger))
@@ -229,6 +235,7 @@ def results(pipeline: Pipeline, files: Sequence[Path], layout: Layout) -> tuple[
     for file in files:
         refuse_source(pipeline, file)
     with existing_ledger(pipeline) as ledger:
+        refuse_lost(pipeline, ledger)
         catalog = read_catalog(pipeline)
         prepared = prepare(pipeline, catalog, _last_app(ledger), ledger.meta("service") or "")
         return write_manifest(prepared.catalog, _gather(pipeline, prepared, ledger), files, layout)
@@ -261,11 +268,14 @@ async def run(
         raise pipeline.error(
             ("run", "canary"), "a canary has to be waited for", "leave out --no-wait, or --set run.canary=0"
         )
-    run_id = _run_id(world)
+    run_id = new_run_id(world)
     async with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, sleep=world.sleep):
         ledger = open_ledger(pipeline.state) if request.submit else existing_ledger(pipeline)
         with ledger:
-            ledger.check_binding(_binding(pipeline, access), adopt=request.adopt_state)
+            ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
+            if not request.new_ledger:
+                refuse_lost(pipeline, ledger)
+                refuse_renamed(pipeline, ledger, access.service)
             for job in ledger.recover(at=world.wall(), run_id=run_id):
                 reporter.note(f"{job.name}: held: {job.message}")
             one = _Run(
@@ -314,8 +324,8 @@ class _Run:
             plan = _plan(self.pipeline, prepared, self.ledger.table(), self.request, self.world)
             if self.request.submit:
                 # Only now: a wrong address or key must not tie a ledger to itself.
-                self.ledger.bind(_binding(self.pipeline, self.access), adopt=self.request.adopt_state)
-                self.ledger.set_meta({"app": app.served})
+                self.ledger.bind(binding(self.pipeline, self.access.service), adopt=self.request.adopt_state)
+                self.ledger.set_meta({"app": app.served, "app_id": app.app_id})
                 self.reporter.planned(plan, prepared.checked)
             try:
                 outcome = await self.execute(client, app, plan)
@@ -536,7 +546,7 @@ def _changes(plan: Plan, ledger: Ledger) -> dict[str, tuple[str, ...]]:
     answer: dict[str, tuple[str, ...]] = {}
     for key, variant, inputs in changed.iter_rows():
         before = ledger.newest_inputs(key, variant)
-        if before is not None:
+        if before:
             old, new = json.loads(before), json.loads(inputs)
             name = f"{key}/{variant}" if variant else key
             answer[name] = tuple(p for p in sorted(old.keys() | new.keys()) if old.get(p) != new.get(p))
@@ -600,10 +610,12 @@ def _client(pipeline: Pipeline, access: Access, world: World, budget: Budget) ->
     )
 
 
-def _binding(pipeline: Pipeline, access: Access) -> Binding:
-    return Binding(service=access.service, pipeline=os.path.relpath(pipeline.file, pipeline.state))
+def binding(pipeline: Pipeline, service: str) -> Binding:
+    """What the ledger of this pipeline at this service is tied to."""
+    return Binding(service=service, pipeline=os.path.relpath(pipeline.file, pipeline.state))
 
 
-def _run_id(world: World) -> str:
+def new_run_id(world: World) -> str:
+    """A name for one run, in the order of time."""
     at = datetime.fromtimestamp(world.wall(), UTC)
     return f"{at:%Y%m%dT%H%M%SZ}-{world.random.getrandbits(24):06x}"

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import wraps
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.batch import Access, Preview, World
     from lamina_batch.client.lamina import LaminaClient
+    from lamina_batch.execution.job import Job
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.results.summary import Summary
 
@@ -46,6 +47,15 @@ def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+_override_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a value of the pipeline file, such as rows.from=today.csv (may be repeated).",
+)
+
+
 def _pipeline_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """PIPELINE, `--set` and the service options; the command gets a `Call`."""
 
@@ -60,14 +70,7 @@ def _pipeline_options(command: Callable[..., Any]) -> Callable[..., Any]:
             **rest,
         )
 
-    decorated = click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Override a value of the pipeline file, such as rows.from=today.csv (may be repeated).",
-    )(_service_options(wrapped))
-    return click.argument("pipeline", type=click.Path(path_type=Path))(decorated)
+    return click.argument("pipeline", type=click.Path(path_type=Path))(_override_option(_service_options(wrapped)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,14 @@ class Service:
             return
         found = find_credentials(os.environ, Path.home(), now=datetime.now(UTC), base_url=self.base_url)
         yield Access(base_url=found.base_url, api_key=found.api_key, service=found.base_url)
+
+    def name(self) -> str:
+        """What ledgers know it by. Needs no key."""
+        from lamina_batch.client.credentials import find_base_url
+
+        if self.sandbox:
+            return "sandbox"
+        return find_base_url(os.environ, Path.home(), now=datetime.now(UTC), base_url=self.base_url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +148,7 @@ def _world() -> World:
 
 @click.group(
     cls=Group,
-    not_built=("held", "init", "sheet", "state", "doctor"),
+    not_built=("init", "sheet", "doctor"),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 could not run, 2 wrong usage, 3 some rows need attention, 4 nothing run because rows "
     "are invalid, 5 stopped to save money, 6 some submissions are held, 7 another run holds the ledger.",
@@ -173,6 +184,9 @@ def main() -> None:
     help="What to do when another run holds this ledger.",
 )
 @click.option("--adopt-state", is_flag=True, help="Take over a ledger that belongs to another file or service.")
+@click.option(
+    "--new-ledger", is_flag=True, help="An empty ledger is meant, although there are results: buys again."
+)
 @click.option("--yes", is_flag=True, help="Start more executions than max_executions allows.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes, only errors.")
@@ -186,6 +200,7 @@ def run(
     no_wait: bool,
     if_locked: Any,
     adopt_state: bool,
+    new_ledger: bool,
     yes: bool,
     as_json: bool,
     quiet: bool,
@@ -211,6 +226,7 @@ def run(
         wait=not no_wait,
         if_locked=if_locked,
         adopt_state=adopt_state,
+        new_ledger=new_ledger,
     )
     _run(call, request, as_json=as_json, quiet=quiet)
 
@@ -370,6 +386,8 @@ def validate(call: Call, *, findings: Path | None) -> None:
 @click.option("--only", multiple=True, metavar="KEY…", help="As for run.")
 @click.option("--retry-failed", is_flag=True, help="As for run.")
 @click.option("--rerun", multiple=True, metavar="KEY…", help="As for run.")
+@click.option("--adopt-state", is_flag=True, help="As for run.")
+@click.option("--new-ledger", is_flag=True, help="As for run.")
 @click.option("--explain", is_flag=True, help="Say for each row what would happen and why.")
 def plan(
     call: Call,
@@ -378,6 +396,8 @@ def plan(
     only: tuple[str, ...],
     retry_failed: bool,
     rerun: tuple[str, ...],
+    adopt_state: bool,
+    new_ledger: bool,
     explain: bool,
 ) -> None:
     """Say what a run would do and cost, and do nothing.
@@ -393,6 +413,8 @@ def plan(
         rerun=frozenset(rerun),
         only=frozenset((*only, *rerun)) or None,
         limit=limit,
+        adopt_state=adopt_state,
+        new_ledger=new_ledger,
     )
     pipeline = call.load()
     with call.access(pipeline) as access:
@@ -454,11 +476,128 @@ def status(call: Call) -> None:
         out(f"{pipeline.name}: ledger of {ledger.meta('pipeline')} at {ledger.meta('service')}")
         for name, count in sorted(ledger.counts().items()):
             out(f"  {count:>7}  {name.replace('_', ' ')}")
-        for job in ledger.jobs(State.HELD, State.SUBMITTING):
-            sent = datetime.fromtimestamp(job.submitted_at or 0.0, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-            out(f"held: {job.name}: sent {sent}: {job.message or 'its answer has not been heard yet'}")
-        if ledger.jobs(State.HELD):
-            out("A held row may have been bought. To pay twice rather than miss it: --set run.on_unknown=resubmit")
+        held = ledger.jobs(State.HELD, State.SUBMITTING)
+    for job in held:
+        out(_held_line(job))
+    if held:
+        out(_HELD_HELP.format(file=call.file))
+
+
+_HELD_HELP = """\
+A held row may have been bought; it is not sent again until you say what it is:
+  lamina-batch held {file} --adopt KEY=EXECUTION_ID   it was: this is its execution
+  lamina-batch held {file} --resubmit KEY             send it again, and maybe pay twice
+  lamina-batch held {file} --give-up KEY              neither"""
+
+
+def _held_line(job: Job) -> str:
+    sent = datetime.fromtimestamp(job.submitted_at or 0.0, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    why = job.message or "its answer has not been heard yet"
+    return f"held: {job.name}: sent {sent} (attempt {job.attempts}): {why}"
+
+
+@main.command(cls=Command)
+@_pipeline_options
+@click.option(
+    "--adopt", multiple=True, metavar="KEY=EXECUTION_ID…", help="This execution is that row's: it is collected."
+)
+@click.option("--resubmit", multiple=True, metavar="KEY…", help="Send these again (or --all): maybe paid for twice.")
+@click.option("--give-up", multiple=True, metavar="KEY…", help="Call these failed (or --all).")
+def held(call: Call, *, adopt: tuple[str, ...], resubmit: tuple[str, ...], give_up: tuple[str, ...]) -> None:
+    """Show the rows of which nobody knows whether they were bought, or say what becomes of them.
+
+    What you say changes the ledger only; the next plain `run` acts on it. KEY is the key, or key/variant.
+
+    \b
+    Examples:
+      lamina-batch held catalog.yaml
+      lamina-batch held catalog.yaml --adopt 00123=fc32ae7d-6840-4be3-8fb1-539a60e33fc3
+      lamina-batch held catalog.yaml --resubmit --all
+    """
+    from lamina_batch.execution.held import Words
+    from lamina_batch.operations.settle import settle_held
+
+    words = Words(adopt=_adoptions(adopt), resubmit=resubmit, give_up=give_up)
+    pipeline = call.load()
+    if not words:
+        _show_held(call, pipeline)
+        return
+    for job in asyncio.run(settle_held(pipeline, words, world=_world())):
+        out(f"{job.name}: {_SETTLED[job.state]}")
+
+
+_SETTLED = {
+    "running": "adopted: the next run collects it",
+    "planned": "the next run sends it again",
+    "failed": "given up",
+}
+
+
+def _adoptions(texts: tuple[str, ...]) -> dict[str, str]:
+    adopted: dict[str, str] = {}
+    for text in texts:
+        name, _, execution_id = (part.strip() for part in text.rpartition("="))
+        if not name or not execution_id:
+            raise UsageError(f"--adopt {text!r} is not KEY=EXECUTION_ID")
+        if name in adopted:
+            raise UsageError(f"--adopt names {name!r} twice")
+        adopted[name] = execution_id
+    return adopted
+
+
+def _show_held(call: Call, pipeline: Pipeline) -> None:
+    from lamina_batch import batch
+    from lamina_batch.operations.settle import held_jobs
+
+    with batch.existing_ledger(pipeline) as ledger:
+        found = held_jobs(ledger)
+    for job in found.jobs:
+        out(_held_line(job))
+    out(_HELD_HELP.format(file=call.file) if found.jobs else f"{pipeline.name}: nothing is held")
+
+
+@main.group(cls=Group)
+def state() -> None:
+    """Look after the ledger."""
+
+
+@state.command("import", cls=Command)
+@click.argument("manifest", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--pipeline",
+    "file",
+    type=click.Path(path_type=Path),
+    help="The pipeline that wrote it (default: the one in this folder, or above the manifest, whose results go there).",
+)
+@_override_option
+@_service_options
+def state_import(
+    manifest: Path, *, file: Path | None, sandbox: bool, base_url: str | None, overrides: tuple[str, ...]
+) -> None:
+    """Rebuild a lost ledger from a manifest, so that nothing in it is bought again.
+
+    \b
+    Example:
+      lamina-batch state import out/catalog.csv
+    """
+    from lamina_batch.operations.restore import import_manifest, pipeline_of
+
+    service = Service(sandbox=sandbox, base_url=base_url)
+    if file is not None:
+        pipeline = Call(file=file, service=service, overrides=overrides).load()
+    else:
+        pipeline = pipeline_of(manifest, _pipelines_near(manifest, service, overrides))
+    told, new = asyncio.run(import_manifest(pipeline, manifest, service=service.name(), world=_world()))
+    say(f"{pipeline.name}: {new} of {told} jobs taken over into {pipeline.state}")
+
+
+def _pipelines_near(manifest: Path, service: Service, overrides: tuple[str, ...]) -> Iterator[Pipeline]:
+    """The pipeline files in this folder and in the three above the manifest; what is no pipeline is passed over."""
+    folders = dict.fromkeys((Path.cwd(), *manifest.resolve().parents[:3]))
+    for folder in folders:
+        for found in (*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*.yml"))):
+            with suppress(UsageError):
+                yield Call(file=found, service=service, overrides=overrides).load()
 
 
 @main.command(cls=Command)

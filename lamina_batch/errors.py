@@ -8,6 +8,7 @@
     ├── StateError                   1   the ledger or another file of ours cannot be read or written
     ├── ServiceError                 1   the Lamina service: unreachable, or an answer that ends the run
     │   └── CredentialsError         1   no key, or one that the service refuses
+    ├── LostLedgerError              5   what was bought before is not in the ledger: a run would buy it again
     └── LedgerLockedError            7   another run holds this ledger
 
 A bad row is not an exception but a finding (catalog/check.py), and the end of one execution is a value.
@@ -67,6 +68,12 @@ class ServiceError(LaminaBatchError):
 
 class CredentialsError(ServiceError):
     """There is no API key, or the service refuses it."""
+
+
+class LostLedgerError(LaminaBatchError):
+    """There are results, but the ledger that should know of them is empty: better no run than paying twice."""
+
+    exit_code = 5
 
 
 class LedgerLockedError(LaminaBatchError):

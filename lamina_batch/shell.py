@@ -13,7 +13,6 @@ from lamina_batch.errors import LaminaBatchError, UsageError
 
 _NOT_BUILT_OPTIONS = (
     "--rerun-file",
-    "--new-ledger",
     "--log-format",
     "--offline",
     "--check-images",

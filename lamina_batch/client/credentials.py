@@ -65,6 +65,14 @@ def find_credentials(
     )
 
 
+def find_base_url(environ: Mapping[str, str], home: Path, *, now: datetime, base_url: str | None = None) -> str:
+    """The origin that `find_credentials` would answer, also where there is no key. Raises UsageError."""
+    try:
+        return find_credentials(environ, home, now=now, base_url=base_url).base_url
+    except CredentialsError:
+        return check_base_url(base_url or environ.get("LAMINA_BASE_URL") or DEFAULT_BASE_URL)
+
+
 def check_base_url(url: str) -> str:
     """The origin to call, without trailing slashes. Raises UsageError where it is not an absolute http(s) URL."""
     parts = urlsplit(url.strip())

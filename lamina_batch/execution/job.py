@@ -1,7 +1,7 @@
 """A job: one row and one variant on its way to an execution. Its states, and what each piece of news makes of it.
 
-Everything here is pure. News may come in any order, twice or never, from the POST, a poll, a restart or the user;
-`advance` is the one place that says what it changes, and the ledger writes down what it answers.
+Everything here is pure. News may come in any order, twice or never, from the POST, a poll, a webhook, a restart or the
+user; `advance` is the one place that says what it changes, and the ledger writes down what it answers.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ class State(StrEnum):
 
 
 #: DESIGN.md section 6. A job in a state that is not a key's value can never get there; the ledger checks the same.
+#: A signed callback is the service's own word that it took the submission, so it ends a job in any state.
 LEGAL: Mapping[State, frozenset[State]] = MappingProxyType(
     {
-        State.PLANNED: frozenset({State.SUBMITTING}),
+        State.PLANNED: frozenset({State.SUBMITTING, State.COMPLETED, State.FAILED}),
         State.SUBMITTING: frozenset(
             {State.RUNNING, State.REJECTED, State.HELD, State.PLANNED, State.COMPLETED, State.FAILED}
         ),
         State.RUNNING: frozenset({State.COMPLETED, State.FAILED, State.TIMED_OUT}),
         State.HELD: frozenset({State.RUNNING, State.PLANNED, State.COMPLETED, State.FAILED}),
         State.TIMED_OUT: frozenset({State.COMPLETED, State.FAILED, State.PLANNED}),
-        State.FAILED: frozenset({State.PLANNED}),
-        State.REJECTED: frozenset({State.PLANNED}),
+        State.FAILED: frozenset({State.PLANNED, State.COMPLETED, State.FAILED}),
+        State.REJECTED: frozenset({State.PLANNED, State.COMPLETED, State.FAILED}),
         State.COMPLETED: frozenset(),
     }
 )
@@ -79,8 +80,10 @@ class Job:
     #: which API generation made the execution
     generation: str | None = None
     execution_id: str | None = None
-    #: names the last submission (sent as Idempotency-Key)
+    #: names the last submission: sent as Idempotency-Key, and the unguessable token of its webhook URL
     submission: str | None = None
+    #: whether the last submission carried a webhook URL, so that news of it may come unasked
+    by_webhook: bool = False
     #: how often a POST left
     attempts: int = 0
     #: epoch seconds
@@ -141,6 +144,15 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """A verified callback: what the service says of the execution that `submission` started."""
+
+    execution: Execution
+    submission: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimedOut:
     """It did not end within `execution_timeout`."""
 
@@ -154,7 +166,23 @@ class AskedAgain:
     reason: str
 
 
-News = Accepted | NotAccepted | Refused | Unknown | Observed | TimedOut | AskedAgain
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenUp:
+    """The user does not wait for news of a held job any longer, and does not want it sent again."""
+
+
+News = Accepted | NotAccepted | Refused | Unknown | Observed | Delivered | TimedOut | AskedAgain | GivenUp
+
+
+def names_execution(news: News) -> str | None:
+    """The id of the execution that the news is about, where it names one: paid for, so never to be forgotten."""
+    match news:
+        case Accepted():
+            return news.execution_id
+        case Observed() | Delivered():
+            return news.execution.execution_id
+        case _:
+            return None
 
 
 def advance(job: Job, news: News) -> Job | None:
@@ -194,7 +222,13 @@ def advance(job: Job, news: News) -> Job | None:
                 message=None,
             )
         case Observed():
-            return _observed(job, news.execution, news.at)
+            waits = job.state in {State.SUBMITTING, State.HELD, State.RUNNING, State.TIMED_OUT}
+            return _ended(job, news.execution, news.at) if waits else None
+        case Delivered():
+            return _ended(job, news.execution, news.at) if _awaits(job, news) else None
+        case GivenUp():
+            message = "given up: it is not known whether this was bought"
+            return _left(job, {State.HELD}, State.FAILED, "given_up", message)
         case _:
             assert_never(news)
 
@@ -203,8 +237,18 @@ def _left(job: Job, states: set[State], to: State, code: str, message: str) -> J
     return replace(job, state=to, code=code, message=message) if job.state in states else None
 
 
-def _observed(job: Job, execution: Execution, at: float) -> Job | None:
-    if job.state not in {State.SUBMITTING, State.HELD, State.RUNNING, State.TIMED_OUT} or not execution.ended:
+def _awaits(job: Job, news: Delivered) -> bool:
+    """Whether the callback is of the job's own last submission, and its end is not known yet."""
+    if news.submission != job.submission:
+        return False
+    if job.execution_id is None:
+        return True
+    unfinished = job.state in {State.RUNNING, State.TIMED_OUT}
+    return unfinished and job.execution_id == news.execution.execution_id
+
+
+def _ended(job: Job, execution: Execution, at: float) -> Job | None:
+    if not execution.ended:
         return None
     completed_at = execution.completed_at if execution.completed_at is not None else at
     began = execution.created_at if execution.created_at is not None else job.submitted_at

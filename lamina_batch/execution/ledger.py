@@ -8,23 +8,25 @@ and each is written together with the event that tells it.
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
-import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from lamina_batch.errors import LedgerMismatchError, StateError
 from lamina_batch.execution.job import (
     LEGAL,
     AskedAgain,
+    Delivered,
     IllegalTransitionError,
     Job,
     Observed,
     State,
     Unknown,
     advance,
+    names_execution,
 )
 
 if TYPE_CHECKING:
@@ -34,12 +36,12 @@ if TYPE_CHECKING:
     from lamina_batch.client.lamina import Output
     from lamina_batch.execution.job import News, Submission
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "ledger.sqlite"
 
 _JOB_COLUMNS = (
     "id, key, variant, revision, content, inputs, state, app_id, contract, generation, execution_id, submission, "
-    "attempts, submitted_at, completed_at, seconds, failed_outputs, code, message"
+    "attempts, submitted_at, completed_at, seconds, failed_outputs, code, message, by_webhook"
 )
 
 
@@ -51,6 +53,41 @@ class Binding:
     service: str
     #: the pipeline file as seen from the state folder, so that the whole project may move
     pipeline: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """What became of the file behind an output: `file` and `sha256`, or `error`."""
+
+    job_id: int
+    #: of the output in its job
+    position: int
+    #: as seen from the ledger's folder, so that the whole project may move
+    file: str | None = None
+    sha256: str | None = None
+    error: str | None = None
+
+
+class FileToFetch(NamedTuple):
+    """An output whose file is not here yet."""
+
+    job_id: int
+    position: int
+    url: str
+    type: str
+    key: str
+    variant: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """A job as another record than the ledger tells of it. Its id and revision are given anew."""
+
+    job: Job
+    outputs: tuple[Output, ...] = ()
+    #: files that are here
+    downloads: tuple[Download, ...] = ()
 
 
 class Ledger:
@@ -95,7 +132,7 @@ class Ledger:
         """Whether the ledger is tied to this service and pipeline file. Raises LedgerMismatchError as `bind` does."""
         found = self.meta("service"), self.meta("pipeline")
         wanted = binding.service, binding.pipeline
-        if found not in {wanted, (None, None)} and not adopt and not self._is_empty():
+        if found not in {wanted, (None, None)} and not adopt and not self.is_empty():
             raise LedgerMismatchError(
                 f"this ledger belongs to {self._path(found[1])} at {found[0]}, "
                 f"not to {self._path(wanted[1])} at {wanted[0]}",
@@ -104,7 +141,8 @@ class Ledger:
             )
         return found == wanted
 
-    def _is_empty(self) -> bool:
+    def is_empty(self) -> bool:
+        """Whether no job was ever planned in it."""
         return self._db.execute("SELECT 1 FROM job LIMIT 1").fetchone() is None
 
     def _path(self, pipeline: str | None) -> str:
@@ -121,43 +159,56 @@ class Ledger:
     # -- changing jobs -------------------------------------------------------------------------------------
 
     def begin(
-        self, submissions: Iterable[Submission], *, app_id: str, contract: str, at: float, run_id: str
+        self,
+        submissions: Iterable[Submission],
+        *,
+        app_id: str,
+        contract: str,
+        at: float,
+        run_id: str,
+        by_webhook: bool = False,
     ) -> list[Job]:
         """Make the intent of these submissions durable: afterwards each is `submitting` and may be sent, once.
 
-        One transaction. Raises StateError if it cannot be committed, and then nothing may be sent.
+        One transaction. A job that news has ended since it was planned is left out of the answer. Raises StateError
+        if it cannot be committed, and then nothing may be sent.
         """
+        sending: list[Job] = []
         with self._writing() as cursor:
-            return [
-                self._begin(cursor, submission, app_id=app_id, contract=contract, at=at, run_id=run_id)
-                for submission in submissions
-            ]
-
-    def _begin(
-        self, cursor: sqlite3.Cursor, submission: Submission, *, app_id: str, contract: str, at: float, run_id: str
-    ) -> Job:
-        if submission.job_id is None:
-            job = self._insert(cursor, submission, app_id=app_id, contract=contract, at=at, run_id=run_id)
-        else:
-            job = self._load(cursor, submission.job_id)
-            again = advance(job, AskedAgain(reason="asked again"))
-            if again is not None:
-                self._change(cursor, job, again, at=at, run_id=run_id)
-                cursor.execute("DELETE FROM output WHERE job_id = ?", (job.id,))
-                job = again
-        sending = replace(
-            job,
-            state=State.SUBMITTING,
-            app_id=app_id,
-            contract=contract,
-            submission=uuid.uuid4().hex,
-            attempts=job.attempts + 1,
-            submitted_at=at,
-            code=None,
-            message=None,
-        )
-        self._change(cursor, job, sending, at=at, run_id=run_id)
+            for submission in submissions:
+                job = self._planned(cursor, submission, app_id=app_id, contract=contract, at=at, run_id=run_id)
+                if job is None:
+                    continue
+                after = replace(
+                    job,
+                    state=State.SUBMITTING,
+                    inputs=submission.inputs,
+                    app_id=app_id,
+                    contract=contract,
+                    submission=secrets.token_hex(16),
+                    by_webhook=by_webhook,
+                    attempts=job.attempts + 1,
+                    submitted_at=at,
+                    code=None,
+                    message=None,
+                )
+                self._change(cursor, job, after, at=at, run_id=run_id)
+                sending.append(after)
         return sending
+
+    def _planned(
+        self, cursor: sqlite3.Cursor, submission: Submission, *, app_id: str, contract: str, at: float, run_id: str
+    ) -> Job | None:
+        """The job to send, or None where it shall not be sent any more."""
+        if submission.job_id is None:
+            return self._insert(cursor, submission, app_id=app_id, contract=contract, at=at, run_id=run_id)
+        job = self._load(cursor, submission.job_id)
+        again = advance(job, AskedAgain(reason="asked again"))
+        if again is None:
+            return job if job.state is State.PLANNED else None
+        self._change(cursor, job, again, at=at, run_id=run_id)
+        cursor.execute("DELETE FROM output WHERE job_id = ?", (job.id,))
+        return again
 
     def _insert(
         self, cursor: sqlite3.Cursor, submission: Submission, *, app_id: str, contract: str, at: float, run_id: str
@@ -175,7 +226,8 @@ class Ledger:
     def record(self, news: Sequence[tuple[int, News]], *, at: float, run_id: str) -> list[Job]:
         """Write down what is new about these jobs, all in one transaction. Answers those that changed.
 
-        News that is old or told twice changes nothing. Raises StateError if it cannot be committed.
+        News that is old or told twice changes nothing; an execution that nobody knew of yet is told in an event even
+        then. Raises StateError if it cannot be committed.
         """
         changed: list[Job] = []
         with self._writing() as cursor:
@@ -183,12 +235,31 @@ class Ledger:
                 job = self._load(cursor, job_id)
                 after = advance(job, item)
                 if after is None:
+                    self._keep_stranger(cursor, job, item, at=at, run_id=run_id)
                     continue
                 self._change(cursor, job, after, at=at, run_id=run_id)
-                if isinstance(item, Observed):
+                if isinstance(item, Observed | Delivered):
                     _put_outputs(cursor, job_id, item.execution.outputs)
                 changed.append(after)
         return changed
+
+    def _keep_stranger(self, cursor: sqlite3.Cursor, job: Job, news: News, *, at: float, run_id: str) -> None:
+        """An execution beside the job's own, of an earlier submission, has been paid for: its id is kept."""
+        execution_id = names_execution(news)
+        if execution_id is None or self._is_known(cursor, execution_id):
+            return
+        other = replace(
+            job,
+            submission=news.submission if isinstance(news, Delivered) else job.submission,
+            execution_id=execution_id,
+            code="also_accepted",
+            message="the service accepted this too, for an earlier submission of the job",
+        )
+        _tell(cursor, job.state, other, at=at, run_id=run_id)
+
+    def _is_known(self, cursor: sqlite3.Cursor, execution_id: str) -> bool:
+        found = "SELECT 1 FROM job WHERE execution_id = :id UNION ALL SELECT 1 FROM event WHERE execution_id = :id"
+        return cursor.execute(f"{found} LIMIT 1", {"id": execution_id}).fetchone() is not None
 
     def recover(self, *, at: float, run_id: str) -> list[Job]:
         """Hold every job found `submitting`: its POST was cut off, and nobody knows what became of it."""
@@ -203,11 +274,12 @@ class Ledger:
             msg = f"job {before.id}: {before.state} -> {after.state}"
             raise IllegalTransitionError(msg)
         cursor.execute(
-            "UPDATE job SET state = ?, app_id = ?, contract = ?, generation = ?, execution_id = ?, submission = ?, "
-            "attempts = ?, submitted_at = ?, completed_at = ?, seconds = ?, failed_outputs = ?, code = ?, message = ? "
-            "WHERE id = ? AND state = ?",
+            "UPDATE job SET state = ?, inputs = ?, app_id = ?, contract = ?, generation = ?, execution_id = ?, "
+            "submission = ?, attempts = ?, submitted_at = ?, completed_at = ?, seconds = ?, failed_outputs = ?, "
+            "code = ?, message = ?, by_webhook = ? WHERE id = ? AND state = ?",
             (
                 after.state,
+                after.inputs,
                 after.app_id,
                 after.contract,
                 after.generation,
@@ -220,6 +292,7 @@ class Ledger:
                 after.failed_outputs,
                 after.code,
                 after.message,
+                after.by_webhook,
                 before.id,
                 before.state,
             ),
@@ -228,6 +301,42 @@ class Ledger:
             msg = f"job {before.id} is no longer {before.state}"
             raise IllegalTransitionError(msg)
         _tell(cursor, before.state, after, at=at, run_id=run_id)
+
+    def put_downloads(self, downloads: Iterable[Download], *, at: float) -> None:
+        """Write down what became of these files, in place of what was known. Raises StateError."""
+        with self._writing() as cursor:
+            _put_downloads(cursor, downloads, at)
+
+    def import_jobs(self, imported: Iterable[Imported], *, at: float, run_id: str) -> int:
+        """Take over jobs that another ledger knew. Answers how many were new.
+
+        One that is here already, by its execution or by its row and content, is left out: importing twice does no
+        harm.
+        """
+        count = 0
+        with self._writing() as cursor:
+            for item in imported:
+                job = item.job
+                if job.execution_id is not None and self._is_known(cursor, job.execution_id):
+                    continue
+                same = "SELECT 1 FROM job WHERE key = ? AND variant = ? AND content = ? LIMIT 1"
+                if cursor.execute(same, (job.key, job.variant, job.content)).fetchone():
+                    continue
+                self._put_imported(cursor, item, at=at, run_id=run_id)
+                count += 1
+        return count
+
+    def _put_imported(self, cursor: sqlite3.Cursor, item: Imported, *, at: float, run_id: str) -> None:
+        job = item.job
+        marks = ", ".join("?" * len(_JOB_COLUMNS.split(", ")))
+        revision = "SELECT coalesce(max(revision), 0) + 1 FROM job WHERE key = ? AND variant = ?"
+        number = cursor.execute(revision, (job.key, job.variant)).fetchone()[0]
+        values = {name: getattr(job, name) for name in _JOB_COLUMNS.split(", ")} | {"id": None, "revision": number}
+        cursor.execute(f"INSERT INTO job ({_JOB_COLUMNS}) VALUES ({marks})", tuple(values.values()))
+        job_id = cursor.lastrowid or 0
+        _put_outputs(cursor, job_id, item.outputs)
+        _put_downloads(cursor, (replace(download, job_id=job_id) for download in item.downloads), at)
+        _tell(cursor, None, replace(job, id=job_id, code="imported"), at=at, run_id=run_id)
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -255,12 +364,39 @@ class Ledger:
         """Every output as a plain tuple in the order of OUTPUTS, by job and position."""
         return self._db.execute(f"SELECT {', '.join(OUTPUTS)} FROM output ORDER BY job_id, position").fetchall()
 
+    def downloads(self) -> list[tuple[object, ...]]:
+        """What became of every file that was asked for, as a plain tuple in the order of DOWNLOADS."""
+        return self._db.execute(f"SELECT {', '.join(DOWNLOADS)} FROM download ORDER BY job_id, position").fetchall()
+
+    def files_to_fetch(self, job_ids: Iterable[int] | None = None) -> list[FileToFetch]:
+        """The outputs that came as a URL and have no file yet, of these jobs or of all, oldest first."""
+        fetched = self._db.execute(
+            "SELECT o.job_id, o.position, o.value, o.type, j.key, j.variant, o.label "
+            "FROM output AS o JOIN job AS j ON j.id = o.job_id LEFT JOIN download AS d USING (job_id, position) "
+            "WHERE j.state = 'completed' AND o.status = 'completed' AND o.type <> 'text' AND o.value IS NOT NULL "
+            "AND d.file IS NULL ORDER BY o.job_id, o.position"
+        )
+        wanted = None if job_ids is None else set(job_ids)
+        return [FileToFetch(*row) for row in fetched if wanted is None or row[0] in wanted]
+
     def newest_inputs(self, key: str, variant: str) -> str | None:
-        """The canonical inputs of the newest revision, or None where there is none."""
+        """The canonical inputs of the newest revision; None where there is none, empty where it was imported."""
         row = self._db.execute(
             "SELECT inputs FROM job WHERE key = ? AND variant = ? ORDER BY revision DESC LIMIT 1", (key, variant)
         ).fetchone()
         return None if row is None else str(row[0])
+
+    def of_submission(self, submission: str) -> Job | None:
+        """The job that was sent under this name, in its last submission or in an earlier one."""
+        found = self._jobs("WHERE id = (SELECT job_id FROM event WHERE submission = ? LIMIT 1)", (submission,))
+        return found[0] if found else None
+
+    def of_execution(self, execution_id: str) -> Job | None:
+        """The job that this execution was bought for."""
+        found = self._jobs(
+            "WHERE id = (SELECT job_id FROM event WHERE execution_id = ? ORDER BY id DESC LIMIT 1)", (execution_id,)
+        )
+        return found[0] if found else None
 
     def counts(self) -> dict[str, int]:
         """How many newest revisions stand in each state; a completed one with failed outputs counts as partial."""
@@ -309,11 +445,34 @@ TABLE = (
     "message",
 )
 OUTPUTS = ("job_id", "position", "output_id", "label", "type", "status", "value", "error")
+DOWNLOADS = ("job_id", "position", "file", "sha256", "error")
 
 
 def find_ledger(folder: Path) -> Ledger | None:
-    """Open the ledger in `folder` if there is one. Raises StateError as `open_ledger` does."""
-    return open_ledger(folder) if (folder / FILE_NAME).exists() else None
+    """Open the ledger in `folder` if there is one; in a folder that may only be read, for reading.
+
+    Raises StateError as `open_ledger` does.
+    """
+    file = folder / FILE_NAME
+    if not file.exists():
+        return None
+    if os.access(folder, os.W_OK) and os.access(file, os.W_OK):
+        return open_ledger(folder)
+    # Without a write-ahead log beside it nothing is missing from the file, and reading it needs no lock.
+    frozen = "" if file.with_name(f"{FILE_NAME}-wal").exists() else "&immutable=1"
+    try:
+        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro{frozen}", uri=True, isolation_level=None)
+        version = _version(connection, file)
+    except sqlite3.Error as error:
+        raise _cannot("opened", file, error) from error
+    if version < SCHEMA_VERSION:
+        connection.close()
+        raise StateError(
+            f"the ledger is of an older version (schema {version}) and may not be written here",
+            where=str(file),
+            hint="run any command of this version where it may be written",
+        )
+    return Ledger(connection, file)
 
 
 def open_ledger(folder: Path) -> Ledger:
@@ -341,7 +500,7 @@ def open_ledger(folder: Path) -> Ledger:
     return Ledger(connection, file)
 
 
-def _prepare(connection: sqlite3.Connection, file: Path) -> None:
+def _version(connection: sqlite3.Connection, file: Path) -> int:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > SCHEMA_VERSION:
         raise StateError(
@@ -349,12 +508,38 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
             where=str(file),
             hint="update lamina-batch, or give the pipeline another `state`",
         )
+    return version
+
+
+def _prepare(connection: sqlite3.Connection, file: Path) -> None:
+    version = _version(connection, file)
     if version == SCHEMA_VERSION:
         return
-    # Readers (status, plan) do not wait for a writer, and a crash leaves nothing half written.
-    connection.execute("PRAGMA journal_mode = WAL")
-    schema = files("lamina_batch").joinpath("execution/schema.sql").read_text(encoding="utf-8")
-    connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    room = files("lamina_batch").joinpath("execution")
+    if version == 0:
+        # Readers (status, plan) do not wait for a writer, and a crash leaves nothing half written.
+        connection.execute("PRAGMA journal_mode = WAL")
+        steps = [(SCHEMA_VERSION, room.joinpath("schema.sql"))]
+    else:
+        steps = [(to, room.joinpath(f"migrations/{to}.sql")) for to in range(version + 1, SCHEMA_VERSION + 1)]
+    for to, step in steps:
+        connection.execute("BEGIN IMMEDIATE")
+        # Another command may have made this step while this one waited for its turn.
+        if int(connection.execute("PRAGMA user_version").fetchone()[0]) < to:
+            for statement in _statements(step.read_text(encoding="utf-8")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {to}")
+        connection.execute("COMMIT")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The script's statements. Each ends at the end of a line."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _tell(cursor: sqlite3.Cursor, before: State | None, after: Job, *, at: float, run_id: str) -> None:
@@ -383,9 +568,17 @@ def _put_outputs(cursor: sqlite3.Cursor, job_id: int, outputs: Iterable[Output])
     )
 
 
+def _put_downloads(cursor: sqlite3.Cursor, downloads: Iterable[Download], at: float) -> None:
+    cursor.executemany(
+        "INSERT OR REPLACE INTO download VALUES (?, ?, ?, ?, ?, ?)",
+        [(d.job_id, d.position, d.file, d.sha256, d.error, at) for d in downloads],
+    )
+
+
 def _job(row: Sequence[object]) -> Job:
     values: dict[str, object] = dict(zip(_JOB_COLUMNS.split(", "), row, strict=True))
-    return Job(**{**values, "state": State(str(values["state"]))})  # type: ignore[arg-type]  # the schema is STRICT
+    typed = values | {"state": State(str(values["state"])), "by_webhook": bool(values["by_webhook"])}
+    return Job(**typed)  # type: ignore[arg-type]  # the schema is STRICT
 
 
 def _cannot(done: str, file: Path, error: Exception) -> StateError:

@@ -1,4 +1,7 @@
--- The ledger, version 1. Instants are epoch seconds UTC. One file per pipeline; see docs/ledger.md.
+-- The ledger, version 2. Instants are epoch seconds UTC. One file per pipeline; see docs/ledger.md.
+--
+-- 1  jobs, outputs, events, problems
+-- 2  job.by_webhook; downloads; a submission's name is looked up when a callback brings it (migrations/2.sql)
 
 -- What this ledger belongs to, and what was last learned of the service.
 CREATE TABLE meta (
@@ -28,6 +31,7 @@ CREATE TABLE job (
     failed_outputs INTEGER NOT NULL DEFAULT 0,
     code           TEXT,
     message        TEXT,
+    by_webhook     INTEGER NOT NULL DEFAULT 0 CHECK (by_webhook IN (0, 1)),
     UNIQUE (key, variant, revision),
     -- Nothing is sent without a name and an instant; what runs or ran has the id that was paid for.
     CHECK (state = 'planned' OR (submission IS NOT NULL AND submitted_at IS NOT NULL AND attempts >= 1)),
@@ -67,10 +71,23 @@ CREATE TABLE event (
 ) STRICT;
 
 CREATE INDEX event_job ON event (job_id);
+CREATE INDEX event_submission ON event (submission) WHERE submission IS NOT NULL;
 CREATE TRIGGER event_is_kept BEFORE DELETE ON event BEGIN SELECT RAISE(ABORT, 'events are kept'); END;
 CREATE TRIGGER event_is_final BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'events are final'); END;
 
 -- What was wrong at the end of the last run, to tell new problems from known ones.
 CREATE TABLE problem (
     identity TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
+-- What became of the file behind an output: it is here, or why not. `file` is seen from the ledger's folder.
+CREATE TABLE download (
+    job_id   INTEGER NOT NULL REFERENCES job (id),
+    position INTEGER NOT NULL,
+    file     TEXT,
+    sha256   TEXT,
+    error    TEXT,
+    at       REAL NOT NULL,
+    PRIMARY KEY (job_id, position),
+    CHECK ((file IS NULL) = (sha256 IS NULL) AND (file IS NULL) <> (error IS NULL))
 ) STRICT, WITHOUT ROWID;

@@ -27,7 +27,6 @@ NOT_BUILT = (
     ("schema", "*", "take it out"),
     ("notify", "*", "take it out"),
     ("results.report", "*", "take it out"),
-    ("results.download", "*", "take it out; the manifest holds the URLs"),
     ("run.completion", "webhook", "write poll"),
     ("run.webhook", "*", "take it out"),
     ("api.generation", "runs", "write auto"),

@@ -210,16 +210,21 @@ class _Builder:
         manifests: list[Path] = []
         for steps, path in _listed(("results", "manifest"), results.get("manifest", f"out/{_file_name(name)}.csv")):
             self._check_extension(steps, path, MANIFEST_EXTENSIONS)
-            manifest = Path(_absolute(self._file.parent, self._dated(path)))
-            if self._suffix is not None:
-                manifest = manifest.with_suffix(f".{self._suffix}{manifest.suffix}")
+            manifest = self._result(path)
             if manifest in manifests:
                 self._problem(steps, f"{str(manifest)!r} is listed twice", "keep one")
             if str(manifest) in sources:
                 self._problem(steps, "would replace the rows it is made from", "give it another name")
             manifests.append(manifest)
         options = {"layout": results["layout"]} if "layout" in results else {}
+        if "download" in results:
+            options["download"] = str(self._result(results["download"]))
         return Results(manifest=tuple(manifests), **options)
+
+    def _result(self, path: str) -> Path:
+        """Where a result goes. A run of a kind of its own has its own results."""
+        result = Path(_absolute(self._file.parent, self._dated(path)))
+        return result if self._suffix is None else result.with_suffix(f".{self._suffix}{result.suffix}")
 
     def _state(self) -> Path:
         path = self._dated(self._values.get("state", f".lamina-batch/{self._file.stem}"))

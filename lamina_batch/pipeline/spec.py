@@ -136,6 +136,8 @@ class RunOptions:
 class Results:
     manifest: tuple[Path, ...]
     layout: Layout = "wide"
+    #: absolute pattern for the outputs' files (media/names.py); None: they are not downloaded
+    download: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

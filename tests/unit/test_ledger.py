@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,9 @@ from lamina_batch.errors import LedgerMismatchError, StateError
 from lamina_batch.execution.job import (
     LEGAL,
     Accepted,
+    AskedAgain,
+    Delivered,
+    GivenUp,
     IllegalTransitionError,
     Job,
     News,
@@ -24,11 +28,19 @@ from lamina_batch.execution.job import (
     TimedOut,
     Unknown,
 )
-from lamina_batch.execution.ledger import FILE_NAME, Binding, Ledger, find_ledger, open_ledger
+from lamina_batch.execution.ledger import (
+    FILE_NAME,
+    SCHEMA_VERSION,
+    Binding,
+    Download,
+    Imported,
+    Ledger,
+    find_ledger,
+    open_ledger,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -61,6 +73,18 @@ def ended(*outputs: Output, status: str = "completed") -> Observed:
         execution_id="e1", status=status, ended=True, outputs=outputs, created_at=10.0, completed_at=15.0
     )
     return Observed(execution=execution, at=99.0)
+
+
+def delivered(job: Job, execution_id: str = "e1", status: str = "completed") -> Delivered:
+    execution = Execution(execution_id=execution_id, status=status, ended=True, outputs=(output(),))
+    return Delivered(execution=execution, submission=job.submission or "", at=99.0)
+
+
+def events(folder: Path) -> list[tuple[object, ...]]:
+    with sqlite3.connect(folder / FILE_NAME) as other:
+        found = other.execute("SELECT from_state, to_state, execution_id, code FROM event ORDER BY id").fetchall()
+    other.close()
+    return found
 
 
 def test_an_intent_is_on_the_disk_before_begin_returns(ledger: Ledger, tmp_path: Path) -> None:
@@ -236,3 +260,135 @@ def test_problems_are_new_once(ledger: Ledger) -> None:
 def test_commits_are_synchronous_and_in_a_write_ahead_log(ledger: Ledger) -> None:
     assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+# -- callbacks -------------------------------------------------------------------------------------------------
+
+
+UNKNOWN = Unknown(code="unknown", message="?")
+BEFORE_THE_END: dict[str, tuple[News, ...]] = {
+    "its POST is still open": (),
+    "it is held": (UNKNOWN,),
+    "it runs": (ACCEPTED,),
+    "it timed out": (ACCEPTED, TimedOut(message="?")),
+    "it shall be sent again": (UNKNOWN, AskedAgain(reason="resubmitted")),
+    "it was given up": (UNKNOWN, GivenUp()),
+    "its answer said no": (Refused(code="http_400", message="?"),),
+}
+
+
+@pytest.mark.parametrize("news", BEFORE_THE_END.values(), ids=BEFORE_THE_END)
+def test_a_callback_ends_its_job_whatever_was_thought_of_it(ledger: Ledger, news: tuple[News, ...]) -> None:
+    [job] = begin(ledger, submission())
+    for item in news:
+        record(ledger, job, item)
+    [done] = record(ledger, job, delivered(job))
+    assert (done.state, done.execution_id) == (State.COMPLETED, "e1")
+    assert [row[3] for row in ledger.outputs()] == ["Front"]
+    assert record(ledger, job, delivered(job)) == []
+    assert record(ledger, job, delivered(job, status="failed")) == []
+
+
+def test_a_job_that_a_callback_ended_is_not_sent(ledger: Ledger) -> None:
+    [job] = begin(ledger, submission())
+    record(ledger, job, UNKNOWN)
+    record(ledger, job, AskedAgain(reason="resubmitted"))
+    record(ledger, job, delivered(job))
+    assert begin(ledger, submission(job_id=job.id), submission("B", "b"))[0].key == "B"
+    assert ledger.jobs(State.SUBMITTING)[0].key == "B"
+
+
+def test_a_callback_of_an_earlier_submission_changes_nothing_but_is_told(ledger: Ledger, tmp_path: Path) -> None:
+    """Sent, held, sent again with consent: then the first turns out to have been bought as well."""
+    [first] = begin(ledger, submission())
+    record(ledger, first, UNKNOWN)
+    record(ledger, first, AskedAgain(reason="resubmitted"))
+    [second] = begin(ledger, submission(job_id=first.id))
+    record(ledger, second, Accepted(execution_id="e2", generation="executions"))
+    for _ in range(2):
+        assert record(ledger, second, delivered(first, "e1")) == []
+    told = [event for event in events(tmp_path) if event[3] == "also_accepted"]
+    assert told == [("running", "running", "e1", "also_accepted")]
+    owner = ledger.of_execution("e1")
+    assert owner is not None
+    assert owner.id == first.id
+
+
+def test_a_late_callback_of_a_failed_attempt_does_not_end_the_next_one(ledger: Ledger) -> None:
+    [first] = begin(ledger, submission())
+    record(ledger, first, ACCEPTED)
+    record(ledger, first, ended(status="failed"))
+    [second] = begin(ledger, submission(job_id=first.id))
+    assert record(ledger, second, delivered(first, "e1", "failed")) == []
+    assert [job.state for job in ledger.jobs(*State)] == [State.SUBMITTING]
+
+
+def test_a_submission_is_found_by_its_name_also_when_it_was_not_the_last(ledger: Ledger) -> None:
+    [first] = begin(ledger, submission())
+    record(ledger, first, Refused(code="x", message="x"))
+    [second] = begin(ledger, submission(job_id=first.id))
+    for one in (first, second):
+        found = ledger.of_submission(one.submission or "")
+        assert found is not None
+        assert (found.id, found.submission) == (first.id, second.submission)
+    assert ledger.of_submission("no such") is None
+
+
+# -- files and imports -----------------------------------------------------------------------------------------
+
+
+def test_a_file_is_to_be_fetched_until_it_is_here(ledger: Ledger) -> None:
+    [job] = begin(ledger, submission())
+    record(ledger, job, ACCEPTED)
+    words = Output(id="t", label="Words", type="text", status="completed", value="hello", error=None)
+    record(ledger, job, ended(output(), words, output("error", None, "Back")))
+    [wanted] = ledger.files_to_fetch()
+    assert (wanted.job_id, wanted.position, wanted.url, wanted.label) == (job.id, 0, "https://x/1.png", "Front")
+    ledger.put_downloads([Download(job_id=job.id, position=0, error="HTTP 404")], at=1.0)
+    assert ledger.files_to_fetch() == [wanted]
+    ledger.put_downloads([Download(job_id=job.id, position=0, file="a.png", sha256="0" * 64)], at=2.0)
+    assert ledger.files_to_fetch() == []
+    assert ledger.downloads() == [(job.id, 0, "a.png", "0" * 64, None)]
+
+
+def test_importing_twice_does_no_harm(ledger: Ledger) -> None:
+    [job] = begin(ledger, submission())
+    record(ledger, job, ACCEPTED)
+    [done] = record(ledger, job, ended(output()))
+    other = Job(**{n: getattr(done, n) for n in done.__dataclass_fields__} | {"key": "B", "execution_id": "e9"})
+    for new in (1, 0):
+        assert ledger.import_jobs([Imported(job=done), Imported(job=other)], at=5.0, run_id="r") == new
+    assert [(j.key, j.execution_id) for j in ledger.jobs(State.COMPLETED)] == [("A", "e1"), ("B", "e9")]
+
+
+# -- versions --------------------------------------------------------------------------------------------------
+
+
+def schema_of(file: Path) -> dict[tuple[str, str], str]:
+    """Every table, index and trigger as SQL, with spaces and comments that say nothing left out."""
+    connection = sqlite3.connect(file)
+    found = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    connection.close()
+    return {(kind, name): "".join(sql.split()) for kind, name, sql in found}
+
+
+def test_a_ledger_of_the_first_version_becomes_what_a_fresh_one_is(tmp_path: Path) -> None:
+    old = tmp_path / "old" / FILE_NAME
+    old.parent.mkdir()
+    golden = Path(__file__).parents[1] / "data" / "ledger-1.sql"
+    connection = sqlite3.connect(old)
+    connection.executescript(golden.read_text(encoding="utf-8") + "PRAGMA user_version = 1;")
+    connection.execute(
+        "INSERT INTO job VALUES (7, 'A', '', 1, ?, '{}', 'completed', 'app', 'c', 'executions', 'e1', 's1', 1, 1.0, "
+        "2.0, 1.0, 0, NULL, NULL)",
+        ("a" * 64,),
+    )
+    connection.commit()
+    connection.close()
+    with open_ledger(old.parent) as migrated, open_ledger(tmp_path / "new"):
+        [job] = migrated.jobs(State.COMPLETED)
+    assert (job.id, job.execution_id, job.by_webhook) == (7, "e1", False)
+    assert schema_of(old) == schema_of(tmp_path / "new" / FILE_NAME)
+    with sqlite3.connect(old) as check:
+        assert check.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    check.close()

@@ -1,0 +1,58 @@
+"""Held jobs: what is known of each, which executions it may be, and what the user decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lamina_batch.batch import existing_ledger, new_run_id
+from lamina_batch.client.lamina import EXECUTIONS
+from lamina_batch.execution.held import candidates, settle
+from lamina_batch.execution.job import State
+from lamina_batch.execution.lock import locked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lamina_batch.batch import World
+    from lamina_batch.client.lamina import Listed
+    from lamina_batch.execution.held import Words
+    from lamina_batch.execution.job import Job
+    from lamina_batch.execution.ledger import Ledger
+    from lamina_batch.pipeline.spec import Pipeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The jobs of which nobody knows whether they were bought."""
+
+    #: oldest first; also those whose POST may still be open in another process
+    jobs: tuple[Job, ...]
+    #: the API generation in which they were sent
+    generation: str
+    #: job id -> executions that the service lists and the ledger does not know
+    candidates: Mapping[int, tuple[Listed, ...]] = field(default_factory=dict)
+
+
+def held_jobs(ledger: Ledger) -> Held:
+    """What the ledger knows of them."""
+    return Held(
+        jobs=tuple(ledger.jobs(State.HELD, State.SUBMITTING)), generation=ledger.meta("generation") or EXECUTIONS.name
+    )
+
+
+def with_candidates(held: Held, listed: Sequence[Listed], ledger: Ledger, request_timeout: float) -> Held:
+    """The same, with the executions that each of them may be."""
+    strangers = [item for item in listed if ledger.of_execution(item.execution_id) is None]
+    found = {job.id: candidates(job, strangers, request_timeout) for job in held.jobs}
+    return Held(jobs=held.jobs, generation=held.generation, candidates=found)
+
+
+async def settle_held(pipeline: Pipeline, words: Words, *, world: World) -> list[Job]:
+    """Do what the user says. Raises UsageError as `settle`, LedgerLockedError where a run holds the ledger."""
+    run_id = new_run_id(world)
+    async with locked(pipeline.state, if_locked="fail", holder=run_id, sleep=world.sleep):
+        with existing_ledger(pipeline) as ledger:
+            ledger.recover(at=world.wall(), run_id=run_id)
+            generation = ledger.meta("generation") or EXECUTIONS.name
+            return settle(ledger, words, generation=generation, at=world.wall(), run_id=run_id)

@@ -1,0 +1,55 @@
+"""Was the ledger lost? An empty one beside old results, or beside a ledger without a pipeline, would buy all again."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from lamina_batch.errors import LostLedgerError
+from lamina_batch.execution.ledger import find_ledger
+from lamina_batch.results.restore import completed_rows
+
+if TYPE_CHECKING:
+    from lamina_batch.execution.ledger import Ledger
+    from lamina_batch.pipeline.spec import Pipeline
+
+#: The folder in which ledgers stand side by side unless `state` says otherwise.
+_SHARED = ".lamina-batch"
+
+
+def refuse_lost(pipeline: Pipeline, ledger: Ledger | None) -> None:
+    """Raise LostLedgerError where there are results of this pipeline, but no ledger that knows of them."""
+    if ledger is not None and not ledger.is_empty():
+        return
+    for file in pipeline.results.manifest:
+        bought = completed_rows(file)
+        if bought:
+            raise LostLedgerError(
+                f"this manifest holds {bought} completed rows, but the ledger in {pipeline.state} is empty: "
+                "a run would buy them again",
+                where=str(file),
+                hint=f"put the state folder back, or `lamina-batch state import {file}`; "
+                "if they are to be bought again: --new-ledger",
+            )
+
+
+def refuse_renamed(pipeline: Pipeline, ledger: Ledger | None, service: str) -> None:
+    """Raise LostLedgerError where ours is empty and one beside it belongs to a pipeline file that is gone."""
+    beside = pipeline.state.parent
+    if beside.name != _SHARED or (ledger is not None and not ledger.is_empty()):
+        return
+    for folder in sorted(beside.glob("*/")):
+        other = find_ledger(folder) if folder != pipeline.state else None
+        if other is None:
+            continue
+        with other:
+            file = folder / (other.meta("pipeline") or "")
+            same = (other.meta("service"), other.meta("app_id")) == (service, pipeline.app)
+            if same and not file.exists() and not other.is_empty():
+                raise LostLedgerError(
+                    f"this ledger belongs to {os.path.normpath(file)}, which is gone: if that is now "
+                    f"{pipeline.file.name}, a run would buy everything again",
+                    where=str(folder),
+                    hint=f"write `state: {_SHARED}/{folder.name.removesuffix('.sandbox')}` into {pipeline.file.name} "
+                    "and run it once with --adopt-state; if this is another pipeline: --new-ledger",
+                )
