@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from contextlib import suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,9 +31,10 @@ from lamina_batch.catalog.check import Checked, check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.catalog.source import Catalog, read_catalog
 from lamina_batch.client.budget import Budget
-from lamina_batch.client.lamina import LaminaClient
-from lamina_batch.errors import ServiceError, StateError, UsageError, did_you_mean
+from lamina_batch.client.lamina import EXECUTIONS, GENERATIONS, LaminaClient, parse_delivery
+from lamina_batch.errors import LedgerLockedError, ServiceError, StateError, UsageError, did_you_mean
 from lamina_batch.execution.engine import Control, Engine, Listener, Outcome
+from lamina_batch.execution.files import Files
 from lamina_batch.execution.forecast import least_seconds
 from lamina_batch.execution.guards import Guards, Stop
 from lamina_batch.execution.job import State
@@ -41,6 +42,8 @@ from lamina_batch.execution.ledger import Binding, Ledger, find_ledger, open_led
 from lamina_batch.execution.lock import IfLocked, locked
 from lamina_batch.execution.plan import Action, Plan, Wish, ledger_frame, make_plan, named
 from lamina_batch.execution.polling import Polling
+from lamina_batch.execution.webhooks import Receiver
+from lamina_batch.media.names import parse_pattern
 from lamina_batch.results.files import ensure_writable
 from lamina_batch.results.findings import write_findings
 from lamina_batch.results.lost import refuse_lost, refuse_renamed
@@ -49,18 +52,22 @@ from lamina_batch.results.summary import (
     PROBLEMS,
     SCHEMA_VERSION,
     STATUSES,
-    Files,
     Requests,
+    Saved,
     Summary,
+    Written,
     exit_code,
     write_summary,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from random import Random
 
+    from lamina_batch.client.lamina import Generation
+    from lamina_batch.execution.engine import Progress
     from lamina_batch.execution.job import Job
+    from lamina_batch.media.names import Pattern
     from lamina_batch.pipeline.spec import Layout, Pipeline
 
 _Answer = TypeVar("_Answer")
@@ -177,8 +184,27 @@ class Preview:
 
 def prepare(pipeline: Pipeline, catalog: Catalog, app: App, service: str) -> Prepared:
     """Map -> check. Raises PipelineError where the pipeline does not fit the app or the catalog."""
+    file_pattern(pipeline)
     mapped = map_rows(catalog, pipeline, app)
     return Prepared(app=app, catalog=catalog, checked=check_rows(mapped, pipeline, app, service=service))
+
+
+def file_pattern(pipeline: Pipeline) -> Pattern | None:
+    """Where downloaded files go; None: nothing is downloaded. Raises PipelineError for a pattern that is none."""
+    text = pipeline.results.download
+    if text is None:
+        return None
+    try:
+        pattern = parse_pattern(text)
+    except ValueError as error:
+        raise pipeline.error(("results", "download"), str(error)) from error
+    if pipeline.matrix and not pattern.uses("variant"):
+        raise pipeline.error(
+            ("results", "download"),
+            "has to use {variant}, because there is a matrix",
+            "add it as a folder: {key}/{variant}/",
+        )
+    return pattern
 
 
 async def ask(access: Access, world: World, question: Callable[[LaminaClient], Awaitable[_Answer]]) -> _Answer:
@@ -227,18 +253,63 @@ async def _fetch_app(pipeline: Pipeline, access: Access, world: World, budget: B
         return await client.get_app(pipeline.app)
 
 
-def results(pipeline: Pipeline, files: Sequence[Path], layout: Layout) -> tuple[Path, ...]:
-    """Write the manifest again, from the ledger and the rows, without the network.
+async def results(
+    pipeline: Pipeline, manifests: Sequence[Path], layout: Layout, world: World
+) -> tuple[tuple[Path, ...], int]:
+    """Write the manifest again, from the ledger and the rows, and save the files that are missing.
 
-    Raises UsageError where there is no ledger yet.
+    Nothing is asked of the service. Answers where each manifest stands, and how many files could not be saved. Raises
+    UsageError where there is no ledger yet.
     """
-    for file in files:
+    for file in manifests:
         refuse_source(pipeline, file)
     with existing_ledger(pipeline) as ledger:
         refuse_lost(pipeline, ledger)
         catalog = read_catalog(pipeline)
         prepared = prepare(pipeline, catalog, _last_app(ledger), ledger.meta("service") or "")
-        return write_manifest(prepared.catalog, _gather(pipeline, prepared, ledger), files, layout)
+        failed = 0
+        if pipeline.results.download is not None:
+            try:
+                async with locked(pipeline.state, if_locked="fail", holder="results", sleep=world.sleep):
+                    failed = await _save_missing(pipeline, prepared, ledger, world)
+            except LedgerLockedError:
+                world.notice("a run holds this ledger, and saves the missing files itself")
+        written = write_manifest(prepared.catalog, _gather(pipeline, prepared, ledger), manifests, layout)
+    return written, failed
+
+
+async def _save_missing(pipeline: Pipeline, prepared: Prepared, ledger: Ledger, world: World) -> int:
+    async with AsyncExitStack() as stack:
+        files = await _files(pipeline, ledger, world, world.notice, stack)
+        if files is None:
+            return 0
+        files.missing(_shown(pipeline, prepared, ledger))
+        await files.finish()
+    return files.failed
+
+
+async def _files(
+    pipeline: Pipeline, ledger: Ledger, world: World, note: Callable[[str], None], stack: AsyncExitStack
+) -> Files | None:
+    """What saves files until `stack` is left; None: nothing is to be saved."""
+    pattern = file_pattern(pipeline)
+    if pattern is None:
+        return None
+    files = Files(
+        ledger=ledger,
+        pattern=pattern,
+        now=world.now,
+        wall=world.wall,
+        sleep=world.sleep,
+        random=world.random,
+        note=note,
+    )
+    return await stack.enter_async_context(files)
+
+
+def _shown(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> set[int]:
+    """The jobs whose outputs the manifest shows."""
+    return set(_gather(pipeline, prepared, ledger).jobs["job_id"].drop_nulls())
 
 
 def existing_ledger(pipeline: Pipeline) -> Ledger:
@@ -268,6 +339,12 @@ async def run(
         raise pipeline.error(
             ("run", "canary"), "a canary has to be waited for", "leave out --no-wait, or --set run.canary=0"
         )
+    if not request.wait and pipeline.run.completion == "webhook":
+        raise pipeline.error(
+            ("run", "completion"),
+            "callbacks have to be waited for",
+            "leave out --no-wait, or --set run.completion=poll",
+        )
     run_id = new_run_id(world)
     async with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, sleep=world.sleep):
         ledger = open_ledger(pipeline.state) if request.submit else existing_ledger(pipeline)
@@ -294,6 +371,25 @@ async def run(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Saving:
+    """A listener that has the files of what completed saved, and passes everything on."""
+
+    reporter: Reporter
+    files: Files
+
+    def note(self, text: str) -> None:
+        self.reporter.note(text)
+
+    def changed(self, job: Job) -> None:
+        if job.state is State.COMPLETED:
+            self.files.completed(job.id)
+        self.reporter.changed(job)
+
+    def went_on(self, progress: Progress) -> None:
+        self.reporter.went_on(progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """One run on an open, locked ledger."""
 
@@ -314,9 +410,13 @@ class _Run:
         for file in self.pipeline.results.manifest:
             refuse_source(self.pipeline, file)
             ensure_writable(file)
+        pattern = file_pattern(self.pipeline)
+        if pattern is not None:
+            ensure_writable(pattern.folder / "any")
         catalog = read_catalog(self.pipeline)
         async with _client(self.pipeline, self.access, self.world, self.budget) as client:
             app = await client.get_app(self.pipeline.app) if self.request.submit else _last_app(self.ledger)
+            client.generation = await self.generation(client)
             prepared = prepare(self.pipeline, catalog, app, self.access.service)
             for note in prepared.notes:
                 self.reporter.note(note)
@@ -325,10 +425,15 @@ class _Run:
             if self.request.submit:
                 # Only now: a wrong address or key must not tie a ledger to itself.
                 self.ledger.bind(binding(self.pipeline, self.access.service), adopt=self.request.adopt_state)
-                self.ledger.set_meta({"app": app.served, "app_id": app.app_id})
+                self.ledger.set_meta({"app": app.served, "app_id": app.app_id, "generation": client.generation.name})
                 self.reporter.planned(plan, prepared.checked)
             try:
-                outcome = await self.execute(client, app, plan)
+                async with AsyncExitStack() as stack:
+                    files = await _files(self.pipeline, self.ledger, self.world, self.reporter.note, stack)
+                    if files is not None:
+                        files.missing(_shown(self.pipeline, prepared, self.ledger))
+                    outcome = await self.execute(client, app, plan, files)
+                    await self.finish(files, outcome)
             except StateError:
                 # The ledger can no longer be written; what it knows is still owed.
                 with suppress(StateError):
@@ -338,9 +443,21 @@ class _Run:
                 raise
             if outcome.stopped_by is not None and outcome.reason:
                 self.reporter.note(outcome.reason)
-            return self.report(prepared, plan, outcome, client, findings)
+            requests = _requests(client, outcome)
+            return self.report(prepared, plan, outcome, requests=requests, findings=findings, files=files)
 
-    async def execute(self, client: LaminaClient, app: App, plan: Plan) -> Outcome:
+    async def generation(self, client: LaminaClient) -> Generation:
+        """The generation of the API to submit to: the pipeline's, the one found before, or the one that answers."""
+        asked = self.pipeline.api.generation
+        if asked != "auto":
+            return GENERATIONS[asked]
+        same = self.ledger.meta("service") == self.access.service
+        known = GENERATIONS.get(self.ledger.meta("generation") or "") if same else None
+        if known is None and self.request.submit:
+            known = await client.probe_generation()
+        return known or EXECUTIONS
+
+    async def execute(self, client: LaminaClient, app: App, plan: Plan, files: Files | None) -> Outcome:
         """Send what the plan says, unless something forbids it; collect what runs in any case."""
         forbidden = _forbidden(self.pipeline, plan, self.request) if self.request.submit else None
         sends = self.request.submit and forbidden is None
@@ -348,15 +465,16 @@ class _Run:
         running = _to_collect(self.ledger, plan, self.request)
         once = set(plan.job_ids(Action.ASK_ONCE))
         ask_once = [job for job in self.ledger.jobs(State.TIMED_OUT) if job.id in once]
-        if not (count or running or ask_once):
+        held = [job for job in self.ledger.jobs(State.HELD) if job.by_webhook] if self.by_webhook else []
+        if not (count or running or ask_once or held):
             return Outcome(stopped_by=forbidden)
         engine = Engine(
             client=client,
             ledger=self.ledger,
             budget=self.budget,
-            polling=await _polling(self.pipeline, client, self.ledger, app, speed=self.access.speed),
+            polling=await self.polling(client, app),
             guards=Guards(canary=self.pipeline.run.canary, max_failures=self.pipeline.run.max_failures),
-            listener=self.reporter,
+            listener=self.reporter if files is None else _Saving(reporter=self.reporter, files=files),
             control=self.control,
             random=self.world.random,
             now=self.world.now,
@@ -370,16 +488,95 @@ class _Run:
             wait=self.request.wait,
         )
         try:
-            outcome = await engine.run(plan.submissions() if sends else (), count, running=running, ask_once=ask_once)
+            async with self.receiving(engine, client):
+                outcome = await engine.run(
+                    plan.submissions() if sends else (), count, running=running, ask_once=ask_once, held=held
+                )
         except asyncio.CancelledError:
             # The second signal: leave at once, with what was cut off held and everything else written.
             outcome = engine.outcome
             outcome.stopped_by = Stop.SIGNAL
             self.ledger.recover(at=self.world.wall(), run_id=self.run_id)
+        if outcome.stopped_by is Stop.REFUSED and self.pipeline.api.generation == "auto":
+            # The service may have gone over to another generation: the next run asks again.
+            self.ledger.set_meta({"generation": ""})
         outcome.stopped_by = outcome.stopped_by or forbidden
         return outcome
 
-    def report(self, prepared: Prepared, plan: Plan, outcome: Outcome, client: LaminaClient, findings: Path) -> Summary:
+    @property
+    def by_webhook(self) -> bool:
+        return self.pipeline.run.completion == "webhook"
+
+    @asynccontextmanager
+    async def receiving(self, engine: Engine, client: LaminaClient) -> AsyncIterator[None]:
+        """Take callbacks for the engine while the block runs, if the pipeline wants them."""
+        webhook = self.pipeline.run.webhook
+        if not self.by_webhook or webhook is None:
+            yield
+            return
+        # The stand-in is on this machine, and reaches the receiver as it stands.
+        local = f"http://{webhook.listen[0]}:{webhook.listen[1]}/lamina"
+        async with Receiver(
+            listen=webhook.listen,
+            public_url=local if self.access.service == "sandbox" else webhook.public_url,
+            keys=client.get_signing_keys,
+            knows=engine.knows,
+            parse=parse_delivery,
+            deliver=engine.deliver,
+            now=self.world.now,
+            wall=self.world.wall,
+            note=self.reporter.note,
+        ) as receiver:
+            engine.webhook_for = receiver.url_for
+            yield
+
+    async def polling(self, client: LaminaClient, app: App) -> Polling:
+        """When to ask about executions, by what the ledger knows of this app's durations."""
+        options = self.pipeline.run.poll
+        least = options.min_interval
+        if least is None:
+            video = await _makes_video(client, self.ledger, app)
+            least = (VIDEO_INTERVAL if video else IMAGE_INTERVAL) / self.access.speed
+        return Polling(
+            min_interval=least,
+            max_interval=max(least, options.max_interval),
+            durations=self.ledger.durations(app.app_id),
+            delivered=self.by_webhook,
+            timeout=self.pipeline.run.execution_timeout,
+        )
+
+    async def finish(self, files: Files | None, outcome: Outcome) -> None:
+        """Wait for the files that are on their way, unless somebody stops us; the next run saves the others."""
+        if files is None or not self.request.wait:
+            return
+        stopped = asyncio.Event()
+        self.control.wake = stopped.set
+        waits = [asyncio.ensure_future(files.finish()), asyncio.ensure_future(stopped.wait())]
+        if self.control.stopped:
+            stopped.set()
+        try:
+            done, _ = await asyncio.wait(waits, timeout=3.0, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                self.reporter.note(f"saving {files.left} more files")
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            stopped.set()
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if stopped.is_set():
+            outcome.stopped_by = outcome.stopped_by or Stop.SIGNAL
+
+    def report(
+        self,
+        prepared: Prepared,
+        plan: Plan,
+        outcome: Outcome,
+        *,
+        requests: Requests,
+        findings: Path,
+        files: Files | None,
+    ) -> Summary:
         """Write what people take away, and the numbers."""
         outcomes = _gather(self.pipeline, prepared, self.ledger)
         wanted = self.pipeline.results
@@ -401,7 +598,9 @@ class _Run:
             schema_version=SCHEMA_VERSION,
             pipeline=self.pipeline.name,
             run_id=self.run_id,
-            exit_code=exit_code(counts, outcome.stopped_by, signal=signal, unwritten=not manifest),
+            exit_code=exit_code(
+                counts, outcome.stopped_by, signal=signal, unwritten=not manifest, unsaved=bool(files and files.failed)
+            ),
             stopped_by=outcome.stopped_by,
             counts={
                 "rows": prepared.checked.jobs["lamina_index"].n_unique(),
@@ -411,11 +610,12 @@ class _Run:
                 **{status: counts.get(status, 0) for status in STATUSES},
                 "new_problems": self.ledger.replace_problems(_problems(outcomes)),
             },
-            requests=_requests(client, outcome),
+            requests=requests,
             seconds=round(self.world.now() - self.began, 3),
             least_seconds=round(least, 3),
             credits=_credits(self.pipeline, outcome.submitted),
-            files=Files(manifest=tuple(str(file) for file in manifest), report=None, findings=str(findings)),
+            files=Written(manifest=tuple(str(file) for file in manifest), report=None, findings=str(findings)),
+            downloads=None if files is None else Saved(saved=files.saved, failed=files.failed),
         )
         write_summary(summary, self.pipeline.state)
         return summary
@@ -485,18 +685,6 @@ def _to_collect(ledger: Ledger, plan: Plan, request: RunRequest) -> list[Job]:
     return [job for job in running if job.id in wanted]
 
 
-async def _polling(pipeline: Pipeline, client: LaminaClient, ledger: Ledger, app: App, *, speed: float) -> Polling:
-    options = pipeline.run.poll
-    least = options.min_interval
-    if least is None:
-        least = (VIDEO_INTERVAL if await _makes_video(client, ledger, app) else IMAGE_INTERVAL) / speed
-    return Polling(
-        min_interval=least,
-        max_interval=max(least, options.max_interval),
-        durations=ledger.durations(app.app_id),
-    )
-
-
 async def _makes_video(client: LaminaClient, ledger: Ledger, app: App) -> bool:
     """Whether this app makes video, asked once for each version of its contract and remembered."""
     name = f"makes_video {app.app_id} {app.fingerprint}"
@@ -525,6 +713,10 @@ def _gather(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> Outcomes:
         prepared.checked.jobs,
         ledger_frame(ledger.table()),
         ledger.outputs(),
+        [
+            (job_id, position, file and os.path.normpath(ledger.folder / str(file)), sha256, error)
+            for job_id, position, file, sha256, error in ledger.downloads()
+        ],
         app_id=prepared.app.app_id,
         share_identical=pipeline.run.share_identical,
     )

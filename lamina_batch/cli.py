@@ -184,9 +184,7 @@ def main() -> None:
     help="What to do when another run holds this ledger.",
 )
 @click.option("--adopt-state", is_flag=True, help="Take over a ledger that belongs to another file or service.")
-@click.option(
-    "--new-ledger", is_flag=True, help="An empty ledger is meant, although there are results: buys again."
-)
+@click.option("--new-ledger", is_flag=True, help="An empty ledger is meant, although there are results: buys again.")
 @click.option("--yes", is_flag=True, help="Start more executions than max_executions allows.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes, only errors.")
@@ -336,7 +334,12 @@ def _tell(summary: Summary, pipeline: Pipeline) -> None:
     if counts["running"]:
         say(f"  running: `lamina-batch collect {pipeline.file.name}` waits for them and writes the results")
     if counts["held"]:
-        say(f"  held: it is not known whether these were bought; see `lamina-batch status {pipeline.file.name}`")
+        say(f"  held: it is not known whether these were bought; see `lamina-batch held {pipeline.file.name}`")
+    if summary.downloads is not None and (summary.downloads.saved or summary.downloads.failed):
+        missed = f", {summary.downloads.failed} could not be saved" if summary.downloads.failed else ""
+        say(f"  {summary.downloads.saved} files saved{missed}")
+    elif summary.downloads is None and counts["submitted"] and counts["completed"]:
+        say("  the URLs in the manifest expire; `results.download` saves the files")
     for wanted, written in zip(pipeline.results.manifest, summary.files.manifest, strict=False):
         said = "" if str(wanted) == written else f" ({wanted.name} could not be replaced: is it open elsewhere?)"
         say(f"  manifest: {written}{said}")
@@ -613,7 +616,9 @@ def _pipelines_near(manifest: Path, service: Service, overrides: tuple[str, ...]
 )
 @click.option("--layout", type=click.Choice(["wide", "long"]), help="Instead of the pipeline's.")
 def results(call: Call, *, outputs: tuple[Path, ...], layout: Any) -> None:
-    """Write the manifest again, from the ledger and the rows, without the network.
+    """Write the manifest again, from the ledger and the rows, and save the files that are missing.
+
+    The service itself is not asked for anything.
 
     \b
     Example:
@@ -626,8 +631,12 @@ def results(call: Call, *, outputs: tuple[Path, ...], layout: Any) -> None:
         if file.suffix.lower() not in {".csv", ".parquet", ".ndjson", ".jsonl"}:
             raise UsageError("a manifest is .csv, .parquet or .ndjson", where=str(file))
     wanted = outputs or pipeline.results.manifest
-    for file in batch.results(pipeline, wanted, layout or pipeline.results.layout):
+    written, failed = asyncio.run(batch.results(pipeline, wanted, layout or pipeline.results.layout, _world()))
+    for file in written:
         out(str(file))
+    if failed:
+        say(f"{failed} files could not be saved; the manifest says why")
+    sys.exit(3 if failed else 0)
 
 
 @main.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
@@ -32,7 +31,8 @@ class Console:
         self._quiet = quiet
         self._terminal = terminal and not quiet
         self._bar: tqdm[NoReturn] | None = None
-        self._states: Counter[str] = Counter()
+        #: jobs that want attention
+        self._bad: set[int] = set()
         self._line_at = now() + LINE_EVERY
 
     def close(self) -> None:
@@ -60,8 +60,9 @@ class Console:
             self._print(f"  … and {errors.height - SHOWN_FINDINGS} more in findings.csv")
 
     def changed(self, job: Job) -> None:
-        self._states[job.state] += 1
-        if job.state in {"failed", "rejected", "held", "timed_out"}:
+        bad = job.state in {"failed", "rejected", "held", "timed_out"}
+        (self._bad.add if bad else self._bad.discard)(job.id)
+        if bad:
             self.note(f"{job.name}: {job.state.replace('_', ' ')}: {job.message}")
 
     def went_on(self, progress: Progress) -> None:
@@ -80,11 +81,10 @@ class Console:
         self._bar.refresh()
 
     def _words(self, progress: Progress) -> str:
-        bad = sum(self._states[state] for state in ("failed", "rejected", "held", "timed_out"))
         parts = [f"{progress.ended} of {progress.total} done"] if self._bar is None else []
         parts += [f"{progress.running} running", f"{progress.waiting} waiting"]
-        if bad:
-            parts.append(f"{bad} with problems")
+        if self._bad:
+            parts.append(f"{len(self._bad)} with problems")
         if progress.silent >= 1:
             parts.append(f"no answer from the service for {progress.silent:.0f} s")
         if progress.least_left >= 1:

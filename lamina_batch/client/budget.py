@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 #: What the service documents, until its headers say otherwise (API.md section 5).
 DEFAULT_LIMIT = 100
@@ -68,6 +65,12 @@ def parse_quota(headers: Mapping[str, str], status: int) -> Quota:
         retry_after=_seconds(by_name.get("retry-after")),
         limited=status == 429,
     )
+
+
+def retry_after_in(body: object) -> float | None:
+    """The seconds to wait that the JSON body of a 429 tells (API.md section 11). What makes no sense is not said."""
+    said = body.get("retryAfter") if isinstance(body, Mapping) else None
+    return _seconds(str(said)) if isinstance(said, int | float | str) else None
 
 
 def _count(text: str | None, *, least: int) -> int | None:

@@ -1,9 +1,8 @@
-"""The Lamina HTTP API and nothing else: requests out, typed results and typed errors back (API.md sections 1 to 5).
+"""The Lamina HTTP API and nothing else: requests out, typed results and typed errors back (API.md sections 1 to 5, 11).
 
-It parses tolerantly, sends strictly, follows no redirect, and counts every request against one budget. A POST ends
-in a value that says how far it came (StartEnd), because what that proves is not for this room to decide.
-
-What differs between the generations of the API stands in `Generation`, and nowhere else (API.md section 11).
+It sends strictly, follows no redirect, and counts every request against one budget. A POST ends in a value that says
+how far it came (StartEnd), because what that proves is not for this room to decide. Whatever the service sends is
+bounded in bytes and time, and read by answers.py. What differs between the generations of the API is in generations.py.
 """
 
 from __future__ import annotations
@@ -13,17 +12,33 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import aiohttp
+from yarl import URL
 
 import lamina_batch
 from lamina_batch.apps.app import App, parse_app
-from lamina_batch.client.budget import Quota, parse_quota
+from lamina_batch.client.answers import (
+    Execution,
+    Listed,
+    Output,
+    enveloped,
+    find_id,
+    objects,
+    parse_delivery,
+    parse_execution,
+    parse_page,
+    read_json,
+    text,
+    unpack,
+)
+from lamina_batch.client.budget import Quota, parse_quota, retry_after_in
+from lamina_batch.client.generations import EXECUTIONS, GENERATIONS, LIST_PATH, RUNS, Generation, parse_complaint
 from lamina_batch.client.retry import backoff, retryable
 from lamina_batch.errors import CredentialsError, ServiceError
 
@@ -33,6 +48,27 @@ if TYPE_CHECKING:
 
     from lamina_batch.client.budget import Budget
 
+__all__ = [
+    "EXECUTIONS",
+    "GENERATIONS",
+    "RUNS",
+    "AppSummary",
+    "Execution",
+    "Generation",
+    "Kind",
+    "LaminaClient",
+    "ListEnd",
+    "Listed",
+    "Node",
+    "Output",
+    "Phase",
+    "ReadEnd",
+    "StartEnd",
+    "Workflow",
+    "parse_delivery",
+    "parse_execution",
+]
+
 Kind = Literal["submit", "poll", "other"]
 
 #: No answer of the API is near this; a body that does not end must not fill the memory.
@@ -41,6 +77,8 @@ _MOST_BYTES = 8 * 1024 * 1024
 _IDLE_SECONDS = 2.0
 #: Reads before the first submission are repeated for so long at most (DESIGN.md section 7).
 _STARTUP_SECONDS = 20.0
+#: The way out where a probe cannot tell.
+_SAY_GENERATION = "say it in the pipeline file: `generation: runs` or `generation: executions` under `api`"
 #: A window that is used up by others is waited out, but not for ever.
 _MOST_LIMITED = 5
 
@@ -57,60 +95,6 @@ class Phase(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
-    """One generation of the API: its paths, its id field, the statuses that end an execution."""
-
-    name: str
-    start_path: str
-    read_path: str
-    id_field: str
-    ended: frozenset[str]
-
-
-#: API.md section 2. `cancelled` belongs to the next generation, but is an end wherever it is seen (section 4).
-EXECUTIONS = Generation(
-    name="executions",
-    start_path="/v1/apps/{app_id}/executions",
-    read_path="/v1/executions/{execution_id}",
-    id_field="executionId",
-    ended=frozenset({"completed", "failed", "cancelled"}),
-)
-GENERATIONS: Mapping[str, Generation] = {EXECUTIONS.name: EXECUTIONS}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """One output of an execution. Labels are not unique; ids are (API.md section 4)."""
-
-    id: str
-    label: str
-    #: image, video, text, and whatever comes; `pending` also for one that failed
-    type: str
-    status: str
-    #: a URL, or the text itself
-    value: str | None
-    error: str | None
-
-    @property
-    def usable(self) -> bool:
-        return self.status == "completed" and bool(self.value)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    execution_id: str
-    #: lower case, as the service says it; an unknown one is not an end
-    status: str
-    ended: bool
-    outputs: tuple[Output, ...] = ()
-    error_message: str | None = None
-    #: epoch seconds by the service's clock
-    created_at: float | None = None
-    #: epoch seconds by the service's clock
-    completed_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StartEnd:
     """How a POST that starts an execution ended."""
 
@@ -120,6 +104,8 @@ class StartEnd:
     execution_id: str | None = None
     #: the service's words, or what went wrong on the way
     message: str = ""
+    #: the service's own code for an error, such as VALIDATION_ERROR; the executions generation has none
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +114,22 @@ class ReadEnd:
 
     execution: Execution | None = None
     status: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListEnd:
+    """How a look at the list of executions ended."""
+
+    #: 200: the list was read. None: nothing readable came back
+    status: int | None = None
+    #: newest first; empty unless the status is 200
+    items: tuple[Listed, ...] = ()
+    #: how many entries came, those without an id included: the next page begins at `offset + received`
+    received: int = 0
+    #: how many there are on all pages; None: not said
+    total: int | None = None
+    #: the service's words, or what went wrong on the way
     message: str = ""
 
 
@@ -168,6 +170,13 @@ class _Answer:
     phase: Phase
     body: bytes
     broken: str | None = None
+    #: its JSON; None: it is none
+    data: object = None
+
+    @property
+    def is_page(self) -> bool:
+        """Whether this is of a web site or a proxy, not of the API."""
+        return self.data is None and self.body.lstrip()[:1] == b"<"
 
 
 class _UnansweredError(Exception):
@@ -197,8 +206,17 @@ class LaminaClient:
     #: requests that left, by kind, and `rate_limited` for those answered 429
     requests: Counter[str] = field(default_factory=Counter)
     _session: aiohttp.ClientSession | None = None
+    #: the base URL as it stands in requests
+    _origin: str = ""
+    #: the key, as it may be echoed
+    _secrets: tuple[str, ...] = field(default=(), repr=False)
 
     async def __aenter__(self) -> Self:
+        try:
+            self._origin = str(URL(self.base_url)).rstrip("/")
+        except ValueError as error:
+            raise ServiceError(f"not a usable base URL: {error}", where=self.base_url) from error
+        self._secrets = tuple({self.api_key, quote(self.api_key, safe="")} - {""})
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(_reached(Phase.CONNECTED))
         trace.on_connection_reuseconn.append(_reached(Phase.CONNECTED))
@@ -212,11 +230,17 @@ class LaminaClient:
             headers={
                 "User-Agent": f"lamina-batch/{lamina_batch.__version__}",
                 "Accept": "application/json",
+                # Answers are small, and what need not be unpacked cannot burst.
+                "Accept-Encoding": "identity",
                 **key,
             },
+            auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=self.request_timeout),
             trace_configs=[trace],
         )
+        # aiohttp would send a GET twice where a connection closes, past the budget, and offers no public way to stop it
+        # (aio-libs/aiohttp#10790).
+        self._session._retry_connection = False  # noqa: SLF001
         return self
 
     async def __aexit__(
@@ -225,7 +249,7 @@ class LaminaClient:
         if self._session is not None:
             await self._session.close()
 
-    # -- the six endpoints (API.md section 2) --------------------------------------------------------------
+    # -- the endpoints (API.md section 2; the list: section 11) --------------------------------------------
 
     async def list_apps(self, *, search: str | None = None, limit: int = 100) -> tuple[AppSummary, ...]:
         """The apps that the key may see (API.md 2.1). There is no paging. Raises ServiceError."""
@@ -235,9 +259,9 @@ class LaminaClient:
             raise ServiceError("the service listed its apps in a form this version does not know")
         return tuple(
             AppSummary(
-                app_id=str(item.get("appId", "")),
+                app_id=str(item.get("appId") or ""),
                 name=str(item.get("name") or ""),
-                description=_text(item.get("description")),
+                description=text(item.get("description")),
                 public=item.get("isPublic") if isinstance(item.get("isPublic"), bool) else None,
             )
             for item in data
@@ -259,60 +283,146 @@ class LaminaClient:
             name=str(data.get("name") or ""),
             nodes=tuple(
                 Node(id=str(n.get("id", "")), type=str(n.get("type", "")), label=str(n.get("label") or ""))
-                for n in _objects(data.get("nodes"))
+                for n in objects(data.get("nodes"))
             ),
-            edges=tuple((str(e.get("source", "")), str(e.get("target", ""))) for e in _objects(data.get("edges"))),
+            edges=tuple((str(e.get("source", "")), str(e.get("target", ""))) for e in objects(data.get("edges"))),
         )
 
     async def get_signing_keys(self) -> tuple[Mapping[str, object], ...]:
         """The JSON Web Keys that sign webhooks: bare `keys`, no envelope (API.md 2.6)."""
-        body = await self._read("/v1/webhooks/signing-key", enveloped=False)
-        return tuple(_objects(body.get("keys"))) if isinstance(body, Mapping) else ()
+        body = await self._read("/v1/webhooks/signing-key", bare=True)
+        return objects(body.get("keys")) if isinstance(body, Mapping) else ()
 
-    async def start(self, app_id: str, inputs: str, *, submission: str) -> StartEnd:
+    async def start(self, app_id: str, inputs: str, *, submission: str, webhook: str | None = None) -> StartEnd:
         """Start one execution (API.md 2.4). Sent once, never repeated; how it ended is the result.
 
         `inputs` is the JSON text of the inputs object. `submission` goes out as Idempotency-Key: nothing relies on
-        it (API.md section 8).
+        it (API.md section 8). `webhook` is the URL to call when the execution ends.
         """
         path = self.generation.start_path.format(app_id=quote(app_id, safe=""))
+        params = {} if webhook is None else {"webhook": webhook}
         body = b'{"inputs":' + inputs.encode() + b"}"
         headers = {"Content-Type": "application/json", "Idempotency-Key": submission}
         try:
-            answer = await self._request("POST", path, kind="submit", body=body, headers=headers)
+            answer = await self._request("POST", path, kind="submit", body=body, headers=headers, params=params)
         except _UnansweredError as end:
             return StartEnd(phase=end.phase, message=str(end))
-        data = _json(answer.body)
         if 200 <= answer.status < 300:
-            accepted = _enveloped(data)
-            found = _identity(accepted.get(self.generation.id_field)) if isinstance(accepted, Mapping) else None
+            found = find_id(enveloped(answer.data), self.generation)
             if found is not None:
                 return StartEnd(phase=answer.phase, status=answer.status, execution_id=found)
             why = answer.broken or "its answer holds no execution id"
             return StartEnd(phase=answer.phase, status=answer.status, message=f"HTTP {answer.status}, {why}")
-        return StartEnd(phase=answer.phase, status=answer.status, message=self._words(answer, data))
+        return StartEnd(
+            phase=answer.phase,
+            status=answer.status,
+            message=self._words(answer),
+            code=parse_complaint(answer.data).code,
+        )
 
-    async def get_execution(self, execution_id: str) -> ReadEnd:
-        """Ask once how an execution stands (API.md 2.5). Never raises for what the service or the network does."""
-        path = self.generation.read_path.format(execution_id=quote(execution_id, safe=""))
+    async def get_execution(self, execution_id: str, *, generation: str | None = None) -> ReadEnd:
+        """Ask once how an execution stands (API.md 2.5). Never raises for what the service or the network does.
+
+        `generation` names the one that made the execution; None: the client's own.
+        """
+        spoken = self.generation if generation is None else GENERATIONS.get(generation)
+        if spoken is None:
+            return ReadEnd(message=f"this version does not know the API generation {generation!r}")
+        path = spoken.read_path.format(execution_id=quote(execution_id, safe=""))
         try:
             answer = await self._request("GET", path, kind="poll")
         except _UnansweredError as end:
             return ReadEnd(message=str(end))
-        data = _json(answer.body)
         if answer.status == 200:
-            execution = parse_execution(_enveloped(data), self.generation, execution_id)
+            execution = parse_execution(enveloped(answer.data), spoken, execution_id)
             if execution is not None:
                 return ReadEnd(execution=execution, status=200)
-            return ReadEnd(message=answer.broken or "HTTP 200, but its answer holds no execution")
-        return ReadEnd(status=answer.status, message=self._words(answer, data))
+            return ReadEnd(message=answer.broken or "HTTP 200, but its answer does not describe this execution")
+        return ReadEnd(status=answer.status, message=self._words(answer))
+
+    async def list_runs(
+        self,
+        *,
+        app_id: str | None = None,
+        since: float | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        status: str | None = None,
+    ) -> ListEnd:
+        """Ask once for one page of the executions that the key may see, newest first (API.md section 11).
+
+        `since` is in epoch seconds, and goes out as the service writes instants; its own form is documented nowhere.
+        `limit` is 100 at most. Only the runs generation has this. Never raises for what service or network do.
+        """
+        params = {"limit": str(limit), "offset": str(offset)}
+        if app_id is not None:
+            params["appId"] = app_id
+        if since is not None:
+            instant = datetime.fromtimestamp(since, UTC).isoformat(timespec="milliseconds")
+            params["since"] = instant.replace("+00:00", "Z")
+        if status is not None:
+            params["status"] = status
+        try:
+            answer = await self._request("GET", LIST_PATH, kind="poll", params=params)
+        except _UnansweredError as end:
+            return ListEnd(message=str(end))
+        if answer.status != 200:
+            return ListEnd(status=answer.status, message=self._words(answer))
+        page = parse_page(answer.data, RUNS)
+        if page is None:
+            return ListEnd(message=answer.broken or "HTTP 200, but its answer holds no list")
+        return ListEnd(status=200, items=page.items, received=page.received, total=page.total)
+
+    async def probe_generation(self) -> Generation:
+        """Find out which generation the service speaks, by a read (DESIGN.md section 7). Nothing is submitted.
+
+        A list of runs means runs, 404 means executions. A web page in the place of the list means executions too,
+        but only where the app list, which both generations have, is there: else this is not the API at all. Anything
+        else (a redirect, 400, 403, JSON of another form) tells nothing, and guessing would blame the app for it later.
+
+        Raises CredentialsError for 401, ServiceError where it cannot be told or no answer comes in 20 s.
+        """
+        path, params = LIST_PATH, {"limit": "1"}
+        answer = await self._answer_to(
+            path,
+            params=params,
+            usable=lambda a: a.status == 404 or (a.status == 200 and (a.data is not None or a.is_page)),
+            hint=_SAY_GENERATION,
+        )
+        if answer.status == 404:
+            return EXECUTIONS
+        if answer.is_page:
+            await self.list_apps(limit=1)
+            return EXECUTIONS
+        if isinstance(enveloped(answer.data), list):
+            return RUNS
+        raise ServiceError(
+            "it cannot be told which generation of the API this is: HTTP 200, but no list of runs",
+            where=f"GET {self.base_url}{path}",
+            hint=_SAY_GENERATION,
+        )
 
     # -- how they are made ---------------------------------------------------------------------------------
 
-    async def _read(self, path: str, *, params: Mapping[str, str] | None = None, enveloped: bool = True) -> object:
-        """A read before the work starts: repeated with backoff for 20 s at most, waiting for budget if need be.
+    async def _read(self, path: str, *, params: Mapping[str, str] | None = None, bare: bool = False) -> object:
+        """The JSON of a read before the work starts, out of its envelope unless it is `bare`.
 
         Raises CredentialsError for 401, ServiceError for everything else that does not end in a 200.
+        """
+        answer = await self._answer_to(path, params=params, usable=lambda a: a.status == 200 and a.data is not None)
+        return answer.data if bare else enveloped(answer.data)
+
+    async def _answer_to(
+        self,
+        path: str,
+        *,
+        params: Mapping[str, str] | None,
+        usable: Callable[[_Answer], bool],
+        hint: str | None = None,
+    ) -> _Answer:
+        """The first usable answer to a read: repeated with backoff for 20 s at most, waiting for budget if need be.
+
+        Raises CredentialsError for 401, ServiceError for any other final answer, and where none is usable in time.
         """
         began = self.now()
         attempt = limited = 0
@@ -324,13 +434,12 @@ class LaminaClient:
             except _UnansweredError as end:
                 words = str(end)
             else:
+                if usable(answer):
+                    return answer
                 status = answer.status
-                data = _json(answer.body)
-                if status == 200 and data is not None:
-                    return _enveloped(data) if enveloped else data
-                words = self._words(answer, data)
+                words = self._words(answer)
                 if not retryable(None if status == 200 else status):
-                    raise self._final(path, status, words)
+                    raise self._final(path, status, words, hint)
             if status == 429:
                 limited += 1
                 pause = 0.0
@@ -353,7 +462,7 @@ class LaminaClient:
             change = self.budget.next_change(self.now())
             await self.sleep(0.05 if change is None else max(0.01, change - self.now()))
 
-    def _final(self, path: str, status: int, words: str) -> ServiceError:
+    def _final(self, path: str, status: int, words: str, hint: str | None) -> ServiceError:
         where = f"GET {self.base_url}{path}"
         if status == 401:
             return CredentialsError(
@@ -365,10 +474,9 @@ class LaminaClient:
             return ServiceError(
                 f"the service redirects (HTTP {status}), which is never followed with the key",
                 where=where,
-                hint="check --base-url and LAMINA_BASE_URL",
+                hint=f"check --base-url and LAMINA_BASE_URL{f'; {hint}' if hint else ''}",
             )
-        hint = None
-        if status in {403, 404}:
+        if hint is None and status in {403, 404}:
             hint = (
                 "check the app id; a private app is seen only with a key of its own workspace "
                 "(`lamina-batch apps list` shows what this key sees)"
@@ -389,86 +497,53 @@ class LaminaClient:
         if self._session is None:
             msg = "LaminaClient is used outside `async with`"
             raise RuntimeError(msg)
+        query = f"?{urlencode(params, quote_via=quote, safe='')}" if params else ""
+        # As it is encoded here, so it goes out: yarl would undo some of it.
+        url = URL(f"{self._origin}{path}{query}", encoded=True)
         journey = SimpleNamespace(phase=Phase.NOTHING)
         self.requests[kind] += 1
         ticket = self.budget.spend(self.now())
         quota: Quota | None = None
         try:
             async with self._session.request(
-                method,
-                f"{self.base_url}{path}",
-                data=body,
-                headers=headers,
-                params=params,
-                allow_redirects=False,
-                trace_request_ctx=journey,
+                method, url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=journey
             ) as response:
                 quota = parse_quota(response.headers, response.status)
-                self.budget.settle(ticket, self.now(), quota)
                 if quota.limited:
                     self.requests["rate_limited"] += 1
+                in_body = quota.limited and quota.retry_after is None and "json" in response.content_type
+                if not in_body:
+                    self.budget.settle(ticket, self.now(), quota)
                 answer = await _answer(response)
-                # Whatever the service echoes, the key goes no further than this.
-                answer.body = answer.body.replace(self.api_key.encode(), b"[key]")
+                answer.data = read_json(answer.body, self._cut)
+                if in_body:
+                    quota = replace(quota, retry_after=retry_after_in(answer.data))
                 return answer
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             if journey.phase < Phase.REQUEST_BEGUN:
                 self.requests[kind] -= 1
                 self.budget.withdraw(ticket)
-            raise _UnansweredError(journey.phase, _what_happened(error, self.request_timeout)) from error
+            words = self._cut(_what_happened(error, self.request_timeout))
         finally:
-            if quota is None:
-                self.budget.settle(ticket, self.now(), None)
+            self.budget.settle(ticket, self.now(), quota)
+        # Out here, so that aiohttp's error, which knows the headers that were sent, is nobody's context.
+        raise _UnansweredError(journey.phase, words)
 
-    def _words(self, answer: _Answer, data: object) -> str:
-        """The service's own words for an error (API.md section 8)."""
-        words = answer.broken or ""
-        if isinstance(data, Mapping):
-            words = str(data.get("error") or data.get("message") or words)
-            details = data.get("details")
-            if isinstance(details, list) and details:
-                words = f"{words}: " + "; ".join(str(detail) for detail in details)
-        elif answer.body.lstrip()[:1] == b"<":
-            words = f"HTTP {answer.status} with a web page instead of JSON"
-        elif answer.body:
-            words = answer.body.decode("utf-8", "replace").strip()
-        words = words or f"HTTP {answer.status} without a word"
-        return words[:1000]
+    def _cut(self, said: str) -> str:
+        """The same without the key: whatever is echoed, it goes no further than this."""
+        for form in self._secrets:
+            said = said.replace(form, "[key]")
+        return said
 
-
-def parse_execution(data: object, generation: Generation, asked: str | None = None) -> Execution | None:
-    """Build an Execution from what the service says, tolerantly; None where it holds no status (API.md 2.5, 4)."""
-    if not isinstance(data, Mapping) or not isinstance(data.get("status"), str):
-        return None
-    execution_id = asked or _identity(data.get(generation.id_field))
-    if execution_id is None:
-        return None
-    status = data["status"].strip().lower()
-    return Execution(
-        execution_id=execution_id,
-        status=status,
-        ended=status in generation.ended,
-        outputs=tuple(_output(item, index) for index, item in enumerate(_objects(data.get("outputs")))),
-        error_message=_text(data.get("errorMessage")) or None,
-        created_at=_instant(data.get("createdAt")),
-        completed_at=_instant(data.get("completedAt")),
-    )
-
-
-def _output(item: Mapping[str, object], index: int) -> Output:
-    value = item.get("value")
-    if value is not None and not isinstance(value, str):
-        # The official SDK types it `unknown` (API.md section 4): keep what came rather than lose it.
-        value = json.dumps(value, ensure_ascii=False)
-    identity = str(item.get("id") or f"output-{index + 1}")
-    return Output(
-        id=identity,
-        label=str(item.get("label") or identity),
-        type=str(item.get("type") or "pending"),
-        status=str(item.get("status") or "pending").lower(),
-        value=value or None,
-        error=_text(item.get("error")) or None,
-    )
+    def _words(self, answer: _Answer) -> str:
+        """The service's own words for an error (API.md section 8), or what it sent instead."""
+        if answer.is_page:
+            otherwise = f"HTTP {answer.status} with a web page instead of JSON"
+        elif answer.data is not None:
+            otherwise = json.dumps(answer.data, ensure_ascii=False)
+        else:
+            otherwise = self._cut(answer.body.decode("utf-8", "replace")).strip()
+        return parse_complaint(answer.data).told(otherwise or answer.broken or f"HTTP {answer.status} without a word")
 
 
 def _reached(
@@ -484,6 +559,7 @@ async def _answer(response: aiohttp.ClientResponse) -> _Answer:
     """Read the body within bounds; a body that breaks off still leaves the status line, which may prove enough."""
     chunks: list[bytes] = []
     size = 0
+    phase, broken = Phase.ANSWERED, None
     try:
         async for chunk in response.content.iter_any():
             size += len(chunk)
@@ -491,9 +567,12 @@ async def _answer(response: aiohttp.ClientResponse) -> _Answer:
                 return _Answer(response.status, Phase.ANSWER_BEGUN, b"", "its answer does not end")
             chunks.append(chunk)
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        broken = f"its answer broke off ({error.__class__.__name__})"
-        return _Answer(response.status, Phase.ANSWER_BEGUN, b"".join(chunks), broken)
-    return _Answer(response.status, Phase.ANSWERED, b"".join(chunks))
+        phase, broken = Phase.ANSWER_BEGUN, f"its answer broke off ({error.__class__.__name__})"
+    try:
+        body = unpack(b"".join(chunks), response.headers.get("Content-Encoding", ""), most=_MOST_BYTES)
+    except ValueError as error:
+        return _Answer(response.status, phase, b"", broken or str(error))
+    return _Answer(response.status, phase, body, broken)
 
 
 def _what_happened(error: Exception, request_timeout: float) -> str:
@@ -501,43 +580,9 @@ def _what_happened(error: Exception, request_timeout: float) -> str:
         return f"no answer within {request_timeout:g} s"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the connection was closed without an answer"
+    if isinstance(error, aiohttp.ClientResponseError):
+        # Its own text names the URL, and with that the token of a webhook.
+        return f"its answer is not HTTP ({error.message.strip().partition(chr(10))[0][:200]})"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"no connection to {error.host}:{error.port} ({error.os_error.strerror or error.os_error})"
     return f"{error.__class__.__name__}: {error}".rstrip(": ")
-
-
-def _json(body: bytes) -> object:
-    try:
-        data: object = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return data
-
-
-def _enveloped(data: object) -> object:
-    return data["data"] if isinstance(data, Mapping) and "data" in data else data
-
-
-def _objects(value: object) -> tuple[Mapping[str, object], ...]:
-    return tuple(v for v in value if isinstance(v, Mapping)) if isinstance(value, list) else ()
-
-
-def _identity(value: object) -> str | None:
-    """An id that can be asked about; documented as a string, and nothing else is read as one but a number."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) and value.strip() else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _instant(value: object) -> float | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        instant = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return instant.timestamp() if instant.tzinfo is not None else None

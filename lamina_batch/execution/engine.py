@@ -1,9 +1,9 @@
-"""The loop that joins client, ledger, budget and polling. It decides as little as possible.
+"""The loop that joins client, ledger, budget, polling and webhooks. It decides as little as possible.
 
-Requests run as tasks that only talk to the network and leave behind how they ended; one loop takes what has ended,
-writes it to the ledger in one transaction, asks budget, polling and guards what may happen next, and makes it happen.
-So every change of the ledger is made in one place, many answers share one commit, and nothing is sent before its
-intent is durable. A job's failure is a value; only a broken run escapes.
+Requests run as tasks that only talk to the network and leave behind how they ended, as callbacks do; one loop takes
+what is there, writes it to the ledger in one transaction, asks budget, polling and guards what may happen next, and
+makes it happen. So every change of the ledger is made in one place, many answers share one commit, and nothing is sent
+before its intent is durable. A job's failure is a value; only a broken run escapes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lamina_batch.execution.forecast import least_seconds
 from lamina_batch.execution.guards import Stop
 from lamina_batch.execution.job import (
     Accepted,
+    Delivered,
     NotAccepted,
     Observed,
     Refused,
@@ -29,13 +30,14 @@ from lamina_batch.execution.job import (
     TimedOut,
     Unknown,
 )
+from lamina_batch.execution.webhooks import Taken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
     from random import Random
 
     from lamina_batch.client.budget import Budget
-    from lamina_batch.client.lamina import LaminaClient, ReadEnd
+    from lamina_batch.client.lamina import Execution, LaminaClient, ReadEnd
     from lamina_batch.execution.guards import Guards
     from lamina_batch.execution.job import Job, News
     from lamina_batch.execution.ledger import Ledger
@@ -157,11 +159,15 @@ class Engine:
     execution_timeout: float
     #: whether to wait for executions to end
     wait: bool = True
+    #: where a callback for a submission shall go; None: no callbacks are asked for
+    webhook_for: Callable[[str], str] | None = None
 
     outcome: Outcome = field(default_factory=Outcome)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     #: requests that have ended and are not looked at yet
     _ended: list[tuple[Job, StartEnd | ReadEnd]] = field(default_factory=list)
+    #: callbacks that wait to be told whether the ledger has them
+    _callbacks: list[asyncio.Future[Taken]] = field(default_factory=list)
     #: what they mean for their jobs, until the ledger has it
     _news: list[tuple[int, News]] = field(default_factory=list)
     #: why the ledger does not have it yet, and how often that was tried in a row
@@ -176,6 +182,10 @@ class Engine:
     _since: dict[str, float] = field(default_factory=dict)
     #: of these, the ones asked about only once
     _once: set[str] = field(default_factory=set)
+    #: held jobs whose POST carried a webhook URL: a callback may still tell what became of it
+    _hoped: dict[int, Job] = field(default_factory=dict)
+    #: jobs that this run sent and of which it is not known yet whether they were accepted
+    _sent: set[int] = field(default_factory=set)
     #: proved not accepted: sent again before anything new
     _again: deque[Submission] = field(default_factory=deque)
     #: after a connection that could not be made, nothing is sent until then
@@ -187,6 +197,8 @@ class Engine:
     #: the service refuses to answer polls: nothing more can be collected
     _deaf: bool = False
     _broken: StateError | None = None
+    #: nothing is written down any more
+    _over: bool = False
     _total: int = 0
     _done: int = 0
 
@@ -197,8 +209,11 @@ class Engine:
         *,
         running: Iterable[Job] = (),
         ask_once: Iterable[Job] = (),
+        held: Iterable[Job] = (),
     ) -> Outcome:
         """Send `submissions` (`count` of them), await their ends and those of `running`, ask once about `ask_once`.
+
+        Of `held`, those that a callback may still settle are waited for.
 
         When cancelled, jobs whose POST was open stay `submitting` in the ledger, to be held. Raises StateError where
         the ledger cannot be written: from then on nothing is sent.
@@ -211,7 +226,9 @@ class Engine:
         for job in ask_once:
             self._watch(job)
             self._once.add(str(job.id))
-        self._total = count + len(self._running)
+        for job in held:
+            self._hope(job)
+        self._total = count + len(self._running) + len(self._hoped)
         try:
             async with asyncio.TaskGroup() as tasks:
                 await self._loop(tasks, waiting)
@@ -220,6 +237,7 @@ class Engine:
         finally:
             # However this ends, an answer that is here is not thrown away.
             self._write_down()
+            self._over = True
         if self._unwritten is not None:
             raise self._unwritten
         if self._broken is not None:
@@ -254,6 +272,9 @@ class Engine:
         if self._unanswered and now - self._heard_at > self.execution_timeout:
             self._stop(Stop.UNREACHABLE, self._silence)
             self._deaf = True
+        for job in [job for job in self._hoped.values() if self._late(job)]:
+            del self._hoped[job.id]
+            self._end(job, completed=False, failed=False)
 
     def _stop(self, why: Stop, reason: str) -> None:
         if self.outcome.stopped_by is None:
@@ -274,7 +295,7 @@ class Engine:
             return self._tries >= MOST_WRITES
         if self._submitting() and (self._again or waiting):
             return False
-        return not (self._listening() and (self._running or self._polls))
+        return not (self._listening() and (self._running or self._polls or self._hoped))
 
     def _poll(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _Waiting) -> int:
         if not self._listening():
@@ -310,7 +331,12 @@ class Engine:
             return 0
         try:
             jobs = self.ledger.begin(
-                batch, app_id=self.app_id, contract=self.contract, at=self.wall(), run_id=self.run_id
+                batch,
+                app_id=self.app_id,
+                contract=self.contract,
+                at=self.wall(),
+                run_id=self.run_id,
+                by_webhook=self.webhook_for is not None,
             )
         except StateError as error:
             # What is in flight may still land, and may still be written once the disk has room again.
@@ -318,6 +344,7 @@ class Engine:
             return 0
         for job in jobs:
             self.guards.began(job.id)
+            self._sent.add(job.id)
             self._posts += 1
             tasks.create_task(self._send(job))
         return len(jobs)
@@ -353,7 +380,7 @@ class Engine:
         return Progress(
             total=self._total,
             ended=self._done,
-            running=len(self._running) + self._posts,
+            running=len(self._running) + len(self._hoped) + self._posts,
             waiting=left,
             least_left=least_seconds(
                 left, limit=self.budget.limit, window=self.budget.window, reads=len(self._running)
@@ -364,15 +391,36 @@ class Engine:
     # -- the requests --------------------------------------------------------------------------------------
 
     async def _send(self, job: Job) -> None:
-        end = await self.client.start(self.app_id, job.inputs, submission=job.submission or "")
+        submission = job.submission or ""
+        webhook = None if self.webhook_for is None else self.webhook_for(submission)
+        end = await self.client.start(self.app_id, job.inputs, submission=submission, webhook=webhook)
         self._posts -= 1
         self._ended.append((job, end))
         self._wake.set()
 
     async def _ask(self, job: Job) -> None:
-        end = await self.client.get_execution(job.execution_id or "")
+        end = await self.client.get_execution(job.execution_id or "", generation=job.generation)
         self._ended.append((job, end))
         self._wake.set()
+
+    # -- the callbacks -------------------------------------------------------------------------------------
+
+    def knows(self, submission: str) -> bool:
+        """Whether a job was ever sent under this name."""
+        return self.ledger.of_submission(submission) is not None
+
+    async def deliver(self, submission: str, execution: Execution) -> Taken:
+        """Take a verified callback; the answer comes when the ledger has it, or when that cannot be."""
+        job = self.ledger.of_submission(submission)
+        if job is None:
+            return Taken.UNKNOWN
+        if self._over:
+            return Taken.UNCOMMITTED
+        taken: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+        self._callbacks.append(taken)
+        self._news.append((job.id, Delivered(execution=execution, submission=submission, at=self.wall())))
+        self._wake.set()
+        return await taken
 
     # -- what has happened ---------------------------------------------------------------------------------
 
@@ -394,11 +442,20 @@ class Engine:
         except StateError as error:
             self._unwritten = error
             self._tries += 1
+            self._answer_callbacks(Taken.UNCOMMITTED)
             return
+        told = {job_id for job_id, item in self._news if isinstance(item, Delivered)}
         self._news, self._unwritten, self._tries = [], None, 0
+        self._answer_callbacks(Taken.COMMITTED)
         for job in changed:
-            self._changed(job)
+            self._changed(job, told=job.id in told)
             self.listener.changed(job)
+
+    def _answer_callbacks(self, taken: Taken) -> None:
+        for callback in self._callbacks:
+            if not callback.done():
+                callback.set_result(taken)
+        self._callbacks.clear()
 
     def _post_ended(self, end: StartEnd) -> News:
         self._heard(end.status, end.message)
@@ -463,10 +520,12 @@ class Engine:
     def _late(self, job: Job) -> bool:
         return job.submitted_at is not None and self.wall() - job.submitted_at >= self.execution_timeout
 
-    def _changed(self, job: Job) -> None:
+    def _changed(self, job: Job, *, told: bool) -> None:
+        if job.execution_id is not None and job.id in self._sent:
+            self._sent.discard(job.id)
+            self.outcome.submitted += 1
         match job.state:
             case State.RUNNING:
-                self.outcome.submitted += 1
                 self._watch(job)
             case State.PLANNED:
                 if self.outcome.stopped_by is None:
@@ -481,24 +540,32 @@ class Engine:
                     )
             case State.COMPLETED:
                 self.outcome.ended += 1
-                self._end(job, completed=job.failed_outputs == 0, failed=False)
+                self._end(job, completed=job.failed_outputs == 0, failed=False, told=told)
             case State.FAILED:
                 self.outcome.ended += 1
                 if lacks_credits(job.message):
                     self._stop(Stop.CREDITS, job.message or "")
-                self._end(job, completed=False, failed=True)
+                self._end(job, completed=False, failed=True, told=told)
             case State.TIMED_OUT | State.REJECTED:
                 self._end(job, completed=False, failed=True)
             case State.HELD:
-                self._end(job, completed=False, failed=False)
+                if not self._hope(job):
+                    self._end(job, completed=False, failed=False)
             case State.SUBMITTING:
                 pass
             case _:
                 assert_never(job.state)
 
-    def _end(self, job: Job, *, completed: bool, failed: bool) -> None:
-        self._unwatch(job)
+    def _end(self, job: Job, *, completed: bool, failed: bool, told: bool = False) -> None:
+        self._unwatch(job, told=told)
         self.guards.ended(job.id, completed=completed, failed=failed)
+
+    def _hope(self, job: Job) -> bool:
+        """Wait for a callback of a held job, if one may come."""
+        may_come = self.wait and self.webhook_for is not None and job.by_webhook and not self._late(job)
+        if may_come:
+            self._hoped[job.id] = job
+        return may_come
 
     def _watch(self, job: Job) -> None:
         self._running[str(job.id)] = job
@@ -506,13 +573,15 @@ class Engine:
         age = max(0.0, self.wall() - job.submitted_at) if job.submitted_at is not None else 0.0
         self.polling.start(str(job.id), self.now(), age=age)
 
-    def _unwatch(self, job: Job) -> None:
+    def _unwatch(self, job: Job, *, told: bool = False) -> None:
         name = str(job.id)
         self._done += 1
+        self._hoped.pop(job.id, None)
         if self._running.pop(name, None) is not None:
             self._once.discard(name)
             self._since.pop(name, None)
-            self.polling.ended(name, job.seconds if job.state is State.COMPLETED else None)
+        if self.wait:
+            self.polling.ended(name, job.seconds if job.state is State.COMPLETED else None, told=told)
 
 
 async def _awaited(what: Awaitable[object]) -> object:

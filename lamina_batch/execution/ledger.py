@@ -68,8 +68,8 @@ class Download:
     error: str | None = None
 
 
-class FileToFetch(NamedTuple):
-    """An output whose file is not here yet."""
+class OutputFile(NamedTuple):
+    """An output that came as a URL, and the file it was saved to."""
 
     job_id: int
     position: int
@@ -78,6 +78,8 @@ class FileToFetch(NamedTuple):
     key: str
     variant: str
     label: str
+    #: as seen from the ledger's folder; None: not saved yet
+    file: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,10 @@ class Ledger:
     def __init__(self, connection: sqlite3.Connection, file: Path) -> None:
         self._db = connection
         self._file = file
+
+    @property
+    def folder(self) -> Path:
+        return self._file.parent
 
     def __enter__(self) -> Self:
         return self
@@ -368,16 +374,17 @@ class Ledger:
         """What became of every file that was asked for, as a plain tuple in the order of DOWNLOADS."""
         return self._db.execute(f"SELECT {', '.join(DOWNLOADS)} FROM download ORDER BY job_id, position").fetchall()
 
-    def files_to_fetch(self, job_ids: Iterable[int] | None = None) -> list[FileToFetch]:
-        """The outputs that came as a URL and have no file yet, of these jobs or of all, oldest first."""
-        fetched = self._db.execute(
-            "SELECT o.job_id, o.position, o.value, o.type, j.key, j.variant, o.label "
+    def files(self, job_id: int | None = None) -> list[OutputFile]:
+        """The outputs of completed jobs (or of this one) that came as a URL, oldest first."""
+        one, values = ("", ()) if job_id is None else ("AND o.job_id = ? ", (job_id,))
+        rows = self._db.execute(
+            "SELECT o.job_id, o.position, o.value, o.type, j.key, j.variant, o.label, d.file "
             "FROM output AS o JOIN job AS j ON j.id = o.job_id LEFT JOIN download AS d USING (job_id, position) "
             "WHERE j.state = 'completed' AND o.status = 'completed' AND o.type <> 'text' AND o.value IS NOT NULL "
-            "AND d.file IS NULL ORDER BY o.job_id, o.position"
+            f"{one}ORDER BY o.job_id, o.position",
+            values,
         )
-        wanted = None if job_ids is None else set(job_ids)
-        return [FileToFetch(*row) for row in fetched if wanted is None or row[0] in wanted]
+        return [OutputFile(*row) for row in rows]
 
     def newest_inputs(self, key: str, variant: str) -> str | None:
         """The canonical inputs of the newest revision; None where there is none, empty where it was imported."""

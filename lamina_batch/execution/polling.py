@@ -3,6 +3,7 @@
 Asking too early wastes a request, asking late leaves a slot and a finished picture lying. From the durations of this
 app, those of earlier runs included, each execution gets the instant at which asking is best. How patient that is
 depends on what a request is worth: much while submissions want the same ones, little when there are plenty.
+Where the service tells of ends by itself (API.md section 6), only those are asked about that it seems to have missed.
 Pure: instants are seconds of a monotonic clock and are handed in. docs/budget.md explains the reasoning.
 """
 
@@ -45,7 +46,20 @@ _MOST_AHEAD = 10
 _NEWS = 0.25
 
 
-class _Durations:
+#: Where ends are told: one is asked about when its age, less a grace, is so many times the one that so many ended by;
+#: then whenever its age has grown by this part.
+_MISSED = ((2.0, 1.0, 1.0), (1.0, 0.95, 0.5))
+#: The grace in least intervals: a delivery that was not taken is repeated after 5 and 30 s (API.md section 6).
+_GRACE = 12.0
+#: While nothing is known, the age to ask at, in least intervals: a minute for images.
+_UNKNOWN = 20.0
+#: So many ends show whether they are told.
+_LATEST = 8
+#: So often, and once more for so many ends told, may be asked in vain; after that at ever longer pauses.
+_VAIN, _VAIN_PER = 2, 200
+
+
+class Durations:
     """How long executions take."""
 
     def __init__(self, durations: Iterable[float]) -> None:
@@ -54,6 +68,20 @@ class _Durations:
         self._sums = (0.0, *accumulate(self._sorted))
         self._best: dict[tuple[int, _Patience], float] = {}
 
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def quantile(self, part: float) -> float:
+        """The age by which this part of them, between 0 and 1, has ended."""
+        return self._sorted[max(0, math.ceil(part * len(self._sorted)) - 1)]
+
+    def likely_age(self, age: float) -> float | None:
+        """The age by which one that had not ended at `age` has as likely as not; None: too little is known."""
+        shorter = bisect_right(self._sorted, age)
+        if not self._tells(age, shorter):
+            return None
+        return self._sorted[(shorter + len(self._sorted)) // 2]
+
     def best_age(self, age: float, patience: _Patience, longest: float) -> float | None:
         """The age at which to ask about an execution that had not ended at `age`; None: too little is known.
 
@@ -61,12 +89,15 @@ class _Durations:
         weigh least together; but no later than `longest` after it has ended as likely as not.
         """
         shorter = bisect_right(self._sorted, age)
-        if len(self._sorted) - shorter < (_FEW if age > 0 else 1):
+        if not self._tells(age, shorter):
             return None
         key = (shorter, patience)
         if key not in self._best:
             self._best[key] = self._search(shorter, patience, longest)
         return self._best[key]
+
+    def _tells(self, age: float, shorter: int) -> bool:
+        return len(self._sorted) - shorter >= (_FEW if age > 0 else 1)
 
     def _search(self, shorter: int, patience: _Patience, longest: float) -> float:
         vain = patience.vain * self._sorted[len(self._sorted) // 2]
@@ -82,6 +113,47 @@ class _Durations:
             if cost < least:
                 best, least = at, cost
         return best
+
+
+class _Deliveries:
+    """Whether the service tells of ends by itself, and how often it may be asked in vain meanwhile."""
+
+    def __init__(self, *, expected: bool, pause: float) -> None:
+        self._expected = expected
+        self._pause = pause
+        #: the latest ends: told, or found by asking
+        self._latest: deque[bool] = deque(maxlen=_LATEST)
+        self._told = 0
+        self._vain = 0
+        #: before that nothing is asked, having been asked in vain too often
+        self.quiet_until = -math.inf
+
+    @property
+    def trusted(self) -> bool:
+        """Whether to rely on them: no more than half of the latest ends had to be asked for."""
+        return self._expected and 2 * sum(self._latest) >= len(self._latest)
+
+    @property
+    def most_out(self) -> int:
+        """How many polls may be out at once: where the last ones found ends, there may be more to find."""
+        return max(1, 2 * (len(self._latest) - sum(self._latest)))
+
+    def told(self) -> None:
+        self._latest.append(True)
+        self._told += 1
+
+    def found(self, *, missed: bool) -> None:
+        """An end was found by asking. `missed`: it would have been told, had all been well."""
+        if missed:
+            self._latest.append(False)
+        self._vain = 0
+        self.quiet_until = -math.inf
+
+    def asked_in_vain(self, now: float) -> None:
+        self._vain += 1
+        over = self._vain - _VAIN - self._told // _VAIN_PER
+        if over >= 0:
+            self.quiet_until = now + self._pause * 2.0 ** min(over, 30)
 
 
 @dataclass(slots=True, eq=False)
@@ -102,13 +174,28 @@ class _Live:
 
 
 class Polling:
-    """Which executions to ask about now. One that was handed out is not handed out again before its poll has ended."""
+    """Which executions to ask about now. One that was handed out is not handed out again before its poll has ended.
 
-    def __init__(self, *, min_interval: float, max_interval: float, durations: Iterable[float] = ()) -> None:
+    Intervals and `durations` are in seconds. `delivered`: the service tells of ends by webhook, and asking only finds
+    what it missed; should it miss most, they are asked about as if it told of none. At the age of `timeout` each is
+    asked about whatever else is known, because one that has not ended then is given up.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_interval: float,
+        max_interval: float,
+        durations: Iterable[float] = (),
+        delivered: bool = False,
+        timeout: float = math.inf,
+    ) -> None:
+        self._deliveries = _Deliveries(expected=delivered, pause=max(min_interval, max_interval))
+        self._timeout = timeout
         self._least = min_interval
         self._most = max(min_interval, max_interval)
         self._ended = deque((duration for duration in durations if duration >= 0), _MOST_KNOWN)
-        self._durations = _Durations(self._ended)
+        self._durations = Durations(self._ended)
         self._live: dict[str, _Live] = {}
         #: one queue for each patience, by the instant to ask at
         self._queues: tuple[list[tuple[float, int, _Live]], ...] = tuple([] for _ in _PATIENCE)
@@ -125,6 +212,18 @@ class Polling:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    @property
+    def durations(self) -> Durations:
+        """What the plans are made with; another object when it has changed."""
+        return self._durations
+
+    def sweep_due(self, now: float, room: int, *, waiting: int = 0) -> None:
+        """None: executions are asked about one by one (sweep.py knows another way)."""
+
+    def reserved(self, now: float) -> int:  # noqa: ARG002 -- as Sweeping has it
+        """How many requests submissions should leave for what is out: none."""
+        return 0
 
     def start(self, execution: str, now: float, *, age: float = 0.0) -> None:
         """Wait for the end of an execution that was accepted `age` seconds ago."""
@@ -144,6 +243,8 @@ class Polling:
             if not self._ends:
                 self._outlasted = max(self._outlasted, now - live.since)
                 self._news += 1
+            if self._deliveries.trusted:
+                self._deliveries.asked_in_vain(now)
             self._plan(live)
 
     def failed(self, execution: str, now: float) -> None:
@@ -155,15 +256,20 @@ class Polling:
             live.not_before = now + min(self._most, self._least * 2.0 ** min(live.failures - 1, 30))
             self._plan(live)
 
-    def ended(self, execution: str, duration: float | None) -> None:
-        """It ended, or is no longer waited for; `duration` is in seconds by the service's own clock, if known."""
+    def ended(self, execution: str, duration: float | None, *, told: bool = False) -> None:
+        """It ended, or is no longer waited for; `duration` is in seconds by the service's own clock, if known.
+
+        `told`: the service said so by itself. What is learnt here may be of an execution that nobody waits for.
+        """
         live = self._live.pop(execution, None)
+        was_out = live is not None and live.plan == 0
         if live is not None:
             self._back(live)
             live.plan = 0
             if not self._ends:
                 self._outlasted = 0.0
                 self._news += 1
+        if live is not None or duration is not None:
             self._ends += 1
         if duration is not None and duration >= 0:
             if live is not None:
@@ -171,6 +277,9 @@ class Polling:
                 duration = max(duration, live.seen - live.started)
             self._ended.append(duration)
             self._news += 1
+        if told or (was_out and duration is not None):
+            # What was accepted before this run may have been told while nobody listened.
+            self._heard_of_end(told=told, missed=live is not None and live.since - live.started <= self._least)
 
     def due(self, now: float, limit: int, *, waiting: int = 0, room: int | None = None) -> list[str]:
         """Those to ask about now, best first, at most `limit`, each of them out until its poll has ended.
@@ -186,6 +295,10 @@ class Polling:
         names: list[str] = []
         while len(names) < min(limit, self._unsure()) and (at := self._head()) is not None and at <= now:
             live = heapq.heappop(queue)[2]
+            if self._deliveries.trusted and self._instant(live, self._patience) > now:
+                # More was learnt since it was planned.
+                self._plan(live)
+                continue
             live.plan = 0
             self._out += 1
             names.append(live.name)
@@ -199,7 +312,9 @@ class Polling:
     # -- inside --------------------------------------------------------------------------------------------
 
     def _unsure(self) -> int:
-        """How many may be out at most: the first few polls teach what the others need not find out again."""
+        """How many may go out: the first few polls teach what the others need not find out again."""
+        if self._deliveries.trusted:
+            return self._deliveries.most_out - self._out
         return 1 + 2 * self._ends - self._out
 
     def _back(self, live: _Live) -> None:
@@ -215,10 +330,21 @@ class Polling:
     def _plan(self, live: _Live) -> None:
         self._plans += 1
         live.plan = self._plans
-        for queue, patience in zip(self._queues, _PATIENCE, strict=True):
+        for patience, queue in enumerate(self._queues):
             heapq.heappush(queue, (self._instant(live, patience), live.plan, live))
 
-    def _instant(self, live: _Live, patience: _Patience) -> float:
+    def _instant(self, live: _Live, patience: int) -> float:
+        if self._deliveries.trusted:
+            instant = max(live.started + self._missed_age(live, patience), self._deliveries.quiet_until)
+        else:
+            instant = live.started + self._ended_age(live, _PATIENCE[patience])
+        given_up = live.started + self._timeout
+        if live.seen < given_up:
+            instant = min(instant, given_up)
+        return max(live.not_before, instant)
+
+    def _ended_age(self, live: _Live, patience: _Patience) -> float:
+        """The age at which to ask about one whose end nobody tells."""
         age = live.seen - live.started
         best = self._durations.best_age(age, patience, self._most)
         if best is None:
@@ -228,12 +354,34 @@ class Polling:
             if not self._ends and gap == self._most and age > 0:
                 # That one may be the last of all to end: let another go ahead.
                 best += gap
-        return max(live.not_before, live.started + best)
+        return best
+
+    def _missed_age(self, live: _Live, patience: int) -> float:
+        """The age at which to ask about one whose end should have been told."""
+        times, part, growth = _MISSED[patience]
+        age = live.seen - live.started
+        if self._durations:
+            first = times * self._durations.quantile(part) + _GRACE * self._least
+        else:
+            first = _UNKNOWN * self._least
+            age = max(age, self._outlasted)
+        return max(first, (1 + growth) * age)
+
+    def _heard_of_end(self, *, told: bool, missed: bool) -> None:
+        """Note how an end became known, and plan anew where that changes what to think of the others."""
+        deliveries = self._deliveries
+        before = deliveries.trusted, deliveries.quiet_until
+        if told:
+            deliveries.told()
+        else:
+            deliveries.found(missed=missed)
+        if before != (deliveries.trusted, deliveries.quiet_until):
+            self._plan_anew()
 
     def _plan_anew(self) -> None:
         self._news = 0
-        self._durations = _Durations(self._ended)
+        self._durations = Durations(self._ended)
         planned = [live for live in self._live.values() if live.plan]
-        for queue, patience in zip(self._queues, _PATIENCE, strict=True):
+        for patience, queue in enumerate(self._queues):
             queue[:] = [(self._instant(live, patience), live.plan, live) for live in planned]
             heapq.heapify(queue)

@@ -6,8 +6,10 @@ import codecs
 import io
 import os.path
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from lamina_batch.errors import UsageError
 from lamina_batch.pipeline.check import check
@@ -31,6 +33,7 @@ from lamina_batch.pipeline.spec import (
     Sql,
     Template,
     Value,
+    Webhook,
 )
 from lamina_batch.pipeline.template import TemplateError, template_parts
 from lamina_batch.pipeline.values import plain_values
@@ -203,7 +206,28 @@ class _Builder:
         elif options.poll.max_interval < shortest:
             what = f"must be at least as long as min_interval, {shortest:g}s, is {options.poll.max_interval:g}s"
             self._problem(("run", "poll", "max_interval"), what, "raise it, or lower min_interval")
-        return options
+        if options.completion == "webhook" and "webhook" not in run:
+            hint = "add webhook: {public_url: https://...} below `run`: where the service reaches you"
+            self._problem(("run", "completion"), "webhook needs run.webhook.public_url", hint)
+        return replace(options, webhook=self._webhook(run["webhook"])) if "webhook" in run else options
+
+    def _webhook(self, webhook: dict[str, str]) -> Webhook:
+        url = webhook.get("public_url", "")
+        parts = urlsplit(url)
+        steps: Steps = ("run", "webhook")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.fragment:
+            what = f"must be an http or https address without a user or a fragment, is {url!r}"
+            steps = (*steps, "public_url") if url else steps
+            self._problem(steps, what if url else "needs public_url", "for example https://hooks.example.com/lamina")
+        listen = webhook.get("listen", "")
+        host, _, port = listen.rpartition(":")
+        if not listen:
+            return Webhook(public_url=url)
+        if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+            what = f"must be a host and a port from 1 to 65535, is {listen!r}"
+            self._problem((*steps[:2], "listen"), what, "write it as 127.0.0.1:8788")
+            return Webhook(public_url=url)
+        return Webhook(public_url=url, listen=(host.removeprefix("[").removesuffix("]"), int(port)))
 
     def _results(self, name: str, sources: tuple[str, ...]) -> Results:
         results = self._values.get("results", {})
@@ -265,11 +289,12 @@ def _failure_limit(limit: float | str | None) -> FailureLimit | None:
     return FailureLimit(count=int(limit))
 
 
-#: key of `run` -> its field's value. `completion` has only one value that is built.
+#: key of `run` -> its field's value
 _RUN: Mapping[str, Callable[[Any], Any]] = {
     "max_in_flight": int,
     "requests_per_minute": lambda value: None if value == "auto" else int(value),
     "share": float,
+    "completion": str,
     "poll": _poll,
     "execution_timeout": duration,
     "request_timeout": duration,

@@ -16,6 +16,7 @@ BlankPolicy = Literal["app_default", "skip_row"]
 Generation = Literal["auto", "executions", "runs"]
 Auth = Literal["x-api-key", "bearer"]
 Layout = Literal["wide", "long"]
+Completion = Literal["poll", "webhook"]
 
 
 class Place(NamedTuple):
@@ -105,6 +106,16 @@ class Poll:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """How the service reaches us when an execution ends."""
+
+    #: the address that the service calls, without a token
+    public_url: str
+    #: host and port on which the receiver listens
+    listen: tuple[str, int] = ("127.0.0.1", 8788)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FailureLimit:
     """Stop submitting past this many failures, or past this share of the ended jobs once 20 have ended."""
 
@@ -118,7 +129,10 @@ class RunOptions:
     #: None: follow the RateLimit headers
     requests_per_minute: int | None = None
     share: float = 1.0
+    completion: Completion = "poll"
     poll: Poll = field(default_factory=Poll)
+    #: never None where `completion` is webhook
+    webhook: Webhook | None = None
     #: seconds
     execution_timeout: float = 2700.0
     #: seconds

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import polars as pl
 
-from lamina_batch.execution.ledger import OUTPUTS
+from lamina_batch.execution.ledger import DOWNLOADS, OUTPUTS
 from lamina_batch.execution.plan import with_evidence
 from lamina_batch.results.files import write_whole
 from lamina_batch.results.text import harmless
@@ -61,13 +61,15 @@ def gather(
     jobs: pl.DataFrame,
     ledger: pl.DataFrame,
     outputs: Sequence[tuple[object, ...]],
+    downloads: Sequence[tuple[object, ...]] = (),
     *,
     app_id: str,
     share_identical: bool,
 ) -> Outcomes:
     """Put together what the catalog asks for and what the ledger knows. Pure.
 
-    `jobs` is what the check answered, `ledger` and `outputs` the ledger's tables.
+    `jobs` is what the check answered, `ledger`, `outputs` and `downloads` the ledger's tables, with files as they
+    shall be shown.
     """
     same = ["content"] if share_identical else ["key", "variant", "content"]
     bought = (
@@ -119,17 +121,17 @@ def gather(
         reused_from=pl.when(~own).then(name),
         job_id=shown,
     )
-    whole = pl.DataFrame(
-        outputs,
-        schema={n: pl.Int64 if n in {"job_id", "position"} else pl.String for n in OUTPUTS},
-        orient="row",
+    fetched = _table(downloads, DOWNLOADS).rename({"error": "not_fetched"})
+    seen = (
+        _table(outputs, OUTPUTS)
+        .join(table.select("job_id").unique(), on="job_id", how="semi", maintain_order="left")
+        .join(fetched, on=["job_id", "position"], how="left", maintain_order="left")
     )
-    seen = whole.join(table.select("job_id").unique(), on="job_id", how="semi", maintain_order="left")
     usable = (pl.col("status") == "completed") & pl.col("value").is_not_null()
     reason = (
         pl.when(~usable)
         .then(pl.coalesce("error", pl.concat_str(pl.lit("not made: status "), "status")))
-        .otherwise(pl.col("error"))
+        .otherwise(pl.coalesce("error", pl.concat_str(pl.lit("not downloaded: "), "not_fetched")))
     )
     return Outcomes(
         jobs=table,
@@ -139,12 +141,17 @@ def gather(
             "output_id",
             "label",
             "type",
+            "file",
+            "sha256",
             value=pl.when(usable).then(pl.col("value")),
-            file=pl.lit(None, dtype=pl.String),
-            sha256=pl.lit(None, dtype=pl.String),
             error=reason,
         ),
     )
+
+
+def _table(rows: Sequence[tuple[object, ...]], columns: Sequence[str]) -> pl.DataFrame:
+    types = {name: pl.Int64 if name in {"job_id", "position"} else pl.String for name in columns}
+    return pl.DataFrame(rows, schema=types, orient="row")
 
 
 def _instant(epoch: pl.Expr) -> pl.Expr:
@@ -212,6 +219,7 @@ def _long(outcomes: Outcomes) -> pl.DataFrame:
         .join(outcomes.outputs, on="job_id", how="left")
         .sort("line", "position", nulls_last=True)
         .drop("line", "position")
+        .select(*outcomes.jobs.columns, *LONG_COLUMNS)
     )
 
 

@@ -46,7 +46,15 @@ class Requests:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Files:
+class Saved:
+    """Files of outputs that this run saved, and that it could not save."""
+
+    saved: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
     manifest: tuple[str, ...]
     report: str | None
     findings: str | None
@@ -66,7 +74,9 @@ class Summary:
     seconds: float
     least_seconds: float
     credits: float | None
-    files: Files
+    files: Written
+    #: None: nothing is downloaded
+    downloads: Saved | None = None
 
     def to_json(self) -> str:
         """ASCII throughout, so that no name in it can drive the terminal that it is printed on."""
@@ -85,12 +95,17 @@ def _put(file: Path, text: str) -> None:
 
 
 def exit_code(
-    counts: Mapping[str, int], stopped_by: Stop | None, *, signal: int | None = None, unwritten: bool = False
+    counts: Mapping[str, int],
+    stopped_by: Stop | None,
+    *,
+    signal: int | None = None,
+    unwritten: bool = False,
+    unsaved: bool = False,
 ) -> int:
     """The one code for all that happened; where several apply, DESIGN.md section 5 gives their order.
 
     `signal` is the number of the signal that stopped the run, if one did; `unwritten` says that the manifest could
-    not be written.
+    not be written, `unsaved` that a file could not be downloaded.
     """
     if signal is not None:
         return 128 + signal
@@ -102,4 +117,4 @@ def exit_code(
         return 5
     if stopped_by == "invalid_rows":
         return 4
-    return 3 if any(counts.get(status) for status in PROBLEMS) else 0
+    return 3 if unsaved or any(counts.get(status) for status in PROBLEMS) else 0

@@ -337,18 +337,20 @@ def test_a_submission_is_found_by_its_name_also_when_it_was_not_the_last(ledger:
 # -- files and imports -----------------------------------------------------------------------------------------
 
 
-def test_a_file_is_to_be_fetched_until_it_is_here(ledger: Ledger) -> None:
+def test_outputs_that_came_as_urls_have_files(ledger: Ledger) -> None:
     [job] = begin(ledger, submission())
     record(ledger, job, ACCEPTED)
     words = Output(id="t", label="Words", type="text", status="completed", value="hello", error=None)
     record(ledger, job, ended(output(), words, output("error", None, "Back")))
-    [wanted] = ledger.files_to_fetch()
+    [wanted] = ledger.files()
     assert (wanted.job_id, wanted.position, wanted.url, wanted.label) == (job.id, 0, "https://x/1.png", "Front")
+    assert wanted.file is None
     ledger.put_downloads([Download(job_id=job.id, position=0, error="HTTP 404")], at=1.0)
-    assert ledger.files_to_fetch() == [wanted]
+    assert ledger.files(job.id) == [wanted]
     ledger.put_downloads([Download(job_id=job.id, position=0, file="a.png", sha256="0" * 64)], at=2.0)
-    assert ledger.files_to_fetch() == []
+    assert [known.file for known in ledger.files()] == ["a.png"]
     assert ledger.downloads() == [(job.id, 0, "a.png", "0" * 64, None)]
+    assert ledger.files(job.id + 1) == []
 
 
 def test_importing_twice_does_no_harm(ledger: Ledger) -> None:
