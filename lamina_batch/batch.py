@@ -18,11 +18,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, get_args
 
 import polars as pl
 
@@ -31,19 +31,21 @@ from lamina_batch.catalog.check import Checked, check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.catalog.source import Catalog, read_catalog
 from lamina_batch.client.budget import Budget
-from lamina_batch.client.lamina import EXECUTIONS, GENERATIONS, LaminaClient, parse_delivery
+from lamina_batch.client.lamina import EXECUTIONS, GENERATIONS, RUNS, LaminaClient, parse_delivery
 from lamina_batch.errors import LedgerLockedError, ServiceError, StateError, UsageError, did_you_mean
 from lamina_batch.execution.engine import Control, Engine, Listener, Outcome
 from lamina_batch.execution.files import Files
-from lamina_batch.execution.forecast import least_seconds
+from lamina_batch.execution.forecast import forecast, least_seconds
 from lamina_batch.execution.guards import Guards, Stop
 from lamina_batch.execution.job import State
 from lamina_batch.execution.ledger import Binding, Ledger, find_ledger, open_ledger
 from lamina_batch.execution.lock import IfLocked, locked
 from lamina_batch.execution.plan import Action, Plan, Wish, ledger_frame, make_plan, named
 from lamina_batch.execution.polling import Polling
+from lamina_batch.execution.sweep import Sweeping
 from lamina_batch.execution.webhooks import Receiver
 from lamina_batch.media.names import parse_pattern
+from lamina_batch.pipeline.spec import Completion
 from lamina_batch.results.files import ensure_writable
 from lamina_batch.results.findings import write_findings
 from lamina_batch.results.lost import refuse_lost, refuse_renamed
@@ -61,11 +63,12 @@ from lamina_batch.results.summary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from random import Random
 
     from lamina_batch.client.lamina import Generation
     from lamina_batch.execution.engine import Progress
+    from lamina_batch.execution.forecast import Forecast
     from lamina_batch.execution.job import Job
     from lamina_batch.media.names import Pattern
     from lamina_batch.pipeline.spec import Layout, Pipeline
@@ -75,6 +78,8 @@ _Answer = TypeVar("_Answer")
 #: Seconds below which an execution is not asked again (DESIGN.md section 4, run.poll).
 IMAGE_INTERVAL = 3.0
 VIDEO_INTERVAL = 10.0
+#: Requests that a run spends before its first submission: the app, its workflow, and the generation or the keys.
+_READS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,8 +177,8 @@ class Preview:
     prepared: Prepared
     plan: Plan
     executions: int
-    requests: int
-    least_seconds: float
+    #: what a run would take, by each way to notice the ends
+    forecasts: Mapping[Completion, Forecast]
     credits: float | None
     #: key/variant of a changed job -> the inputs that changed
     changed: dict[str, tuple[str, ...]]
@@ -238,14 +243,44 @@ def preview(pipeline: Pipeline, access: Access, world: World, request: RunReques
     if not request.new_ledger:
         refuse_lost(pipeline, ledger)
         refuse_renamed(pipeline, ledger, access.service)
-    if ledger is None:
-        plan = _plan(pipeline, prepared, [], request, world)
-        return _preview(pipeline, prepared, plan, budget, shortest=0.0, changed={})
-    with ledger:
-        ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
-        plan = _plan(pipeline, prepared, ledger.table(), request, world)
-        shortest = min(ledger.durations(app.app_id), default=0.0)
-        return _preview(pipeline, prepared, plan, budget, shortest=shortest, changed=_changes(plan, ledger))
+    with ledger or nullcontext():
+        if ledger is not None:
+            ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
+        plan = _plan(pipeline, prepared, ledger.table() if ledger is not None else [], request, world)
+        executions = plan.count(Action.SUBMIT)
+        return Preview(
+            prepared=prepared,
+            plan=plan,
+            executions=executions,
+            forecasts=_forecasts(pipeline, executions, budget, ledger, app, speed=access.speed),
+            credits=_credits(pipeline, executions),
+            changed=_changes(plan, ledger) if ledger is not None else {},
+        )
+
+
+def _forecasts(
+    pipeline: Pipeline, executions: int, budget: Budget, ledger: Ledger | None, app: App, *, speed: float
+) -> Mapping[Completion, Forecast]:
+    video = ledger is not None and ledger.meta(_makes_video_name(app)) == "True"
+    least = _least_interval(pipeline, video=video, speed=speed)
+    remembered = ledger.meta("generation") if ledger is not None else None
+    generation = remembered if pipeline.api.generation == "auto" else pipeline.api.generation
+
+    def by(completion: Completion) -> Forecast:
+        return forecast(
+            executions,
+            durations=ledger.durations(app.app_id) if ledger is not None else (),
+            limit=budget.limit,
+            window=budget.window,
+            max_in_flight=pipeline.run.max_in_flight,
+            completion=completion,
+            generation="runs" if generation == RUNS.name else "executions",
+            min_interval=least,
+            max_interval=max(least, pipeline.run.poll.max_interval),
+            reads=_READS,
+        )
+
+    return {completion: by(completion) for completion in get_args(Completion)}
 
 
 async def _fetch_app(pipeline: Pipeline, access: Access, world: World, budget: Budget) -> App:
@@ -530,13 +565,17 @@ class _Run:
             engine.webhook_for = receiver.url_for
             yield
 
-    async def polling(self, client: LaminaClient, app: App) -> Polling:
+    async def polling(self, client: LaminaClient, app: App) -> Polling | Sweeping:
         """When to ask about executions, by what the ledger knows of this app's durations."""
         options = self.pipeline.run.poll
-        least = options.min_interval
-        if least is None:
-            video = await _makes_video(client, self.ledger, app)
-            least = (VIDEO_INTERVAL if video else IMAGE_INTERVAL) / self.access.speed
+        video = options.min_interval is None and await _makes_video(client, self.ledger, app)
+        least = _least_interval(self.pipeline, video=video, speed=self.access.speed)
+        if client.generation is RUNS and not self.by_webhook:
+            return Sweeping(
+                min_interval=least,
+                max_interval=max(least, options.max_interval),
+                durations=self.ledger.durations(app.app_id),
+            )
         return Polling(
             min_interval=least,
             max_interval=max(least, options.max_interval),
@@ -593,6 +632,9 @@ class _Run:
             limit=self.budget.limit,
             window=self.budget.window,
             shortest=min(self.ledger.durations(prepared.app.app_id), default=0.0),
+            per_job=1 if self.by_webhook else 2,
+            reads=requests.other,
+            max_in_flight=self.pipeline.run.max_in_flight,
         )
         summary = Summary(
             schema_version=SCHEMA_VERSION,
@@ -685,9 +727,20 @@ def _to_collect(ledger: Ledger, plan: Plan, request: RunRequest) -> list[Job]:
     return [job for job in running if job.id in wanted]
 
 
+def _least_interval(pipeline: Pipeline, *, video: bool, speed: float) -> float:
+    """Seconds below which an execution is not asked again."""
+    chosen = pipeline.run.poll.min_interval
+    return chosen if chosen is not None else (VIDEO_INTERVAL if video else IMAGE_INTERVAL) / speed
+
+
+def _makes_video_name(app: App) -> str:
+    """Under which name the ledger remembers it."""
+    return f"makes_video {app.app_id} {app.fingerprint}"
+
+
 async def _makes_video(client: LaminaClient, ledger: Ledger, app: App) -> bool:
     """Whether this app makes video, asked once for each version of its contract and remembered."""
-    name = f"makes_video {app.app_id} {app.fingerprint}"
+    name = _makes_video_name(app)
     known = ledger.meta(name)
     if known is None:
         try:
@@ -743,27 +796,6 @@ def _changes(plan: Plan, ledger: Ledger) -> dict[str, tuple[str, ...]]:
             name = f"{key}/{variant}" if variant else key
             answer[name] = tuple(p for p in sorted(old.keys() | new.keys()) if old.get(p) != new.get(p))
     return answer
-
-
-def _preview(
-    pipeline: Pipeline,
-    prepared: Prepared,
-    plan: Plan,
-    budget: Budget,
-    *,
-    shortest: float,
-    changed: dict[str, tuple[str, ...]],
-) -> Preview:
-    executions = plan.count(Action.SUBMIT)
-    return Preview(
-        prepared=prepared,
-        plan=plan,
-        executions=executions,
-        requests=2 * executions + 2 if executions else 1,
-        least_seconds=least_seconds(executions, limit=budget.limit, window=budget.window, shortest=shortest),
-        credits=_credits(pipeline, executions),
-        changed=changed,
-    )
 
 
 def _credits(pipeline: Pipeline, executions: int) -> float | None:

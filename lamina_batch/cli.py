@@ -437,11 +437,24 @@ def _show_plan(pipeline: Pipeline, preview: Preview) -> None:
     for parameter, count in preview.prepared.checked.app_defaults:
         out(f"  {count:>7}  jobs take the app's own default for {parameter!r}")
     out(f"executions to start: {preview.executions} (max_executions is {pipeline.run.max_executions})")
-    out(f"requests: about {preview.requests}; least possible time: {preview.least_seconds:.0f} s")
+    for completion, forecast in preview.forecasts.items() if preview.executions else ():
+        chosen = " (as run.completion says)" if completion == pipeline.run.completion else ""
+        least = f"{forecast.least_requests} requests and {_span(forecast.least_seconds)} at the least"
+        if forecast.requests is None or forecast.seconds is None:
+            out(f"by {completion}{chosen}: {least}; how long this app takes is not known yet")
+        else:
+            out(f"by {completion}{chosen}: about {forecast.requests} requests and {_span(forecast.seconds)}; {least}")
     if preview.executions > pipeline.run.max_executions:
         out("a run would start nothing: use --yes or --limit N, or raise run.max_executions")
     if preview.credits is not None:
         out(f"credits: {preview.credits:g}")
+
+
+def _span(seconds: float) -> str:
+    """A length of time as people say it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _explain(preview: Preview) -> None:
@@ -494,9 +507,12 @@ A held row may have been bought; it is not sent again until you say what it is:
 
 
 def _held_line(job: Job) -> str:
-    sent = datetime.fromtimestamp(job.submitted_at or 0.0, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     why = job.message or "its answer has not been heard yet"
-    return f"held: {job.name}: sent {sent} (attempt {job.attempts}): {why}"
+    return f"held: {job.name}: sent {_instant(job.submitted_at or 0.0)} (attempt {job.attempts}): {why}"
+
+
+def _instant(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 @main.command(cls=Command)
@@ -550,12 +566,26 @@ def _adoptions(texts: tuple[str, ...]) -> dict[str, str]:
 
 def _show_held(call: Call, pipeline: Pipeline) -> None:
     from lamina_batch import batch
-    from lamina_batch.operations.settle import held_jobs
+    from lamina_batch.client.lamina import RUNS
+    from lamina_batch.operations.settle import held_jobs, list_since, with_candidates
 
     with batch.existing_ledger(pipeline) as ledger:
         found = held_jobs(ledger)
+        if found.jobs and found.generation == RUNS.name:
+            since = min(job.submitted_at or 0.0 for job in found.jobs) - 60.0
+            try:
+                with call.access(pipeline) as access:
+                    listed = asyncio.run(
+                        batch.ask(access, _world(), lambda client: list_since(client, pipeline.app, since))
+                    )
+                found = with_candidates(found, listed, ledger, pipeline.run.request_timeout)
+            except LaminaBatchError as error:
+                say(f"note: which executions these may be is not known: {error.what}")
     for job in found.jobs:
         out(_held_line(job))
+        for item in found.candidates.get(job.id, ()):
+            created = _instant(item.created_at) if item.created_at is not None else "at a time not told"
+            out(f"  it may be {item.execution_id}: created {created}, {item.status or 'status not told'}")
     out(_HELD_HELP.format(file=call.file) if found.jobs else f"{pipeline.name}: nothing is held")
 
 
@@ -653,6 +683,13 @@ def results(call: Call, *, outputs: tuple[Path, ...], layout: Any) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="What durations and faults are drawn from.")
 @click.option("--fault", "faults", multiple=True, metavar="NAME[:KEY=VALUE,…]", help="Misbehave; see docs/sandbox.md.")
 @click.option("--no-headers", is_flag=True, help="Leave out the RateLimit headers.")
+@click.option(
+    "--generation",
+    type=click.Choice(["executions", "runs", "both"]),
+    default="executions",
+    show_default=True,
+    help="Which generation of the API to serve.",
+)
 @click.option("--apps", type=click.Path(path_type=Path), help="A file of apps to serve instead of the shipped ones.")
 def sandbox(
     *,
@@ -665,6 +702,7 @@ def sandbox(
     seed: int,
     faults: tuple[str, ...],
     no_headers: bool,
+    generation: str,
     apps: Path | None,
 ) -> None:
     """Serve the stand-in for the service, for development against it.
@@ -676,7 +714,7 @@ def sandbox(
       lamina-batch sandbox --port 8787 --speed 20 --window 3 &
       LAMINA_API_KEY=lma_any lamina-batch run catalog.yaml --base-url http://127.0.0.1:8787
     """
-    from lamina_batch.sandbox import SandboxOptions, last_port, serve
+    from lamina_batch.sandbox import GENERATIONS, SandboxOptions, last_port, serve
 
     if port is None:
         port = (last_port(data) if data is not None else None) or 8787
@@ -689,6 +727,7 @@ def sandbox(
             data=data,
             faults=faults,
             headers=not no_headers,
+            generations=GENERATIONS[generation],
             apps=apps,
         )
         serve(options, host=host, port=port, announce=say)

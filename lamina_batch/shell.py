@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import tempfile
 import traceback
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import click
 
@@ -22,9 +25,38 @@ _NOT_BUILT_OPTIONS = (
 # -- what is printed -----------------------------------------------------------------------------------------
 
 
+#: Shorter than this, a text is no key, and would be cut out of words that only hold it.
+_LEAST_SECRET = 8
+_SECRETS = "lamina_batch.secrets"
+
+
+def conceal(secret: str) -> None:
+    """Cut this out of everything that the running command prints from now on; LAMINA_API_KEY is in any case."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta.setdefault(_SECRETS, []).append(secret)
+
+
 def clean(text: str) -> str:
-    """Text that cannot drive the terminal: control characters of the service or a catalog are shown, not sent."""
-    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Text that neither drives the terminal, nor begins a line of its own, nor holds the key.
+
+    Control characters of the service or a catalog are shown, not sent. Every line after the first is indented: a line
+    end in a name cannot make the rest of it look like a message of ours.
+    """
+    shown = "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in _cut(text))
+    first, *others = shown.split("\n")
+    return "\n".join([first, *(f"  {line}" if line and not line.startswith("  ") else line for line in others)])
+
+
+def _cut(text: str) -> str:
+    """The text without the key, as it stands or as a URL or JSON would hold it."""
+    context = click.get_current_context(silent=True)
+    secrets = [os.environ.get("LAMINA_API_KEY", "").strip(), *(context.meta.get(_SECRETS, ()) if context else ())]
+    for secret in secrets:
+        if len(secret) >= _LEAST_SECRET:
+            for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1]):
+                text = text.replace(form, "[key]")
+    return text
 
 
 def say(text: str) -> None:
@@ -33,8 +65,13 @@ def say(text: str) -> None:
 
 
 def out(text: str) -> None:
-    """What was asked for, on stdout."""
+    """What was asked for, on stdout: a line, or a message whose further lines belong to the first."""
     click.echo(clean(text))
+
+
+def whole(text: str) -> None:
+    """A document of ours that was asked for, on stdout: as it stands, for it was made safe when it was made."""
+    click.echo(_cut(text))
 
 
 # -- the shell around every command --------------------------------------------------------------------------
@@ -50,6 +87,14 @@ class Group(click.Group):
         super().__init__(*args, **kwargs)
         self.not_built = not_built
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.ClickException as error:
+            raise _harmless(error) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -59,7 +104,9 @@ class Group(click.Group):
         except KeyboardInterrupt:
             say("stopped")
             ctx.exit(128 + signal.SIGINT)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.ClickException as error:
+            raise _harmless(error) from None
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except OSError as error:
             say(f"error: {error}")
@@ -75,13 +122,25 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+def _harmless(error: click.ClickException) -> click.ClickException:
+    """The same complaint about the words of a command, fit to be printed: a file name may stand in it."""
+    error.message = clean(error.message)  # type: ignore[misc]  # click prints it without asking us
+    return error
+
+
 def _crashed(ctx: click.Context, error: Exception) -> NoReturn:
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="lamina-batch-crash-", suffix=".log", delete=False, encoding="utf-8"
-    ) as log:
-        traceback.print_exception(error, file=log)
+    # Neither a local variable nor the key is in it, so that it may be sent to somebody.
+    text = _cut("".join(traceback.format_exception(error)))
     say(f"error: this is a bug in lamina-batch: {error.__class__.__name__}: {error}")
-    say(f"  the details are in {log.name}; whatever was submitted is in the ledger, and a run goes on from there")
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="lamina-batch-crash-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as log:
+            log.write(text)
+        kept = f"the details are in {log.name}"
+    except OSError as reason:
+        kept = f"the details cannot be kept ({reason.strerror})"
+    say(f"  {kept}; whatever was submitted is in the ledger, and a run goes on from there")
     ctx.exit(1)
 
 

@@ -581,8 +581,9 @@ def _what_happened(error: Exception, request_timeout: float) -> str:
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the connection was closed without an answer"
     if isinstance(error, aiohttp.ClientResponseError):
-        # Its own text names the URL, and with that the token of a webhook.
-        return f"its answer is not HTTP ({error.message.strip().partition(chr(10))[0][:200]})"
+        # Its own text names the URL, and with that the token of a webhook; what follows the colon quotes the answer,
+        # cut anywhere, where the key may be echoed.
+        return f"its answer is not HTTP ({error.message.partition(':')[0].strip()})"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"no connection to {error.host}:{error.port} ({error.os_error.strerror or error.os_error})"
     return f"{error.__class__.__name__}: {error}".rstrip(": ")

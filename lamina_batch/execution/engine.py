@@ -30,6 +30,7 @@ from lamina_batch.execution.job import (
     TimedOut,
     Unknown,
 )
+from lamina_batch.execution.sweep import Sweeping
 from lamina_batch.execution.webhooks import Taken
 
 if TYPE_CHECKING:
@@ -37,11 +38,12 @@ if TYPE_CHECKING:
     from random import Random
 
     from lamina_batch.client.budget import Budget
-    from lamina_batch.client.lamina import Execution, LaminaClient, ReadEnd
+    from lamina_batch.client.lamina import Execution, LaminaClient, ListEnd, ReadEnd
     from lamina_batch.execution.guards import Guards
     from lamina_batch.execution.job import Job, News
     from lamina_batch.execution.ledger import Ledger
     from lamina_batch.execution.polling import Polling
+    from lamina_batch.execution.sweep import Sweep
 
 #: One dropped network must not hold a hundred rows (DESIGN.md section 6).
 MOST_OPEN_POSTS = 16
@@ -140,7 +142,8 @@ class Engine:
     client: LaminaClient
     ledger: Ledger
     budget: Budget
-    polling: Polling
+    #: Sweeping where the service has a list, and nobody tells of ends
+    polling: Polling | Sweeping
     guards: Guards
     listener: Listener
     control: Control
@@ -176,8 +179,13 @@ class Engine:
     _posts: int = 0
     #: polls whose end is not written down yet: a task may still stand here a moment after it left its end behind
     _polls: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    #: requests for the list that are out, and those that have ended and are not looked at yet
+    _sweeps: set[asyncio.Task[None]] = field(default_factory=set)
+    _swept: list[tuple[Sweep, ListEnd]] = field(default_factory=list)
     #: job id as text -> the job, while its end is awaited
     _running: dict[str, Job] = field(default_factory=dict)
+    #: execution id -> job id as text, of these
+    _by_execution: dict[str, str] = field(default_factory=dict)
     #: since when (monotonic seconds)
     _since: dict[str, float] = field(default_factory=dict)
     #: of these, the ones asked about only once
@@ -232,8 +240,8 @@ class Engine:
         try:
             async with asyncio.TaskGroup() as tasks:
                 await self._loop(tasks, waiting)
-                for poll in self._polls.values():
-                    poll.cancel()
+                for read in (*self._polls.values(), *self._sweeps):
+                    read.cancel()
         finally:
             # However this ends, an answer that is here is not thrown away.
             self._write_down()
@@ -254,6 +262,7 @@ class Engine:
                 return
             room = self.budget.available(now)
             room -= self._poll(tasks, now, room, waiting)
+            room -= self._sweep(tasks, now, room, waiting)
             room -= self._submit(tasks, now, room, waiting)
             self.listener.went_on(self._progress(waiting))
             await self._rest(self._next_look(now, room, waiting))
@@ -308,6 +317,20 @@ class Engine:
             self._polls[name] = tasks.create_task(self._ask(self._running[name]))
         return len(due)
 
+    def _sweep(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _Waiting) -> int:
+        """Ask the list about many at once, where there is one."""
+        count = 0
+        if isinstance(self.polling, Sweeping) and self._listening():
+            while room > count:
+                sweep = self.polling.sweep_due(now, room - count, waiting=self._startable(waiting))
+                if sweep is None:
+                    break
+                task = tasks.create_task(self._list(sweep))
+                self._sweeps.add(task)
+                task.add_done_callback(self._sweeps.discard)
+                count += 1
+        return count
+
     def _startable(self, waiting: _Waiting) -> int:
         """Submissions that only want requests: those that wait for a slot do not count."""
         if not self._submitting():
@@ -321,6 +344,8 @@ class Engine:
         """Send as many as may go now, after the intent of all of them is on the disk."""
         if not self._submitting() or now < self._pause_until:
             return 0
+        if isinstance(self.polling, Sweeping):
+            room -= self.polling.reserved(now)
         most = min(room, MOST_OPEN_POSTS - self._posts, self.max_in_flight - self._in_flight())
         guarded = self.guards.room()
         most = most if guarded is None else min(most, guarded)
@@ -403,6 +428,11 @@ class Engine:
         self._ended.append((job, end))
         self._wake.set()
 
+    async def _list(self, sweep: Sweep) -> None:
+        end = await self.client.list_runs(app_id=self.app_id, limit=sweep.limit, offset=sweep.offset)
+        self._swept.append((sweep, end))
+        self._wake.set()
+
     # -- the callbacks -------------------------------------------------------------------------------------
 
     def knows(self, submission: str) -> bool:
@@ -435,6 +465,9 @@ class Engine:
             item = self._post_ended(end) if isinstance(end, StartEnd) else self._poll_ended(job, end)
             if item is not None:
                 self._news.append((job.id, item))
+        swept, self._swept = self._swept, []
+        for sweep, page in swept:
+            self._sweep_ended(sweep, page)
         if not self._news:
             return
         try:
@@ -486,9 +519,7 @@ class Engine:
         self._heard(end.status, end.message)
         if end.execution is not None and end.execution.ended:
             return Observed(execution=end.execution, at=self.wall())
-        if end.status in {401, 403} or (end.status is not None and 300 <= end.status < 400):
-            self._stop(Stop.REFUSED, f"HTTP {end.status} to a poll: {end.message}")
-            self._deaf = True
+        self._refused(end)
         if name in self._once:
             self._unwatch(job)
             return None
@@ -500,6 +531,23 @@ class Engine:
         else:
             self.polling.failed(name, self.now())
         return None
+
+    def _sweep_ended(self, sweep: Sweep, end: ListEnd) -> None:
+        if not isinstance(self.polling, Sweeping):
+            return
+        self._heard(end.status, end.message)
+        self._refused(end)
+        if end.status != 200:
+            self.polling.sweep_failed(sweep, self.now())
+            return
+        listed = [(self._by_execution.get(item.execution_id), item.ended) for item in end.items]
+        self.polling.swept(sweep, self.now(), {name: ended for name, ended in listed if name is not None})
+
+    def _refused(self, end: ReadEnd | ListEnd) -> None:
+        """The service refuses the key or the address: nothing more can be collected."""
+        if end.status in {401, 403} or (end.status is not None and 300 <= end.status < 400):
+            self._stop(Stop.REFUSED, f"HTTP {end.status} to a poll: {end.message}")
+            self._deaf = True
 
     def _heard(self, status: int | None, message: str) -> None:
         """Keep track of whether the service answers at all."""
@@ -569,6 +617,7 @@ class Engine:
 
     def _watch(self, job: Job) -> None:
         self._running[str(job.id)] = job
+        self._by_execution[job.execution_id or ""] = str(job.id)
         self._since[str(job.id)] = self.now()
         age = max(0.0, self.wall() - job.submitted_at) if job.submitted_at is not None else 0.0
         self.polling.start(str(job.id), self.now(), age=age)
@@ -580,6 +629,7 @@ class Engine:
         if self._running.pop(name, None) is not None:
             self._once.discard(name)
             self._since.pop(name, None)
+            self._by_execution.pop(job.execution_id or "", None)
         if self.wait:
             self.polling.ended(name, job.seconds if job.state is State.COMPLETED else None, told=told)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from dataclasses import dataclass, field
+from statistics import linear_regression
 from typing import TYPE_CHECKING, Literal, cast
 
 from lamina_batch.client.budget import Budget, Quota
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import Completion
 
 #: So many jobs are rehearsed at most; what comes after them takes what the later half of these took.
-_REHEARSED = 600
+_REHEARSED = 1000
+#: Requests take as long as this part of the window, and so many starts and polls are out at once, as with the engine.
+#: Without it all would happen at once, and slots and windows would fall into step as they never do.
+_ROUND_TRIP = 1 / 400
+_MOST_STARTS, _MOST_POLLS = 16, 64
 #: The golden section: its multiples, less whole numbers, pick durations that are spread as evenly as can be.
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -164,7 +169,7 @@ class _Each:
 
 @dataclass(slots=True, kw_only=True)
 class _Rehearsal:
-    """A run in which nothing takes time but executions and the limit."""
+    """A run in which hardly anything takes time but executions and the limit."""
 
     limit: int
     window: float
@@ -187,8 +192,6 @@ class _Rehearsal:
     _deliveries: list[tuple[float, str]] = field(default_factory=list)
     #: when each was started
     _starts: list[float] = field(default_factory=list)
-    #: the first start in each window: how many there were before, and when
-    _firsts: list[tuple[int, float]] = field(default_factory=list)
     #: ends seen when the last one was started
     _ends_at_last_start: int = 0
     _polls: int = 0
@@ -199,9 +202,9 @@ class _Rehearsal:
         """Polls and seconds that so many jobs take."""
         self._jobs = min(jobs, _REHEARSED)
         while len(self._ends) < self._jobs:
-            while self._act():
-                pass
-            self._wait()
+            acted = self._act()
+            if len(self._ends) < self._jobs:
+                self._wait(acted=acted)
         if jobs == self._jobs:
             return self._polls, self._now
         each = self._usual()
@@ -217,24 +220,22 @@ class _Rehearsal:
         taken = sum(seconds for _, seconds in self._ends[first : last + 1]) / (last + 1 - first)
         # Requests or slots set the pace; in turns where both run short, and then it is slower than either alone.
         paces = [(1 + polls) * self.window / self.limit, taken / self.max_in_flight]
-        firsts = [(count, at) for count, at in self._firsts if count >= self._jobs // 3]
-        if len(firsts) > 2:
-            (before, began), *_, (after, ended) = firsts
-            paces.append((ended - began) / (after - before))
+        later = range(self._jobs // 3, self._jobs)
+        paces.append(linear_regression(later, [self._starts[number] for number in later]).slope)
         return _Each(polls=polls, seconds=max(paces))
 
     def _act(self) -> bool:
         """Do what may be done now, as the engine does: due polls first, submissions take the rest."""
         now = self._now
         room = self._budget.available(now)
-        if room <= 0 or len(self._ends) == self._jobs:
+        if room <= 0:
             return False
         if self.reads:
             self.reads -= 1
             self._request()
             return True
         slots = max(0, min(self.max_in_flight - len(self._running), self._jobs - len(self._starts)))
-        due = self.pacer.due(now, room, waiting=slots, room=room)
+        due = self.pacer.due(now, min(room, _MOST_POLLS), waiting=slots, room=room)
         for name in due:
             self._poll(name)
         room -= len(due)
@@ -246,22 +247,23 @@ class _Rehearsal:
             listed = [name for name in map(str, page) if name in self._running]
             cast("Sweeping", self.pacer).swept(sweep, now, {name: self._running[name][1] <= now for name in listed})
             return True
-        starting = min(room, slots)
+        starting = min(room, slots, _MOST_STARTS)
         for _ in range(starting):
             self._start()
         return bool(due) or starting > 0
 
-    def _wait(self) -> None:
+    def _wait(self, *, acted: bool) -> None:
         """Go to the next instant at which something may be done."""
-        if len(self._ends) == self._jobs:
-            return
-        waits_for_room = self._budget.available(self._now) <= 0
-        moment = self._budget.next_change(self._now) if waits_for_room else self.pacer.next_due(self._now)
-        moments = [] if moment is None else [moment]
-        if self._deliveries:
-            moments.append(self._deliveries[0][0])
-        # A moment that is past already must not stop the clock.
-        self._now = max(min(moments), self._now + 1e-6)
+        soon = self._now + self.window * _ROUND_TRIP
+        if not acted:
+            has_room = self._budget.available(self._now) > 0
+            moment = self.pacer.next_due(self._now) if has_room else self._budget.next_change(self._now)
+            moments = [] if moment is None else [moment]
+            if self._deliveries:
+                moments.append(self._deliveries[0][0])
+            self._now = max(min(moments, default=soon), math.nextafter(self._now, math.inf))
+        else:
+            self._now = soon
         while self._deliveries and self._deliveries[0][0] <= self._now:
             name = heapq.heappop(self._deliveries)[1]
             if name in self._running:
@@ -282,8 +284,6 @@ class _Rehearsal:
 
     def _start(self) -> None:
         number = len(self._starts)
-        if not self._firsts or self._now >= self._firsts[-1][1] + self.window:
-            self._firsts.append((number, self._now))
         self._request()
         self._starts.append(self._now)
         duration = self.durations[int(len(self.durations) * (number * _GOLDEN % 1))]

@@ -11,7 +11,7 @@ from lamina_batch.execution.job import Accepted, AskedAgain, GivenUp, State
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lamina_batch.client.lamina import Listed
+    from lamina_batch.client.answers import Listed
     from lamina_batch.execution.job import Job, News
     from lamina_batch.execution.ledger import Ledger
 

@@ -293,10 +293,13 @@ class Polling:
         self._patience = _RICH if spare >= _PLENTY * len(self._live) else _POOR
         queue = self._queues[self._patience]
         names: list[str] = []
-        while len(names) < min(limit, self._unsure()) and (at := self._head()) is not None and at <= now:
+        if self._deliveries.trusted and self._news and (at := self._head()) is not None and at <= now:
+            # Seldom is one due, and then it is worth looking twice.
+            self._plan_anew()
+        while len(names) < limit and self._unsure() > 0 and (at := self._head()) is not None and at <= now:
             live = heapq.heappop(queue)[2]
             if self._deliveries.trusted and self._instant(live, self._patience) > now:
-                # More was learnt since it was planned.
+                # It was planned before too many were asked in vain.
                 self._plan(live)
                 continue
             live.plan = 0

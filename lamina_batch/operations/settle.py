@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamina_batch.batch import existing_ledger, new_run_id
 from lamina_batch.client.lamina import EXECUTIONS
+from lamina_batch.errors import ServiceError
 from lamina_batch.execution.held import candidates, settle
 from lamina_batch.execution.job import State
 from lamina_batch.execution.lock import locked
@@ -15,11 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lamina_batch.batch import World
-    from lamina_batch.client.lamina import Listed
+    from lamina_batch.client.answers import Listed
+    from lamina_batch.client.lamina import LaminaClient
     from lamina_batch.execution.held import Words
     from lamina_batch.execution.job import Job
     from lamina_batch.execution.ledger import Ledger
     from lamina_batch.pipeline.spec import Pipeline
+
+#: Pages of the list that are asked for candidates, of 100 each.
+_MOST_PAGES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +44,22 @@ def held_jobs(ledger: Ledger) -> Held:
     return Held(
         jobs=tuple(ledger.jobs(State.HELD, State.SUBMITTING)), generation=ledger.meta("generation") or EXECUTIONS.name
     )
+
+
+async def list_since(client: LaminaClient, app_id: str, since: float) -> list[Listed]:
+    """The executions of this app that the service lists since then, newest first; as many as a few requests show.
+
+    Raises ServiceError where it does not answer with a list.
+    """
+    found: list[Listed] = []
+    for _ in range(_MOST_PAGES):
+        end = await client.list_runs(app_id=app_id, since=since, offset=len(found))
+        if end.status != 200:
+            raise ServiceError(f"the service does not list its executions: {end.message}")
+        found += end.items
+        if not end.items or (end.total is not None and len(found) >= end.total):
+            break
+    return found
 
 
 def with_candidates(held: Held, listed: Sequence[Listed], ledger: Ledger, request_timeout: float) -> Held:

@@ -5,11 +5,12 @@ It imports no other room of lamina_batch: shared code would make client and serv
 
 from __future__ import annotations
 
+from lamina_batch.sandbox.generations import GENERATIONS
 from lamina_batch.sandbox.hosting import embedded, last_port, serve
 from lamina_batch.sandbox.options import SandboxOptions
 from lamina_batch.sandbox.server import Sandbox
 
-__all__ = ["SANDBOX_KEY", "Sandbox", "SandboxOptions", "embedded", "last_port", "serve"]
+__all__ = ["GENERATIONS", "SANDBOX_KEY", "Sandbox", "SandboxOptions", "embedded", "last_port", "serve"]
 
 #: a key that the sandbox accepts; it accepts every one that starts with `lma_` and does not say `revoked`
 SANDBOX_KEY = "lma_sandbox"

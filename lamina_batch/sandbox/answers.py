@@ -1,13 +1,23 @@
-"""What the API answers, and in which form: the `data` envelope and the error body."""
+"""What the API answers, and in which form: the `data` envelope, and the errors of each generation."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lamina_batch.sandbox.executions import Execution
+    from lamina_batch.sandbox.generations import Generation
+
+#: How the runs generation writes what is wrong with inputs. Its sources disagree (API.md 11): the documentation has an
+#: array, the official command-line tool looks for `details.details.errors`.
+DetailsForm = Literal["array", "nested"]
+
+#: the codes that say `retryable` (API.md 11)
+_RETRYABLE = frozenset({"AUTH_FAILED", "INTERNAL_ERROR", "RATE_LIMITED", "RESOURCE_UNAVAILABLE"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,9 +29,42 @@ class Answer:
     accepted: Execution | None = None
 
 
-def error(status: int, message: str, details: list[str] | None = None) -> Answer:
-    """An error body (API.md 8)."""
-    return Answer(status=status, body=to_json({"error": message, **({"details": details} if details else {})}))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputProblem:
+    """One thing that is wrong with one input."""
+
+    #: the name, key or id under which it was sent; the parameter's key where nothing was sent
+    field: str
+    #: what the executions generation calls it
+    name: str
+    #: one of the input error codes of API.md 11
+    code: str
+    message: str
+    #: the labels that would have been accepted
+    allowed: tuple[str, ...] = ()
+    #: what was sent
+    got: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a request fails, before it is written in the form of a generation."""
+
+    status: int
+    message: str
+    #: one of the codes of API.md 11; the executions generation knows none
+    code: str
+    problems: tuple[InputProblem, ...] = ()
+    details_form: DetailsForm = "array"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer as it would go out. The headers hold the Content-Type, and the rate limit's."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def data(value: object) -> Answer:
@@ -29,5 +72,36 @@ def data(value: object) -> Answer:
     return Answer(status=200, body=to_json({"data": value}))
 
 
+def error_body(
+    refusal: Refusal, generation: Generation, *, request_id: str, retry_after: float | None = None
+) -> dict[str, Any]:
+    """The error as a generation writes it (API.md 8 and 11)."""
+    body: dict[str, Any] = {"error": refusal.message}
+    if generation == "executions":
+        if refusal.problems:
+            body["details"] = [f'"{problem.name}": {problem.message}' for problem in refusal.problems]
+        return body
+    body |= {"code": refusal.code, "retryable": refusal.code in _RETRYABLE, "requestId": request_id}
+    if retry_after is not None:
+        body["retryAfter"] = retry_after
+    if refusal.problems:
+        errors = [_field_error(problem) for problem in refusal.problems]
+        body["details"] = errors if refusal.details_form == "array" else {"details": {"errors": errors}}
+    return body
+
+
 def to_json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _field_error(problem: InputProblem) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "field": problem.field,
+        "error": problem.code,
+        "message": f'"{problem.name}": {problem.message}',
+    }
+    if problem.allowed:
+        written["allowed"] = list(problem.allowed)
+    if problem.got is not None:
+        written["got"] = problem.got
+    return written

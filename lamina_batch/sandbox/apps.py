@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from lamina_batch.sandbox.answers import DetailsForm
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 OutputKind = Literal["image", "video", "text"]
@@ -19,6 +23,9 @@ class Parameter:
     """What decides whether an input is valid (API.md 3)."""
 
     name: str
+    #: the author's alias for the name, which the runs generation takes as well (API.md 11)
+    key: str
+    parameter_id: str | None
     type: Literal["text", "options", "url"]
     required: bool
     options: tuple[str, ...]
@@ -43,8 +50,10 @@ class SandboxApp:
     is_public: bool
     parameters: tuple[Parameter, ...]
     outputs: tuple[Output, ...]
-    #: the parameters exactly as written: what is served
+    #: what is served of the parameters: exactly what was written, or the form of the runs generation
     served_parameters: tuple[Mapping[str, Any], ...]
+    #: how the runs generation writes what is wrong with inputs
+    details_form: DetailsForm
     #: the nodes and edges of the workflow as served
     workflow: Mapping[str, Any]
     #: durations are lognormal around this many seconds ...
@@ -53,18 +62,23 @@ class SandboxApp:
     sigma: float
 
 
-def load_apps(path: Path | None) -> dict[str, SandboxApp]:
-    """The apps by id, in the file's order. Raises ValueError that names the file, the app and what is wrong."""
+def load_apps(path: Path | None, *, runs: bool = False) -> dict[str, SandboxApp]:
+    """The apps by id, in the file's order. `runs`: as the runs generation has them.
+
+    Raises ValueError that names the file, the app and what is wrong.
+    """
     if path is None:
-        return _parse(resources.files("lamina_batch.sandbox").joinpath("apps.json").read_bytes(), "apps.json")
+        return _parse(
+            resources.files("lamina_batch.sandbox").joinpath("apps.json").read_bytes(), "apps.json", runs=runs
+        )
     try:
         text = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: the file of apps cannot be read: {error.strerror}") from error
-    return _parse(text, str(path))
+    return _parse(text, str(path), runs=runs)
 
 
-def _parse(text: bytes, where: str) -> dict[str, SandboxApp]:
+def _parse(text: bytes, where: str, *, runs: bool) -> dict[str, SandboxApp]:
     try:
         listed = json.loads(text)
     except ValueError as error:
@@ -74,7 +88,7 @@ def _parse(text: bytes, where: str) -> dict[str, SandboxApp]:
     apps: dict[str, SandboxApp] = {}
     for number, entry in enumerate(listed, start=1):
         try:
-            app = _app(entry)
+            app = _app(entry, number=number, runs=runs)
         except KeyError as error:
             raise ValueError(f"{where}: app {number}: {error.args[0]} is missing") from error
         except (TypeError, AttributeError, ValueError) as error:
@@ -85,7 +99,7 @@ def _parse(text: bytes, where: str) -> dict[str, SandboxApp]:
     return apps
 
 
-def _app(entry: Mapping[str, Any]) -> SandboxApp:
+def _app(entry: Mapping[str, Any], *, number: int, runs: bool) -> SandboxApp:
     # The workflow labels a node with its type; the label that people know comes with the output (API.md 2.3, 2.4).
     nodes = [{"id": str(node["id"]), "type": str(node["type"]), "label": str(node["type"])} for node in entry["nodes"]]
     outputs = tuple(_output(node) for node in entry["nodes"] if node["output"] is not None)
@@ -93,18 +107,73 @@ def _app(entry: Mapping[str, Any]) -> SandboxApp:
         raise ValueError("no node has an output, so that nothing would ever come back")
     if len({output.output_id for output in outputs}) < len(outputs):
         raise ValueError("two nodes share an id")
+    parameters = tuple(_parameter(parameter, key) for parameter, key in _keyed(entry["parameters"]))
+    served: tuple[Mapping[str, Any], ...] = tuple(entry["parameters"])
+    of_runs = _runs_section(entry, parameters)
+    if runs:
+        parameters = tuple(_runs_parameter(parameter, of_runs.get("defaults", {})) for parameter in parameters)
+        served = tuple(_runs_served(written, parameter) for written, parameter in zip(served, parameters, strict=True))
     return SandboxApp(
         app_id=str(entry["appId"]),
         name=str(entry["name"]),
         description=_description(entry),
         is_public=bool(entry.get("isPublic", True)),
-        parameters=tuple(_parameter(parameter) for parameter in entry["parameters"]),
+        parameters=parameters,
         outputs=outputs,
-        served_parameters=tuple(entry["parameters"]),
+        served_parameters=served,
+        # The sources disagree, so the apps do: by turns, unless the file says which.
+        details_form=of_runs.get("details", "array" if number % 2 else "nested"),
         workflow={"nodes": nodes, "edges": list(entry.get("edges", ()))},
         median_seconds=float(entry["seconds"]["median"]),
         sigma=float(entry["seconds"]["sigma"]),
     )
+
+
+def _runs_section(entry: Mapping[str, Any], parameters: tuple[Parameter, ...]) -> Mapping[str, Any]:
+    """What an app says of the runs generation alone."""
+    section: Mapping[str, Any] = entry.get("runs", {})
+    if unknown := set(section) - {"defaults", "details"}:
+        raise ValueError(f"runs: it takes defaults and details, not {min(unknown)!r}")
+    if unknown := set(section.get("defaults", {})) - {parameter.name for parameter in parameters}:
+        raise ValueError(f"runs: defaults: no parameter has the name {min(unknown)!r}")
+    if section.get("details", "array") not in get_args(DetailsForm):
+        raise ValueError(f"runs: details is array or nested, not {section['details']!r}")
+    return section
+
+
+def _keyed(entries: list[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Each parameter with its key: the one that is written, else one as the service's authors make them (API.md 9)."""
+    seen: Counter[str] = Counter()
+    for entry in entries:
+        key = entry.get("key") or _made_key(entry)
+        seen[key] += 1
+        yield entry, key if seen[key] == 1 else f"{key}_{seen[key]}"
+
+
+def _made_key(entry: Mapping[str, Any]) -> str:
+    words = re.sub("[^a-z0-9]+", "_", str(entry["name"]).lower()).strip("_") or "input"
+    if entry["type"] != "url":
+        return f"{words}_text"
+    if entry.get("multiple"):
+        return f"{words}_urls"
+    return f"{words}_video_url" if entry.get("accept") == ["video"] else f"{words}_image_url"
+
+
+def _runs_parameter(parameter: Parameter, defaults: Mapping[str, Any]) -> Parameter:
+    """Each is required: what may be left out is what has a default (API.md 3)."""
+    return replace(parameter, required=True, default=defaults.get(parameter.name, parameter.default))
+
+
+def _runs_served(written: Mapping[str, Any], parameter: Parameter) -> Mapping[str, Any]:
+    default = {} if parameter.default is None else {"default": parameter.default}
+    return {
+        **written,
+        "key": parameter.key,
+        "required": True,
+        "multiple": parameter.multiple,
+        "description": written.get("description"),
+        **default,
+    }
 
 
 def _description(entry: Mapping[str, Any]) -> str | None:
@@ -117,13 +186,15 @@ def _description(entry: Mapping[str, Any]) -> str | None:
 _STAND_IN = "sandbox: the real list of parameters is not public, this one is a plausible stand-in"
 
 
-def _parameter(entry: Mapping[str, Any]) -> Parameter:
+def _parameter(entry: Mapping[str, Any], key: str) -> Parameter:
     if entry["type"] not in {"text", "options", "url"}:
         raise ValueError(f"parameter {entry['name']!r}: the type is text, options or url, not {entry['type']!r}")
     if entry["type"] == "options" and not entry.get("options"):
         raise ValueError(f"parameter {entry['name']!r}: options are missing")
     return Parameter(
         name=entry["name"],
+        key=key,
+        parameter_id=entry.get("id"),
         type=entry["type"],
         required=entry["required"] is True,
         options=tuple(entry.get("options", ())),

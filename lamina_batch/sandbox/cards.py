@@ -134,10 +134,14 @@ def printable(text: str) -> str:
 # --- painting ---------------------------------------------------------------------------------------------------
 
 
+def card_size(card: Card) -> tuple[int, int]:
+    """Width and height in pixels."""
+    return round(_LONGEST_SIDE * min(1.0, card.ratio)), round(_LONGEST_SIDE * min(1.0, 1 / card.ratio))
+
+
 def draw_card(card: Card) -> bytes:
     """The card as a PNG of some 10 to 30 KB."""
-    width = round(_LONGEST_SIDE * min(1.0, card.ratio))
-    height = round(_LONGEST_SIDE * min(1.0, 1 / card.ratio))
+    width, height = card_size(card)
     picture = _still_life(width, height, card.digest)
     _write(picture, card)
     buffer = io.BytesIO()

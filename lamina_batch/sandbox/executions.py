@@ -1,17 +1,19 @@
-"""Executions: what is kept of each, and what it looks like at any instant (API.md 2.5 and 4).
+"""Executions: what is kept of each, and what it looks like at any instant (API.md 2.5, 4 and 11).
 
 Nothing runs. The whole life of an execution is drawn when it is accepted, and what a reader sees is a pure function of
-that record and the time. So a sandbox that was killed and started again goes on as if nothing had happened.
+that record, of its cancellation and of the time. So a sandbox that was killed and started again goes on as if nothing
+had happened. A run is an execution that the runs generation made.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from lamina_batch.sandbox.generations import ID_FIELDS
 from lamina_batch.sandbox.journal import Journal, read_journal
 
 if TYPE_CHECKING:
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lamina_batch.sandbox.apps import Output, SandboxApp
+    from lamina_batch.sandbox.generations import Generation
 
     #: the `value` of an output that is there: a URL, or the text itself
     ValueOf = Callable[["Execution", Output], str]
 
 
-Ending = Literal["completed", "failed", "never"]
+Ending = Literal["completed", "failed", "cancelled", "never"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,19 +46,39 @@ class Execution:
     ending: Ending = "completed"
     #: why it failed, or why one output did
     message: str | None = None
-    #: which output ends with an error while the execution completes
+    #: which of its outputs ends with an error while the execution completes
     failed_output: int | None = None
     webhook: str | None = None
     #: logged only: the service promises nothing about it (API.md 8), so it changes nothing
     idempotency_key: str | None = None
+    #: which generation started it, and is the only one to read it
+    generation: Generation = "executions"
+    #: the positions of the app's outputs that were asked for; None: all
+    selected: tuple[int, ...] | None = None
+    #: the fault that its deliveries meet
+    delivery_fault: str | None = None
+    #: how many of the tries to deliver meet it, the first ones
+    delivery_tries: int = 0
+    #: epoch seconds; kept in cancellations.jsonl, and only where it came before the end
+    cancelled_at: float | None = None
+
+    @property
+    def drawn_end(self) -> float:
+        """When it ends unless it is cancelled, epoch seconds; infinite where it never does."""
+        return math.inf if self.ending == "never" else round(self.created_at + self.seconds, 3)
 
     @property
     def ended_at(self) -> float:
         """The instant of the end, epoch seconds; infinite where it never comes."""
-        return math.inf if self.ending == "never" else round(self.created_at + self.seconds, 3)
+        return self.drawn_end if self.cancelled_at is None else self.cancelled_at
+
+    @property
+    def started_at(self) -> float:
+        """When it leaves the queue, unless it is cancelled before."""
+        return self.created_at + self.queued_seconds
 
 
-_FIELDS = tuple(field.name for field in fields(Execution))
+_KEPT_FIELDS = tuple(field.name for field in fields(Execution) if field.name != "cancelled_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,49 +96,73 @@ def draw_durations(app: SandboxApp, *, seed: int, number: int, speed: float) -> 
     return Durations(queued=round(total * chance.uniform(0.02, 0.1), 3), total=max(round(total, 3), 0.001))
 
 
+def asked_outputs(execution: Execution, app: SandboxApp) -> tuple[Output, ...]:
+    """The outputs that this execution makes, in the app's order."""
+    if execution.selected is None:
+        return app.outputs
+    return tuple(output for index, output in enumerate(app.outputs) if index in execution.selected)
+
+
 def status_at(execution: Execution, now: float) -> str:
     if now >= execution.ended_at:
-        return execution.ending
-    return "queued" if now < execution.created_at + execution.queued_seconds else "running"
+        return execution.ending if execution.cancelled_at is None else "cancelled"
+    return "queued" if now < execution.started_at else "running"
 
 
 def finished_outputs(execution: Execution, count: int, now: float) -> int:
     """How many of the outputs are there: they come one after the other, the last at the end.
 
-    An execution that fails, or never ends, shows none.
+    An execution that fails, or never ends, shows none. One that is cancelled keeps those that it had.
     """
     if execution.ending != "completed":
         return 0
-    if now >= execution.ended_at:
+    at = min(now, execution.ended_at)
+    if at >= execution.drawn_end:
         return count
-    started = execution.created_at + execution.queued_seconds
-    if now < started:
+    if at < execution.started_at:
         return 0
-    return int(count * (now - started) / (execution.ended_at - started))
+    return int(count * (at - execution.started_at) / (execution.drawn_end - execution.started_at))
 
 
-def view(execution: Execution, app: SandboxApp, *, now: float, value_of: ValueOf) -> dict[str, Any]:
-    """The execution as GET shows it at `now` (API.md 2.5)."""
+def state(execution: Execution, now: float) -> dict[str, Any]:
+    """How far it is at `now`, without its outputs."""
     status = status_at(execution, now)
-    finished = finished_outputs(execution, len(app.outputs), now)
+    has_started = min(now, execution.ended_at) >= execution.started_at
     return {
-        "executionId": execution.execution_id,
-        "workflowId": execution.app_id,
         "status": status,
-        "outputs": [
-            _output(execution, output, status=status, is_finished=index < finished, index=index, value_of=value_of)
-            for index, output in enumerate(app.outputs)
-        ],
         "errorMessage": execution.message if status == "failed" else None,
-        "startedAt": None if status == "queued" else iso_instant(execution.created_at + execution.queued_seconds),
-        "completedAt": iso_instant(execution.ended_at) if status in {"completed", "failed"} else None,
+        "startedAt": iso_instant(execution.started_at) if has_started else None,
+        "completedAt": iso_instant(execution.ended_at) if now >= execution.ended_at else None,
         "createdAt": iso_instant(execution.created_at),
     }
 
 
-def placeholders(app: SandboxApp) -> list[dict[str, Any]]:
+def view(execution: Execution, app: SandboxApp, *, now: float, value_of: ValueOf) -> dict[str, Any]:
+    """The execution as GET shows it at `now` (API.md 2.5), under the id field of its generation."""
+    shown = state(execution, now)
+    outputs = asked_outputs(execution, app)
+    finished = finished_outputs(execution, len(outputs), now)
+    return {
+        ID_FIELDS[execution.generation]: execution.execution_id,
+        "workflowId": execution.app_id,
+        **shown,
+        "outputs": [
+            _output(
+                execution,
+                output,
+                status=shown["status"],
+                is_finished=index < finished,
+                index=index,
+                value_of=value_of,
+            )
+            for index, output in enumerate(outputs)
+        ],
+    }
+
+
+def placeholders(outputs: tuple[Output, ...]) -> list[dict[str, Any]]:
     """The outputs of an execution that has just been accepted (API.md 2.4)."""
-    return [_outcome(output) for output in app.outputs]
+    return [_outcome(output) for output in outputs]
 
 
 def iso_instant(at: float) -> str:
@@ -132,7 +179,7 @@ def _output(
     if is_finished:
         value = value_of(execution, output)
         return _outcome(output, kind=output.kind, value=value, status="completed")
-    return _outcome(output)
+    return _outcome(output, status="cancelled" if status == "cancelled" else "pending")
 
 
 def _outcome(
@@ -154,26 +201,57 @@ def _outcome(
 
 
 class ExecutionStore:
-    """Every accepted execution, by id. With a file, one that was added has left this process."""
+    """Every accepted execution, by id. With a file, one that was added has left this process; so has a cancellation."""
 
     def __init__(self, path: Path | None) -> None:
-        """Take up what the file holds. Raises OSError where it cannot be read or written."""
+        """Take up what the file holds, and the cancellations beside it.
+
+        Raises OSError where one of them cannot be read or written.
+        """
         self._by_id: dict[str, Execution] = {}
         self._journal: Journal | None = None
-        if path is not None:
-            for entry in read_journal(path):
-                kept = Execution(**{name: entry[name] for name in _FIELDS if name in entry})
-                self._by_id[kept.execution_id] = kept
-            self._journal = Journal(path)
+        self._cancellations: Journal | None = None
+        if path is None:
+            return
+        cancellations = path.with_name("cancellations.jsonl")
+        for entry in read_journal(path):
+            kept = _from_entry(entry)
+            self._by_id[kept.execution_id] = kept
+        for entry in read_journal(cancellations):
+            cancelled = self._by_id.get(entry.get("execution_id", ""))
+            if cancelled is not None:
+                self._by_id[cancelled.execution_id] = replace(cancelled, cancelled_at=entry["at"])
+        self._journal = Journal(path)
+        self._cancellations = Journal(cancellations)
 
     def add(self, execution: Execution) -> None:
         """Keep it. Raises OSError where it could not be written: then it must not be called accepted."""
         if self._journal is not None:
-            self._journal.append({name: getattr(execution, name) for name in _FIELDS})
+            self._journal.append({name: getattr(execution, name) for name in _KEPT_FIELDS})
         self._by_id[execution.execution_id] = execution
+
+    def cancel(self, execution: Execution, now: float) -> Execution:
+        """End it at `now`, epoch seconds, unless it has ended; return it as it is then.
+
+        Raises OSError where it could not be written: then it must not be called cancelled.
+        """
+        # Rounded down: whoever reads it after this sees it ended.
+        at = max(math.floor(now * 1000) / 1000, execution.created_at)
+        if at >= execution.ended_at:
+            return execution
+        if self._cancellations is not None:
+            self._cancellations.append({"at": at, "execution_id": execution.execution_id})
+        cancelled = replace(execution, cancelled_at=at)
+        self._by_id[execution.execution_id] = cancelled
+        return cancelled
 
     def get(self, execution_id: str) -> Execution | None:
         return self._by_id.get(execution_id)
+
+    def newest_first(self, generation: Generation) -> list[Execution]:
+        """What this generation made; of those made in one millisecond, the one that was accepted last comes first."""
+        made = [execution for execution in reversed(self._by_id.values()) if execution.generation == generation]
+        return sorted(made, key=lambda execution: -execution.created_at)
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -182,5 +260,12 @@ class ExecutionStore:
         return iter(self._by_id.values())
 
     def close(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
+        for journal in (self._journal, self._cancellations):
+            if journal is not None:
+                journal.close()
+
+
+def _from_entry(entry: Mapping[str, Any]) -> Execution:
+    """A line of executions.jsonl; fields of a later version are left out."""
+    kept = Execution(**{name: entry[name] for name in _KEPT_FIELDS if name in entry})
+    return kept if kept.selected is None else replace(kept, selected=tuple(kept.selected))

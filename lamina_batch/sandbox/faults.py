@@ -9,13 +9,14 @@ import random
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: What a request is for: starting an execution, reading one, the rest of the API, or an output's file.
-RequestKind = Literal["start", "read", "app", "media"]
+#: What a request is for: starting an execution, reading one or waiting for it, listing many, the rest of the API, or
+#: an output's file.
+RequestKind = Literal["start", "read", "list", "app", "media"]
 
 
 class Stage(Enum):
@@ -29,6 +30,10 @@ class Stage(Enum):
     ACCEPTED = "accepted"
     #: the execution that is accepted ends badly
     EXECUTION = "execution"
+    #: its end is told in another way than it should be
+    DELIVERY = "delivery"
+    #: the key that signs webhooks changes
+    KEY = "key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +41,7 @@ class FaultRule:
     """What a name means."""
 
     stage: Stage
-    #: the requests it is about unless on= says otherwise: start, read, app, media, or any (all but media)
+    #: the requests it is about unless on= says otherwise: one of their kinds, or any (all but media)
     on: str
     #: settings of its own with their defaults; None: must be given
     settings: Mapping[str, str | float | None] = field(default_factory=dict)
@@ -47,8 +52,9 @@ class FaultRule:
 FAULT_RULES: Mapping[str, FaultRule] = MappingProxyType(
     {
         "429": FaultRule(stage=Stage.REFUSE, on="any"),
-        "500": FaultRule(stage=Stage.REFUSE, on="any"),
+        "500": FaultRule(stage=Stage.REFUSE, on="any", settings={"code": "INTERNAL_ERROR"}),
         "502": FaultRule(stage=Stage.REFUSE, on="any"),
+        "503": FaultRule(stage=Stage.REFUSE, on="any"),
         "drop_before": FaultRule(stage=Stage.REFUSE, on="any"),
         "redirect": FaultRule(stage=Stage.REFUSE, on="any", settings={"to": None}),
         "unauthorized": FaultRule(stage=Stage.REFUSE, on="any", lasts_for="any"),
@@ -64,7 +70,15 @@ FAULT_RULES: Mapping[str, FaultRule] = MappingProxyType(
         "credits": FaultRule(stage=Stage.EXECUTION, on="start", lasts_for="start"),
         "failed": FaultRule(stage=Stage.EXECUTION, on="start", settings={"message": "Image generation timed out"}),
         "failed_output": FaultRule(stage=Stage.EXECUTION, on="start", settings={"message": "Image generation failed"}),
+        "cancelled": FaultRule(stage=Stage.EXECUTION, on="start"),
         "never_finish": FaultRule(stage=Stage.EXECUTION, on="start"),
+        "webhook_early": FaultRule(stage=Stage.DELIVERY, on="start"),
+        "webhook_lost": FaultRule(stage=Stage.DELIVERY, on="start", settings={"tries": 4.0}),
+        "webhook_twice": FaultRule(stage=Stage.DELIVERY, on="start"),
+        "webhook_forged": FaultRule(stage=Stage.DELIVERY, on="start", settings={"tries": 4.0}),
+        "webhook_stale": FaultRule(stage=Stage.DELIVERY, on="start", settings={"tries": 4.0}),
+        "webhook_wrong_id": FaultRule(stage=Stage.DELIVERY, on="start", settings={"tries": 4.0}),
+        "webhook_key_rotated": FaultRule(stage=Stage.KEY, on="start"),
     }
 )
 
@@ -94,6 +108,19 @@ class Fault:
     seconds: float
     message: str
     to: str
+    #: of an error, in the runs generation
+    code: str
+    #: how many tries of a delivery it concerns, the first ones
+    tries: int
+
+
+class Chosen(NamedTuple):
+    """What happens to one request: of the faults that concern the same thing, the first that was asked for."""
+
+    answer: Fault | None
+    execution: Fault | None = None
+    delivery: Fault | None = None
+    key: Fault | None = None
 
 
 def parse_faults(specs: Iterable[str]) -> tuple[Fault, ...]:
@@ -110,24 +137,19 @@ class FaultPlan:
         self._counts = [0] * len(faults)
         self._fired: set[int] = set()
 
-    def choose(self, kind: RequestKind, texts: Iterable[str]) -> tuple[Fault | None, Fault | None]:
-        """What happens to this request: a fault of its answer, and one of its execution; the first asked for wins.
-
-        `texts` are the inputs of the execution that the request is about.
-        """
+    def choose(self, kind: RequestKind, texts: Iterable[str]) -> Chosen:
+        """What happens to this request. `texts` are the inputs of the execution that it is about."""
         if not self._faults:
-            return None, None
+            return Chosen(None)
         texts = tuple(texts)
-        of_answer: Fault | None = None
-        of_execution: Fault | None = None
-        for index, fault in enumerate(self._faults):
-            if not self._fires(index, fault, kind, texts):
-                continue
-            if fault.stage is Stage.EXECUTION:
-                of_execution = of_execution or fault
-            else:
-                of_answer = of_answer or fault
-        return of_answer, of_execution
+        # All of them are asked, so that each counts every request that it is about.
+        firing = [fault for index, fault in enumerate(self._faults) if self._fires(index, fault, kind, texts)]
+        return Chosen(
+            answer=_first(firing, Stage.REFUSE, Stage.ANSWER, Stage.ACCEPTED),
+            execution=_first(firing, Stage.EXECUTION),
+            delivery=_first(firing, Stage.DELIVERY),
+            key=_first(firing, Stage.KEY),
+        )
 
     def _fires(self, index: int, fault: Fault, kind: RequestKind, texts: tuple[str, ...]) -> bool:
         if index in self._fired and kind in fault.lasting_kinds:
@@ -146,6 +168,10 @@ class FaultPlan:
             return False
         self._fired.add(index)
         return True
+
+
+def _first(firing: Iterable[Fault], *stages: Stage) -> Fault | None:
+    return next((fault for fault in firing if fault.stage in stages), None)
 
 
 def _parse_fault(spec: str) -> Fault:
@@ -178,6 +204,8 @@ def _parse_fault(spec: str) -> Fault:
         seconds=_number(spec, "seconds", values.get("seconds", str(rule.settings.get("seconds", 0))), least=0),
         message=values.get("message", str(rule.settings.get("message", ""))),
         to=values.get("to", ""),
+        code=values.get("code", str(rule.settings.get("code", ""))),
+        tries=_count(spec, "tries", values.get("tries", "4"), least=1),
     )
 
 

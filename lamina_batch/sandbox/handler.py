@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from lamina_batch.sandbox.answers import error
-from lamina_batch.sandbox.calls import Endpoint, read_start, refusal, route
+from lamina_batch.sandbox.answers import Answer, Reply
+from lamina_batch.sandbox.calls import Call, Endpoint, bad_request, read_start, refusal, route
+from lamina_batch.sandbox.envelope import HTML_TYPE, Envelope, no_such_path
 from lamina_batch.sandbox.faults import Stage
-from lamina_batch.sandbox.limiter import rate_limit_headers, retry_after
+from lamina_batch.sandbox.generations import shared_generation
+from lamina_batch.sandbox.limiter import rate_limit_headers
 from lamina_batch.sandbox.media import MediaRequest
-from lamina_batch.sandbox.misbehaviour import Reply, instead_of_answer, send
+from lamina_batch.sandbox.misbehaviour import has_left, instead_of_answer, leaves_whole, send
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-    from lamina_batch.sandbox.answers import Answer
-    from lamina_batch.sandbox.calls import Call, Start
+    from lamina_batch.sandbox.answers import Refusal
+    from lamina_batch.sandbox.calls import Start
     from lamina_batch.sandbox.executions import Execution, ExecutionStore
     from lamina_batch.sandbox.faults import Fault, FaultPlan
     from lamina_batch.sandbox.journal import Journal
-    from lamina_batch.sandbox.limiter import FixedWindowLimiter, Hit
+    from lamina_batch.sandbox.limiter import FixedWindowLimiter
     from lamina_batch.sandbox.media import MediaStore
     from lamina_batch.sandbox.options import SandboxOptions
     from lamina_batch.sandbox.service import Service
     from lamina_batch.sandbox.webhooks import Deliveries
-
-_JSON = {"Content-Type": "application/json; charset=utf-8"}
-_TOO_MANY = b"Too many requests from this IP, please try again in a minute"
 
 
 class Handler:
@@ -44,7 +44,10 @@ class Handler:
         media: MediaStore,
         executions: ExecutionStore,
         deliveries: Deliveries,
+        rotate_key: Callable[[], None],
+        request_id: Callable[[], str],
         log: Journal | None,
+        late_log: Journal | None,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
@@ -56,91 +59,131 @@ class Handler:
         self._media = media
         self._executions = executions
         self._deliveries = deliveries
+        self._rotate_key = rotate_key
+        self._request_id = request_id
         self._log = log
+        self._late_log = late_log
         self._clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        entry = _log_entry(request, self._clock())
-        if request.path.startswith("/v1/"):
-            reply, fault = await self._api(request, entry)
-        else:
-            entry["leaked_key"] = _carries_key(request)
-            reply, fault = await self._media_file(request, entry)
-        if self._log is not None:
-            entry["status"] = None if reply is None else reply.status
-            self._log.append(entry)
+        entry = _log_entry(request, self._clock(), self._request_id())
+        try:
+            if request.path.startswith("/v1/"):
+                reply, fault = await self._api(request, entry)
+            else:
+                entry["leaked_key"] = _carries_key(request)
+                reply, fault = await self._media_file(request, entry)
+        except asyncio.CancelledError:
+            self._write(entry)  # the sandbox is stopped: nobody is answered
+            raise
+        is_late = reply is not None and fault is not None and fault.name == "slow"
+        entry["status"] = None if reply is None else reply.status
+        # Whether a late answer finds its client cannot be known yet, and the line must not wait for it.
+        entry["answered"] = None if is_late else leaves_whole(reply, fault) and not has_left(request)
+        self._write(entry)
+        if is_late and fault is not None:
+            await self._delay(request, entry, fault.seconds)
         return await send(request, reply, fault, sleep=self._sleep)
+
+    async def _delay(self, request: web.BaseRequest, entry: Mapping[str, Any], seconds: float) -> None:
+        """Let a late answer wait, and note whether anybody was still there to take it."""
+        answered = False
+        try:
+            await self._sleep(seconds)
+            answered = not has_left(request)
+        finally:
+            if self._late_log is not None:
+                told = {name: entry[name] for name in ("request_id", "kind", "execution_id")}
+                self._late_log.append({"at": round(self._clock(), 6), **told, "answered": answered})
 
     async def _api(self, request: web.BaseRequest, entry: dict[str, Any]) -> tuple[Reply | None, Fault | None]:
         """Every address below /v1 counts against the limit, whatever comes of it (API.md 5)."""
         hit = self._limiter.hit(request.remote or "", self._monotonic())
-        headers = _JSON
-        if self._options.headers:
-            headers = _JSON | rate_limit_headers(hit, wall_clock=entry["at"])
-        call = route(request.method, request.path)
+        call = route(request.method, request.path, self._options.generations)
+        generation = call.generation if call is not None else None
+        envelope = Envelope(
+            generation=generation or shared_generation(self._options.generations),
+            request_id=entry["request_id"],
+            limit_headers=rate_limit_headers(hit, wall_clock=entry["at"]) if self._options.headers else {},
+            hit=hit,
+            fractional=self._options.fractional_retry_after,
+        )
         start: Start | None = None
         if call is not None:
+            entry["kind"], entry["generation"] = call.endpoint.value, generation
             entry["app_id"], entry["execution_id"] = call.app_id, call.execution_id
             if call.endpoint is Endpoint.START:
                 try:
                     body = await request.read()
                 except web.HTTPRequestEntityTooLarge:
-                    return _reply(error(413, "Request body is too large"), headers), None
+                    return envelope.written(bad_request("Request body is too large", status=413)), None
                 except web.RequestPayloadError:
-                    return _reply(error(400, "Request body cannot be read"), headers), None
+                    return envelope.written(bad_request("Request body cannot be read")), None
                 except ConnectionError:
                     return None, None  # the client left before it had said all
-                start = read_start(body, request.headers, request.query.get("webhook"))
+                start = read_start(body, request.headers, request.query.get("webhook"), envelope.generation)
                 entry["inputs"], entry["webhook"] = start.inputs, start.webhook
                 entry["idempotency_key"] = start.idempotency_key
 
         if not hit.allowed:
-            return self._limited(hit, headers), None
+            return envelope.limited(), None
         refused = refusal(request.headers)
         if refused is not None:
-            return _reply(refused, headers), None
+            return envelope.written(refused), None
         if call is None:
-            return _reply(error(404, "Not found"), headers), None
-        return self._called(request, call, start, entry, headers=headers, hit=hit)
+            return envelope.no_such_path(request.method, request.path), None
+        return await self._called(request, call, start, entry, envelope)
 
-    def _called(
+    async def _called(
         self,
         request: web.BaseRequest,
         call: Call,
         start: Start | None,
         entry: dict[str, Any],
-        *,
-        headers: Mapping[str, str],
-        hit: Hit,
+        envelope: Envelope,
     ) -> tuple[Reply | None, Fault | None]:
         """The answer of the service, and what a fault makes of it."""
-        read = self._executions.get(call.execution_id) if call.execution_id is not None else None
-        if read is not None:
-            entry["app_id"] = read.app_id
-        inputs = start.inputs if start is not None else read.inputs if read is not None else None
-        fault, execution_fault = self._faults.choose(call.endpoint.kind, _texts(inputs))
+        named = self._service.find(call)
+        if named is not None:
+            entry["app_id"] = named.app_id
+        inputs = start.inputs if start is not None else named.inputs if named is not None else None
+        chosen = self._faults.choose(call.endpoint.kind, _texts(inputs))
+        fault = chosen.answer
         if fault is not None and fault.stage is Stage.REFUSE:
             entry["fault"] = fault.name
-            return instead_of_answer(fault, headers=headers, limited=self._limited(hit, headers)), fault
+            return instead_of_answer(fault, envelope), fault
 
         accepted: Execution | None = None
-        if start is None:
-            answer = self._service.get(call, request.query)
+        answer: Answer | Refusal
+        if start is not None:
+            answer = self._service.start(call, start, ending=chosen.execution, delivery=chosen.delivery)
+            accepted = answer.accepted if isinstance(answer, Answer) else None
+        elif call.endpoint is Endpoint.WAIT:
+            answer = await self._service.wait(call, request.query)
+        elif call.endpoint is Endpoint.CANCEL:
+            answer, cancelled = self._service.cancel(call)
+            if cancelled is not None:
+                self._deliveries.schedule(cancelled)
         else:
-            answer = self._service.start(call, start, execution_fault)
-            accepted = answer.accepted
+            answer = self._service.get(call, request.query)
         if accepted is not None:
-            entry["execution_id"] = accepted.execution_id
-            entry["fault"] = execution_fault.name if execution_fault is not None else None
+            entry["execution_id"] = entry["accepted"] = accepted.execution_id
+            firing = chosen.execution or chosen.delivery or chosen.key
+            entry["fault"] = firing.name if firing is not None else None
+            if chosen.key is not None:
+                self._rotate_key()
             self._deliveries.schedule(accepted)
+            if accepted.delivery_fault == "webhook_early":
+                await self._sleep(accepted.ended_at - self._clock())
+                await self._deliveries.first_try(accepted)
         if fault is None or (fault.stage is Stage.ACCEPTED and accepted is None):
-            return _reply(answer, headers), None
+            return envelope.written(answer), None
         entry["fault"] = fault.name
         if fault.stage is Stage.ACCEPTED:
-            return instead_of_answer(fault, headers=headers, limited=self._limited(hit, headers)), fault
-        return _reply(answer, headers), fault
+            return instead_of_answer(fault, envelope), fault
+        return envelope.written(answer), fault
 
     async def _media_file(self, request: web.BaseRequest, entry: dict[str, Any]) -> tuple[Reply | None, Fault | None]:
         """An output's file. It needs no key and counts against no limit; whatever else is asked for is not there."""
@@ -148,16 +191,19 @@ class Handler:
             case "GET" | "HEAD", ["media", execution_id, file_name]:
                 pass
             case _:
-                return _reply(error(404, "Not found"), _JSON), None
-        entry["execution_id"] = execution_id
+                return no_such_path(request.method, request.path, {"Content-Type": HTML_TYPE}), None
+        entry["kind"], entry["execution_id"] = "media", execution_id
         execution = self._executions.get(execution_id)
         if execution is not None:
             entry["app_id"] = execution.app_id
-        fault, _ = self._faults.choose("media", _texts(execution.inputs if execution is not None else None))
+        fault = self._faults.choose("media", _texts(execution.inputs if execution is not None else None)).answer
         entry["fault"] = fault.name if fault is not None else None
         if fault is not None and fault.stage is Stage.REFUSE:
-            limited = Reply(status=429, body=_TOO_MANY, headers={"Content-Type": "text/html; charset=utf-8"})
-            return instead_of_answer(fault, headers=_JSON, limited=limited), fault
+            # A storage service, not the API: it has neither generations nor limits.
+            envelope = Envelope(
+                generation="executions", request_id=entry["request_id"], limit_headers={}, hit=None, fractional=False
+            )
+            return instead_of_answer(fault, envelope), fault
         answer = await self._media.answer(
             MediaRequest(
                 execution_id=execution_id,
@@ -172,31 +218,27 @@ class Handler:
         )
         return Reply(status=answer.status, body=answer.body, headers=answer.headers), fault
 
-    def _limited(self, hit: Hit, headers: Mapping[str, str]) -> Reply:
-        """The 429: bare text, as HTML (API.md 5)."""
-        headers = {**headers, "Content-Type": "text/html; charset=utf-8"}
-        if self._options.headers:
-            if "RateLimit-Remaining" in headers:
-                headers["RateLimit-Remaining"] = headers["X-RateLimit-Remaining"] = "0"
-            headers["Retry-After"] = retry_after(hit, fractional=self._options.fractional_retry_after)
-        return Reply(status=429, body=_TOO_MANY, headers=headers)
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        if self._log is not None:
+            self._log.append(entry)
 
 
-def _reply(answer: Answer, headers: Mapping[str, str]) -> Reply:
-    return Reply(status=answer.status, body=answer.body, headers=headers)
-
-
-def _log_entry(request: web.BaseRequest, now: float) -> dict[str, Any]:
+def _log_entry(request: web.BaseRequest, now: float, request_id: str) -> dict[str, Any]:
     """A line of requests.jsonl: docs/sandbox.md describes its fields."""
     return {
         "at": round(now, 6),
+        "request_id": request_id,
         "ip": request.remote,
         "method": request.method,
         "path": request.path,
+        "kind": None,
+        "generation": None,
         "status": None,
         "fault": None,
         "app_id": None,
         "execution_id": None,
+        "accepted": None,
+        "answered": False,
         "inputs": None,
         "webhook": None,
         "idempotency_key": None,

@@ -1,4 +1,4 @@
-"""Which inputs the service accepts (API.md 3)."""
+"""Which inputs the service accepts (API.md 3 and 11)."""
 
 from __future__ import annotations
 
@@ -7,26 +7,47 @@ from typing import TYPE_CHECKING, Any
 
 from yarl import URL
 
+from lamina_batch.sandbox.answers import InputProblem
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lamina_batch.sandbox.apps import Parameter
 
 
-def input_problems(parameters: tuple[Parameter, ...], inputs: Mapping[str, Any]) -> list[str]:
-    """What the `details` of a 400 say, in the order of the parameters; empty where the inputs are accepted.
+def input_problems(
+    parameters: Sequence[Parameter], inputs: Mapping[str, Any], *, names_only: bool
+) -> tuple[InputProblem, ...]:
+    """What is wrong with these inputs, in the order of the parameters; empty where they are accepted.
 
-    Only the wording for options is documented (API.md 2.4). The rest follows its pattern, and is the sandbox's own.
+    `names_only`: an input is known by its parameter's name, and not by its key or id, too. Only the wording for options
+    is documented (API.md 2.4). The rest follows its pattern, and is the sandbox's own.
     """
-    problems: list[str] = []
+    sent: dict[str, list[str]] = {parameter.name: [] for parameter in parameters}
+    unknown: list[str] = []
+    for field in inputs:
+        parameter = _addressed(parameters, field, names_only=names_only)
+        (sent[parameter.name] if parameter is not None else unknown).append(field)
+    problems: list[InputProblem] = []
     for parameter in parameters:
-        if parameter.name in inputs:
-            problems += (f'"{parameter.name}": {what}' for what in _faults(parameter, inputs[parameter.name]))
-        elif parameter.required and parameter.default is None:
-            problems.append(f'"{parameter.name}": missing value. It is required and has no default')
-    known = {parameter.name for parameter in parameters}
-    problems += (f'"{name}": unknown parameter' for name in inputs if name not in known)
-    return problems
+        for field in sent[parameter.name]:
+            problems += _faults(parameter, field, inputs[field])
+        if not sent[parameter.name] and _must_be_given(parameter):
+            problems.append(_missing(parameter, parameter.key))
+    problems += (
+        InputProblem(field=field, name=field, code="unknown_parameter", message="unknown parameter")
+        for field in unknown
+    )
+    return tuple(problems)
+
+
+def inputs_by_name(parameters: Sequence[Parameter], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs under their parameters' names, whether they were sent by name, key or id."""
+    named: dict[str, Any] = {}
+    for field, value in inputs.items():
+        parameter = _addressed(parameters, field, names_only=False)
+        named[parameter.name if parameter is not None else field] = value
+    return named
 
 
 def is_absolute_url(value: str) -> bool:
@@ -39,22 +60,53 @@ def is_absolute_url(value: str) -> bool:
         return False
 
 
-def _faults(parameter: Parameter, value: Any) -> Iterator[str]:
+def _addressed(parameters: Sequence[Parameter], field: str, *, names_only: bool) -> Parameter | None:
+    """The parameter that an input is for: by its name, else by its key, else by its id."""
+    by_name = next((parameter for parameter in parameters if parameter.name == field), None)
+    if by_name is not None or names_only:
+        return by_name
+    by_key = (parameter for parameter in parameters if parameter.key == field)
+    by_id = (parameter for parameter in parameters if parameter.parameter_id == field)
+    return next(by_key, None) or next(by_id, None)
+
+
+def _must_be_given(parameter: Parameter) -> bool:
+    return parameter.required and parameter.default is None
+
+
+def _missing(parameter: Parameter, field: str) -> InputProblem:
+    return InputProblem(
+        field=field,
+        name=parameter.name,
+        code="missing_no_default",
+        message="missing value. It is required and has no default",
+    )
+
+
+def _faults(parameter: Parameter, field: str, value: Any) -> Iterator[InputProblem]:
     if not isinstance(value, list):
-        yield from _value_faults(parameter, value)
+        yield from _value_faults(parameter, field, value)
     elif not parameter.multiple:
-        yield "takes one value, not a list"
-    elif not value and parameter.required and parameter.default is None:
-        yield "missing value. It is required and has no default"
+        yield _problem(parameter, field, value, "invalid_type", "takes one value, not a list")
+    elif not value and _must_be_given(parameter):
+        yield _missing(parameter, field)
     else:
         for item in value:
-            yield from _value_faults(parameter, item)
+            yield from _value_faults(parameter, field, item)
 
 
-def _value_faults(parameter: Parameter, value: Any) -> Iterator[str]:
+def _value_faults(parameter: Parameter, field: str, value: Any) -> Iterator[InputProblem]:
     if not isinstance(value, str):
-        yield "must be a string"
+        yield _problem(parameter, field, value, "invalid_type", "must be a string")
     elif parameter.type == "options" and value not in parameter.options:
-        yield f'invalid option "{value}". Must be one of: {", ".join(parameter.options)}'
+        message = f'invalid option "{value}". Must be one of: {", ".join(parameter.options)}'
+        yield _problem(parameter, field, value, "invalid_option", message)
     elif parameter.type == "url" and not is_absolute_url(value):
-        yield f'invalid url "{value}". Must be an absolute http or https URL'
+        message = f'invalid url "{value}". Must be an absolute http or https URL'
+        yield _problem(parameter, field, value, "invalid_media", message)
+
+
+def _problem(parameter: Parameter, field: str, value: Any, code: str, message: str) -> InputProblem:
+    return InputProblem(
+        field=field, name=parameter.name, code=code, message=message, allowed=parameter.options, got=value
+    )

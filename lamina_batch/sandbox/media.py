@@ -8,20 +8,22 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lamina_batch.sandbox.cards import card_for, draw_card, telling_title
-from lamina_batch.sandbox.executions import finished_outputs
+from lamina_batch.sandbox.cards import card_for, card_size, draw_card, telling_title
+from lamina_batch.sandbox.executions import asked_outputs, finished_outputs
+from lamina_batch.sandbox.inputs import inputs_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lamina_batch.sandbox.apps import Output, OutputKind, SandboxApp
+    from lamina_batch.sandbox.cards import Card
     from lamina_batch.sandbox.executions import Execution, ExecutionStore
     from lamina_batch.sandbox.links import LinkSigner
 
 _EXTENSIONS: Mapping[OutputKind, str] = {"image": "png", "video": "mp4"}
-_CONTENT_TYPES: Mapping[OutputKind, str] = {"image": "image/png", "video": "video/mp4"}
+_CONTENT_TYPES: Mapping[OutputKind, str] = {"image": "image/png", "video": "video/mp4", "text": "text/plain"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,14 @@ class MediaStore:
         expires = int(execution.ended_at + self._url_lifetime)
         return self._signer.link(base_url, execution.execution_id, _file_name(output), expires=expires)
 
+    def facts_of(self, execution: Execution, output: Output) -> dict[str, Any]:
+        """What the runs generation tells of an output that is there (API.md 11)."""
+        dimensions: dict[str, int] | None = None
+        if output.kind == "image":
+            width, height = card_size(self._card(execution, output))
+            dimensions = {"width": width, "height": height}
+        return {"mimeType": _CONTENT_TYPES[output.kind], "dimensions": dimensions, "durationSeconds": None}
+
     async def answer(self, request: MediaRequest, now: float) -> MediaAnswer:
         """What a GET or HEAD of that file gets. Files are made in a thread: the loop goes on meanwhile."""
         if not self._signer.is_signed(
@@ -91,8 +101,9 @@ class MediaStore:
         app = self._apps.get(execution.app_id) if execution is not None else None
         if execution is None or app is None:
             return None
-        finished = finished_outputs(execution, len(app.outputs), now)
-        for index, output in enumerate(app.outputs[:finished]):
+        outputs = asked_outputs(execution, app)
+        finished = finished_outputs(execution, len(outputs), now)
+        for index, output in enumerate(outputs[:finished]):
             if _file_name(output) == request.file_name and index != execution.failed_output:
                 return execution, output
         return None
@@ -106,7 +117,12 @@ class MediaStore:
         if output.kind == "video":
             choice = int.from_bytes(hashlib.sha256(f"{execution_id}/{output_id}".encode()).digest()[:4])
             return self._clips[choice % len(self._clips)].read_bytes()
-        return draw_card(card_for(app, output, execution_id=execution_id, inputs=execution.inputs))
+        return draw_card(self._card(execution, output))
+
+    def _card(self, execution: Execution, output: Output) -> Card:
+        app = self._apps[execution.app_id]
+        inputs = inputs_by_name(app.parameters, execution.inputs)
+        return card_for(app, output, execution_id=execution.execution_id, inputs=inputs)
 
 
 def _file_name(output: Output) -> str:
@@ -114,7 +130,7 @@ def _file_name(output: Output) -> str:
 
 
 def _sentence(app: SandboxApp, execution: Execution, output: Output) -> str:
-    title = " ".join(telling_title(app, execution.inputs).split())[:80]
+    title = " ".join(telling_title(app, inputs_by_name(app.parameters, execution.inputs)).split())[:80]
     sentences = (
         "{title}: made for the days you remember.",
         "Meet {title}, and see what changes.",

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from lamina_batch.sandbox.answers import error
+from lamina_batch.sandbox.answers import Refusal, Reply
+from lamina_batch.sandbox.calls import INVALID_KEY, bad_request
+from lamina_batch.sandbox.envelope import JSON_TYPE
+from lamina_batch.sandbox.faults import Stage
 from lamina_batch.sandbox.service import INSUFFICIENT_CREDITS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
+    from lamina_batch.sandbox.envelope import Envelope
     from lamina_batch.sandbox.faults import Fault
 
 _BAD_GATEWAY = (
@@ -25,38 +29,52 @@ _BAD_GATEWAY = (
 _ENDLESS_CHUNK = b'"' + b"lamina " * 9362 + b'",'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """An answer as it would go out. The headers hold the Content-Type, and the rate limit's."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str]
-
-
-def instead_of_answer(fault: Fault, *, headers: Mapping[str, str], limited: Reply) -> Reply | None:
-    """What a fault of the stages REFUSE and ACCEPTED sends; None: nothing comes back.
-
-    `headers` are those of the answer that it takes the place of, `limited` is the answer of a spent rate limit.
-    """
+def instead_of_answer(fault: Fault, envelope: Envelope) -> Reply | None:
+    """What a fault of the stages REFUSE and ACCEPTED sends; None: nothing comes back."""
     match fault.name:
         case "429":
-            return limited
+            return envelope.limited()
         case "500" | "500_accepted":
-            return Reply(status=500, body=error(500, "Internal server error").body, headers=headers)
+            code = fault.code or "INTERNAL_ERROR"
+            return envelope.written(Refusal(status=500, message="Internal server error", code=code))
         case "502" | "502_accepted":
             # A proxy wrote this one: it knows nothing of the rate limit.
             return Reply(status=502, body=_BAD_GATEWAY, headers={"Content-Type": "text/html", "Server": "nginx"})
+        case "503":
+            return envelope.written(Refusal(status=503, message="Service unavailable", code="RESOURCE_UNAVAILABLE"))
         case "unauthorized":
-            return Reply(status=401, body=error(401, "Invalid API key").body, headers=headers)
+            return envelope.written(INVALID_KEY)
         case "credits_400":
-            return Reply(status=400, body=error(400, INSUFFICIENT_CREDITS).body, headers=headers)
+            return envelope.written(bad_request(INSUFFICIENT_CREDITS))
         case "redirect":
-            return Reply(status=302, body=b"", headers={**headers, "Location": fault.to})
+            return Reply(status=302, body=b"", headers={**envelope.headers(JSON_TYPE), "Location": fault.to})
         case "drop_before" | "drop_after_accept" | "hang_after_accept":
             return None
         case name:
             raise ValueError(f"{name} does not replace an answer")
+
+
+def leaves_whole(reply: Reply | None, fault: Fault | None) -> bool:
+    """Whether what the service has to say about a request is sent.
+
+    About a start that was accepted that is its id; where nothing was accepted, an error says as much as any answer.
+    """
+    return reply is not None and (fault is None or fault.stage is Stage.REFUSE)
+
+
+def has_left(request: web.BaseRequest) -> bool:
+    """Whether the client has closed its connection, or died, as far as the kernel knows."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return True
+    # asyncio learns of it a turn of its loop later than the kernel does; the socket itself is asyncio's to read.
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as peeked:
+        try:
+            return not peeked.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
 
 async def send(
@@ -66,14 +84,12 @@ async def send(
     *,
     sleep: Callable[[float], Awaitable[None]],
 ) -> web.StreamResponse:
-    """Send the answer, with what the fault does to it on its way."""
+    """Send the answer, with what the fault does to its bytes."""
     if reply is None:
         if fault is not None and fault.name == "hang_after_accept":
             await sleep(fault.seconds)
         return _dropped(request, reset=fault is not None and fault.name == "drop_before")
     match fault.name if fault is not None else None:
-        case "slow" if fault is not None:
-            await sleep(fault.seconds)
         case "broken_json":
             half = reply.body[: len(reply.body) // 2]
             return web.Response(status=reply.status, body=half, headers=reply.headers)
@@ -82,8 +98,7 @@ async def send(
         case "huge_body":
             return await _endless(request, reply)
         case _:
-            pass
-    return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
+            return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
 
 
 def _dropped(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:

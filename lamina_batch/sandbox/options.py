@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamina_batch.sandbox.faults import parse_faults
+from lamina_batch.sandbox.generations import GENERATIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from lamina_batch.sandbox.generations import Generation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,8 @@ class SandboxOptions:
     fractional_retry_after: bool = False
     #: a file of apps to serve instead of the shipped ones
     apps: Path | None = None
+    #: the generations of the API that are served: a value of `GENERATIONS`
+    generations: frozenset[Generation] = GENERATIONS["executions"]
 
     def __post_init__(self) -> None:
         if self.limit < 1:
@@ -43,4 +48,6 @@ class SandboxOptions:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name} is {value}: it must be a number above 0")
+        if self.generations not in GENERATIONS.values():
+            raise ValueError(f"generations is {set(self.generations)}: it must be executions, runs or both of them")
         parse_faults(self.faults)

@@ -9,7 +9,8 @@ import os
 import secrets
 import socket
 import time
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -18,15 +19,15 @@ from lamina_batch.sandbox.apps import load_apps
 from lamina_batch.sandbox.executions import Execution, ExecutionStore
 from lamina_batch.sandbox.faults import FaultPlan, parse_faults
 from lamina_batch.sandbox.handler import Handler
-from lamina_batch.sandbox.journal import Journal
+from lamina_batch.sandbox.journal import Journal, read_journal
 from lamina_batch.sandbox.limiter import FixedWindowLimiter
 from lamina_batch.sandbox.links import LinkSigner
 from lamina_batch.sandbox.media import MediaStore
 from lamina_batch.sandbox.service import Service
-from lamina_batch.sandbox.webhooks import Deliveries, WebhookKey
+from lamina_batch.sandbox.webhooks import Deliveries, WebhookKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from lamina_batch.sandbox.apps import Output
@@ -57,7 +58,7 @@ class Sandbox:
         self._clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
-        self._apps = load_apps(options.apps)
+        self._apps = load_apps(options.apps, runs="runs" in options.generations)
         self._faults = FaultPlan(parse_faults(options.faults), seed=options.seed)
         self._closing: contextlib.AsyncExitStack | None = None
 
@@ -89,8 +90,14 @@ class Sandbox:
         executions = ExecutionStore(data / "executions.jsonl" if data is not None else None)
         closing.callback(executions.close)
         log = _journal(data, "requests.jsonl", closing)
+        late_log = _journal(data, "answers.jsonl", closing)
         kept = _secrets(data)
-        webhook_key = WebhookKey.from_seed(kept.webhooks)
+
+        def keep(seeds: Sequence[bytes]) -> None:
+            if data is not None:
+                _write_secrets(data / "secrets.json", replace(kept, webhooks=tuple(seeds)))
+
+        keys = WebhookKeys(kept.webhooks, keep=keep)
         media = MediaStore(
             apps=self._apps,
             executions=executions,
@@ -105,13 +112,17 @@ class Sandbox:
             apps=self._apps,
             executions=executions,
             value_of=value_of,
-            signing_key=webhook_key.jwk(),
+            facts_of=media.facts_of,
+            keys=keys,
+            generations=options.generations,
             clock=self._clock,
+            sleep=self._sleep,
             seed=options.seed,
             speed=options.speed,
         )
+        tried = list(read_journal(data / "webhooks.jsonl")) if data is not None else []
         deliveries = Deliveries(
-            key=webhook_key,
+            keys=keys,
             view=service.view,
             clock=self._clock,
             sleep=self._sleep,
@@ -119,9 +130,7 @@ class Sandbox:
             journal=_journal(data, "webhooks.jsonl", closing),
         )
         closing.push_async_callback(deliveries.close)
-        for execution in executions:
-            if execution.app_id in self._apps and execution.ended_at > self._clock():
-                deliveries.schedule(execution)
+        deliveries.resume([execution for execution in executions if execution.app_id in self._apps], tried)
         return Handler(
             options=options,
             limiter=FixedWindowLimiter(limit=options.limit, window=options.window),
@@ -130,7 +139,10 @@ class Sandbox:
             media=media,
             executions=executions,
             deliveries=deliveries,
+            rotate_key=lambda: keys.rotate(secrets.token_bytes(32)),
+            request_id=lambda: str(uuid.uuid4()),
             log=log,
+            late_log=late_log,
             clock=self._clock,
             monotonic=self._monotonic,
             sleep=self._sleep,
@@ -141,26 +153,32 @@ class Sandbox:
 class _Secrets:
     #: signs the URLs of outputs
     links: bytes
-    #: the private half of the key that signs webhooks
-    webhooks: bytes
+    #: the private halves of the keys that sign webhooks, the oldest first
+    webhooks: tuple[bytes, ...]
 
 
 def _secrets(data: Path | None) -> _Secrets:
     """The secrets of this data folder, made at its first use."""
-    made = _Secrets(links=secrets.token_bytes(32), webhooks=secrets.token_bytes(32))
+    made = _Secrets(links=secrets.token_bytes(32), webhooks=(secrets.token_bytes(32),))
     if data is None:
         return made
     path = data / "secrets.json"
     if not path.exists():
-        aside = path.with_suffix(f".{os.getpid()}")
-        aside.touch(mode=0o600)
-        aside.write_text(json.dumps({"links": made.links.hex(), "webhooks": made.webhooks.hex()}))
-        aside.replace(path)
+        _write_secrets(path, made)
     try:
         kept = json.loads(path.read_text())
-        return _Secrets(links=bytes.fromhex(kept["links"]), webhooks=bytes.fromhex(kept["webhooks"]))
-    except (ValueError, KeyError, TypeError) as error:
+        seeds = [*kept.get("webhooks_before", ()), kept["webhooks"]]
+        return _Secrets(links=bytes.fromhex(kept["links"]), webhooks=tuple(bytes.fromhex(seed) for seed in seeds))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OSError(f"{path} is damaged: delete it, and output URLs made so far stop working") from error
+
+
+def _write_secrets(path: Path, kept: _Secrets) -> None:
+    *before, current = (seed.hex() for seed in kept.webhooks)
+    aside = path.with_suffix(f".{os.getpid()}")
+    aside.touch(mode=0o600)
+    aside.write_text(json.dumps({"links": kept.links.hex(), "webhooks": current, "webhooks_before": before}))
+    aside.replace(path)
 
 
 def _journal(data: Path | None, name: str, closing: contextlib.AsyncExitStack) -> Journal | None:

@@ -1,4 +1,4 @@
-"""The six endpoints (API.md 2), without HTTP: what is asked for, and the answer."""
+"""The endpoints (API.md 2 and 11), without HTTP: what is asked for, and the answer."""
 
 from __future__ import annotations
 
@@ -7,23 +7,36 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from lamina_batch.sandbox.answers import Answer, data, error, to_json
-from lamina_batch.sandbox.calls import Call, Endpoint, Start
-from lamina_batch.sandbox.executions import Execution, draw_durations, placeholders, view
+from lamina_batch.sandbox.answers import Answer, Refusal, data, to_json
+from lamina_batch.sandbox.calls import Call, Endpoint, Start, bad_request, not_found
+from lamina_batch.sandbox.executions import Execution, asked_outputs, draw_durations, placeholders, status_at, view
+from lamina_batch.sandbox.generations import ID_FIELDS
 from lamina_batch.sandbox.inputs import input_problems
+from lamina_batch.sandbox.runs import listed, read_list_query, read_wait_timeout, run_view, selected_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from lamina_batch.sandbox.apps import SandboxApp
     from lamina_batch.sandbox.executions import Ending, ExecutionStore, ValueOf
     from lamina_batch.sandbox.faults import Fault
+    from lamina_batch.sandbox.generations import Generation
+    from lamina_batch.sandbox.runs import FactsOf
+    from lamina_batch.sandbox.webhooks import WebhookKeys
 
 #: a part of the one message that clients look for when credits run out (API.md 4)
 INSUFFICIENT_CREDITS = "Insufficient credits"
 
 _LISTED_BY_DEFAULT = 10
 _LISTED_AT_MOST = 100
+#: how often a wait looks whether its run was cancelled, seconds
+_LOOKS_EVERY = 0.05
+
+_APP_NOT_FOUND = not_found("App not found")
+_NOT_FOUND: Mapping[Generation, Refusal] = {
+    "executions": not_found("Execution not found"),
+    "runs": not_found("Run not found"),
+}
 
 
 class Service:
@@ -35,28 +48,43 @@ class Service:
         apps: Mapping[str, SandboxApp],
         executions: ExecutionStore,
         value_of: ValueOf,
-        signing_key: Mapping[str, str],
+        facts_of: FactsOf,
+        keys: WebhookKeys,
+        generations: frozenset[Generation],
         clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
         seed: int,
         speed: float,
     ) -> None:
         self._apps = apps
         self._executions = executions
         self._value_of = value_of
+        self._facts_of = facts_of
+        self._keys = keys
+        self._shows_runs = "runs" in generations
         self._clock = clock
+        self._sleep = sleep
         self._seed = seed
         self._speed = speed
-        self._keys = Answer(status=200, body=to_json({"keys": [dict(signing_key)]}))
-        self._app_answers = {app_id: data(_app_shown(app)) for app_id, app in apps.items()}
+        self._app_answers = {app_id: data(_app_shown(app, runs=self._shows_runs)) for app_id, app in apps.items()}
         self._workflow_answers = {
             app_id: data({"appId": app_id, "name": app.name, **app.workflow}) for app_id, app in apps.items()
         }
 
-    def get(self, call: Call, query: Mapping[str, str]) -> Answer:
-        """Answer a read."""
+    def find(self, call: Call) -> Execution | None:
+        """The execution that a call names, if the call's generation made it: neither knows those of the other."""
+        execution = self._executions.get(call.execution_id or "")
+        if execution is None or execution.app_id not in self._apps or execution.generation != call.generation:
+            return None
+        return execution
+
+    def get(self, call: Call, query: Mapping[str, str]) -> Answer | Refusal:
+        """Answer a read that needs no waiting."""
         match call.endpoint:
             case Endpoint.READ:
-                return self._read(call.execution_id or "")
+                return self._read(call)
+            case Endpoint.LIST:
+                return self._list_runs(query)
             case Endpoint.APP:
                 return self._app_answers.get(call.app_id or "", _APP_NOT_FOUND)
             case Endpoint.WORKFLOW:
@@ -64,101 +92,189 @@ class Service:
             case Endpoint.LIST_APPS:
                 return self._list_apps(query)
             case Endpoint.SIGNING_KEY:
-                return self._keys
-            case Endpoint.START:
-                raise ValueError("a start is not a read")
+                return Answer(status=200, body=to_json({"keys": self._keys.listed()}))
+            case Endpoint.START | Endpoint.WAIT | Endpoint.CANCEL:
+                raise ValueError(f"{call.endpoint.value} is not a plain read")
 
-    def start(self, call: Call, start: Start, fault: Fault | None) -> Answer:
-        """Accept an execution, or say why not. `fault` decides how it will end.
+    def start(self, call: Call, start: Start, *, ending: Fault | None, delivery: Fault | None) -> Answer | Refusal:
+        """Accept an execution, or say why not. The faults decide how it will end, and how that is told.
 
         Raises OSError where it could not be kept: then it is not accepted.
         """
+        generation = call.generation or "executions"
         app = self._apps.get(call.app_id or "")
         if app is None:
             return _APP_NOT_FOUND
-        if start.inputs is None or start.problem:
-            return error(400, start.problem)
-        if problems := input_problems(app.parameters, start.inputs):
-            return error(400, "Invalid inputs", problems)
-        execution = self._accept(app, start, start.inputs, fault)
+        if start.problem is not None or start.inputs is None:
+            return start.problem or bad_request("inputs is required and must be an object")
+        if problems := input_problems(app.parameters, start.inputs, names_only=generation == "executions"):
+            return Refusal(
+                status=400,
+                message="Invalid inputs",
+                code="VALIDATION_ERROR",
+                problems=problems,
+                details_form=app.details_form,
+            )
+        selected = selected_outputs(app, start.outputs) if start.outputs is not None else None
+        if isinstance(selected, Refusal):
+            return selected
+        execution = self._accept(
+            app, start, start.inputs, generation=generation, selected=selected, ending=ending, delivery=delivery
+        )
         self._executions.add(execution)
         shown = {
-            "executionId": execution.execution_id,
+            ID_FIELDS[generation]: execution.execution_id,
             "workflowId": app.app_id,
             "workflowName": app.name,
             "status": "queued",
             "webhookUrl": start.webhook,
-            "outputs": placeholders(app),
+            "outputs": placeholders(asked_outputs(execution, app)),
         }
         return Answer(status=202, body=to_json({"data": shown}), accepted=execution)
 
-    def view(self, execution: Execution, now: float) -> dict[str, Any]:
-        """The execution as it stands at `now`, epoch seconds (API.md 2.5)."""
-        return view(execution, self._apps[execution.app_id], now=now, value_of=self._value_of)
+    async def wait(self, call: Call, query: Mapping[str, str]) -> Answer | Refusal:
+        """The run once it has ended, or as it is after `timeout` seconds; those are the caller's, at any speed."""
+        timeout = read_wait_timeout(query)
+        if isinstance(timeout, Refusal):
+            return timeout
+        run = self.find(call)
+        until = self._clock() + timeout
+        while run is not None:
+            now = self._clock()
+            if now >= run.ended_at or now >= until:
+                shown = {"data": self.view(run, now), "timeout": now < run.ended_at}
+                return Answer(status=200, body=to_json(shown))
+            await self._sleep(min(run.ended_at - now, until - now, _LOOKS_EVERY))
+            run = self.find(call)
+        return _NOT_FOUND["runs"]
 
-    def _read(self, execution_id: str) -> Answer:
-        execution = self._executions.get(execution_id)
-        if execution is None or execution.app_id not in self._apps:
-            return error(404, "Execution not found")
+    def cancel(self, call: Call) -> tuple[Answer | Refusal, Execution | None]:
+        """End a run that has not ended. Also returns the run where this has changed it.
+
+        Raises OSError where it could not be kept: then it goes on.
+        """
+        run = self.find(call)
+        if run is None:
+            return _NOT_FOUND["runs"], None
+        now = self._clock()
+        after = self._executions.cancel(run, now)
+        answer = data({"runId": run.execution_id, "status": status_at(after, now)})
+        return answer, after if after is not run else None
+
+    def view(self, execution: Execution, now: float) -> dict[str, Any]:
+        """The execution as it stands at `now`, epoch seconds, as its generation shows it."""
+        app = self._apps[execution.app_id]
+        match execution.generation:
+            case "executions":
+                return view(execution, app, now=now, value_of=self._value_of)
+            case "runs":
+                return run_view(execution, app, now=now, value_of=self._value_of, facts_of=self._facts_of)
+
+    def _read(self, call: Call) -> Answer | Refusal:
+        execution = self.find(call)
+        if execution is None:
+            return _NOT_FOUND[call.generation or "executions"]
         return data(self.view(execution, self._clock()))
 
-    def _list_apps(self, query: Mapping[str, str]) -> Answer:
+    def _list_runs(self, query: Mapping[str, str]) -> Answer | Refusal:
+        asked = read_list_query(query)
+        if isinstance(asked, Refusal):
+            return asked
+        runs = [run for run in self._executions.newest_first("runs") if run.app_id in self._apps]
+        return Answer(status=200, body=to_json(listed(runs, asked, now=self._clock())))
+
+    def _list_apps(self, query: Mapping[str, str]) -> Answer | Refusal:
         limit = query.get("limit", str(_LISTED_BY_DEFAULT))
         if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= _LISTED_AT_MOST:
-            return error(400, f"limit must be a whole number from 1 to {_LISTED_AT_MOST}")
+            return bad_request(f"limit must be a whole number from 1 to {_LISTED_AT_MOST}")
         search = query.get("search", "").strip().casefold()
         found = [app for app in self._apps.values() if search in f"{app.name}\n{app.description or ''}".casefold()]
-        return data(
-            [
-                {"appId": a.app_id, "name": a.name, "description": a.description, "isPublic": a.is_public}
-                for a in found[: int(limit)]
-            ]
-        )
+        return data([_app_listed(app, runs=self._shows_runs) for app in found[: int(limit)]])
 
-    def _accept(self, app: SandboxApp, start: Start, inputs: Mapping[str, Any], fault: Fault | None) -> Execution:
+    def _accept(
+        self,
+        app: SandboxApp,
+        start: Start,
+        inputs: Mapping[str, Any],
+        *,
+        generation: Generation,
+        selected: tuple[int, ...] | None,
+        ending: Fault | None,
+        delivery: Fault | None,
+    ) -> Execution:
         number = len(self._executions)
         durations = draw_durations(app, seed=self._seed, number=number, speed=self._speed)
-        ending, message, failed_output = _ending(app, fault, f"{self._seed}:{number}")
+        is_early = delivery is not None and delivery.name == "webhook_early"
+        count = len(app.outputs) if selected is None else len(selected)
+        how, message, failed_output = _ending(ending, count, f"{self._seed}:{number}")
         return Execution(
             execution_id=str(uuid.uuid4()),
             app_id=app.app_id,
             inputs=inputs,
             created_at=round(self._clock(), 3),
-            queued_seconds=durations.queued,
-            seconds=durations.total,
-            ending=ending,
+            queued_seconds=0.0 if is_early else durations.queued,
+            seconds=0.001 if is_early else durations.total,
+            ending=how,
             message=message,
             failed_output=failed_output,
             webhook=start.webhook,
             idempotency_key=start.idempotency_key,
+            generation=generation,
+            selected=selected,
+            delivery_fault=delivery.name if delivery is not None else None,
+            delivery_tries=delivery.tries if delivery is not None else 0,
         )
 
 
-_APP_NOT_FOUND = error(404, "App not found")
-
-
-def _ending(app: SandboxApp, fault: Fault | None, seed: str) -> tuple[Ending, str | None, int | None]:
+def _ending(fault: Fault | None, outputs: int, seed: str) -> tuple[Ending, str | None, int | None]:
     """How an execution ends, why, and which of its outputs fails."""
     if fault is None:
         return "completed", None, None
     match fault.name:
         case "never_finish":
             return "never", None, None
+        case "cancelled":
+            return "cancelled", None, None
         case "credits":
             return "failed", INSUFFICIENT_CREDITS, None
         case "failed":
             return "failed", fault.message, None
         case "failed_output":
             chance = random.Random(seed)  # noqa: S311 -- which output fails is no secret
-            return "completed", fault.message, chance.randrange(len(app.outputs))
+            return "completed", fault.message, chance.randrange(outputs)
         case name:
             raise ValueError(f"{name} is no fault of an execution")
 
 
-def _app_shown(app: SandboxApp) -> dict[str, Any]:
-    return {
+def _app_shown(app: SandboxApp, *, runs: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {
         "appId": app.app_id,
         "name": app.name,
         "description": app.description,
         "parameters": list(app.served_parameters),
     }
+    if runs:
+        shown["outputs"] = [
+            {"index": index, "label": output.label, "type": output.kind} for index, output in enumerate(app.outputs)
+        ]
+    return shown
+
+
+def _app_listed(app: SandboxApp, *, runs: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "appId": app.app_id,
+        "name": app.name,
+        "description": app.description,
+        "isPublic": app.is_public,
+    }
+    if runs:
+        kinds = list(dict.fromkeys(output.kind for output in app.outputs))
+        shown |= {
+            "capabilities": [],
+            "icon": None,
+            "modality": kinds[-1],
+            "outputFormats": kinds,
+            "inputSummary": None,
+            "thumbnail": None,
+        }
+    return shown

@@ -177,3 +177,20 @@ def test_a_manifest_of_another_app_is_refused(project: Path, at: Cli) -> None:
     file = project / "out" / "p.csv"
     file.write_text(file.read_text().replace("bbb17293", "aaa17293"), encoding="utf-8")
     assert "another app" in at("state", "import", "out/p.csv", code=2).err
+
+
+def test_the_list_of_the_runs_generation_names_candidates_and_adopts_none(
+    project: Path, cli: Cli, serve: Callable[..., Service]
+) -> None:
+    service = serve(*LOST, "--generation", "runs")
+    there = Cli(folder=project, env={**cli.env, "LAMINA_BASE_URL": service.url})
+    there("run", "p.yaml", code=6)
+    shown = there("held", "p.yaml").out
+    for name in held_names(shown):
+        mine = execution_of(service, name)
+        assert shown.count(mine) == 2, "each of the two may be either"
+    [known] = [e["execution_id"] for e in service.accepted if e["execution_id"] not in shown]
+    assert known, "what the ledger knows is no candidate"
+    assert there("run", "p.yaml", "--json", code=6).summary["counts"]["held"] == 2
+    offline = Cli(folder=project, env={**cli.env, "LAMINA_BASE_URL": "http://127.0.0.1:9"})
+    assert len(held_names(offline("held", "p.yaml").out)) == 2

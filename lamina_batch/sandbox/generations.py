@@ -1,0 +1,34 @@
+"""The two generations of the API: `executions` with its six endpoints, and `runs`, which came after it (API.md 11).
+
+Each reads only what it made: no source says that the older paths still answer, let alone for runs.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Generation = Literal["executions", "runs"]
+
+#: what a sandbox can be told to serve, by the word for it
+GENERATIONS: Mapping[str, frozenset[Generation]] = MappingProxyType(
+    {
+        "executions": frozenset({"executions"}),
+        "runs": frozenset({"runs"}),
+        "both": frozenset({"executions", "runs"}),
+    }
+)
+
+#: the field that holds an execution's id, in answers and in webhook bodies
+ID_FIELDS: Mapping[Generation, str] = MappingProxyType({"executions": "executionId", "runs": "runId"})
+
+
+def shared_generation(served: frozenset[Generation]) -> Generation:
+    """The generation whose form the addresses take that both have: apps, signing key, unknown ones.
+
+    Where both are served that is the newer one: a service moves on, and keeps older paths for older clients.
+    """
+    return "runs" if "runs" in served else "executions"
