@@ -35,6 +35,7 @@ from lamina_batch.client.lamina import EXECUTIONS, GENERATIONS, RUNS, LaminaClie
 from lamina_batch.errors import LedgerLockedError, ServiceError, StateError, UsageError, did_you_mean
 from lamina_batch.execution.engine import Control, Engine, Listener, Outcome
 from lamina_batch.execution.files import Files
+from lamina_batch.execution.folder import Reserve, ensure_room, refuse_network, room_for
 from lamina_batch.execution.forecast import forecast, least_seconds
 from lamina_batch.execution.guards import Guards, Stop
 from lamina_batch.execution.job import State
@@ -380,6 +381,7 @@ async def run(
             "callbacks have to be waited for",
             "leave out --no-wait, or --set run.completion=poll",
         )
+    refuse_network(pipeline.state)
     run_id = new_run_id(world)
     async with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, sleep=world.sleep):
         ledger = open_ledger(pipeline.state) if request.submit else existing_ledger(pipeline)
@@ -464,6 +466,7 @@ class _Run:
                 self.reporter.planned(plan, prepared.checked)
             try:
                 async with AsyncExitStack() as stack:
+                    self.keep_room(plan, stack)
                     files = await _files(self.pipeline, self.ledger, self.world, self.reporter.note, stack)
                     if files is not None:
                         files.missing(_shown(self.pipeline, prepared, self.ledger))
@@ -480,6 +483,17 @@ class _Run:
                 self.reporter.note(outcome.reason)
             requests = _requests(client, outcome)
             return self.report(prepared, plan, outcome, requests=requests, findings=findings, files=files)
+
+    def keep_room(self, plan: Plan, stack: AsyncExitStack) -> None:
+        """See that the disk has room for what the ledger will hold, and keep some back until `stack` is left.
+
+        Raises StateError where it has not: then nothing was sent.
+        """
+        sends = plan.frame.filter(pl.col("action") == Action.SUBMIT)
+        if sends.height:
+            size = int(sends["inputs"].str.len_bytes().sum())
+            ensure_room(self.pipeline.state, room_for(sends.height, size))
+            self.ledger.reserve = stack.enter_context(Reserve(self.pipeline.state))
 
     async def generation(self, client: LaminaClient) -> Generation:
         """The generation of the API to submit to: the pipeline's, the one found before, or the one that answers."""

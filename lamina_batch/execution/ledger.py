@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lamina_batch.client.lamina import Output
+    from lamina_batch.execution.folder import Reserve
     from lamina_batch.execution.job import News, Submission
 
 SCHEMA_VERSION = 2
@@ -98,6 +99,8 @@ class Ledger:
     def __init__(self, connection: sqlite3.Connection, file: Path) -> None:
         self._db = connection
         self._file = file
+        #: given up when the disk is full, so that what is known of sent submissions still finds room
+        self.reserve: Reserve | None = None
 
     @property
     def folder(self) -> Path:
@@ -117,10 +120,12 @@ class Ledger:
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 yield cursor
+                cursor.execute("COMMIT")
             except BaseException:
-                cursor.execute("ROLLBACK")
+                # On a full disk SQLite may have rolled back by itself.
+                if self._db.in_transaction:
+                    cursor.execute("ROLLBACK")
                 raise
-            cursor.execute("COMMIT")
         except sqlite3.Error as error:
             raise _cannot("written", self._file, error) from error
 
@@ -179,6 +184,8 @@ class Ledger:
         One transaction. A job that news has ended since it was planned is left out of the answer. Raises StateError
         if it cannot be committed, and then nothing may be sent.
         """
+        if self.reserve is not None and self.reserve.released:
+            raise StateError("the disk is full", where=str(self._file), hint="make room, then run it again")
         sending: list[Job] = []
         with self._writing() as cursor:
             for submission in submissions:
@@ -233,8 +240,16 @@ class Ledger:
         """Write down what is new about these jobs, all in one transaction. Answers those that changed.
 
         News that is old or told twice changes nothing; an execution that nobody knew of yet is told in an event even
-        then. Raises StateError if it cannot be committed.
+        then. Raises StateError if it cannot be committed, also with the room that was kept back.
         """
+        try:
+            return self._record(news, at=at, run_id=run_id)
+        except StateError as error:
+            if not _is_full(error.__cause__) or self.reserve is None or not self.reserve.release():
+                raise
+        return self._record(news, at=at, run_id=run_id)
+
+    def _record(self, news: Sequence[tuple[int, News]], *, at: float, run_id: str) -> list[Job]:
         changed: list[Job] = []
         with self._writing() as cursor:
             for job_id, item in news:
@@ -586,6 +601,12 @@ def _job(row: Sequence[object]) -> Job:
     values: dict[str, object] = dict(zip(_JOB_COLUMNS.split(", "), row, strict=True))
     typed = values | {"state": State(str(values["state"])), "by_webhook": bool(values["by_webhook"])}
     return Job(**typed)  # type: ignore[arg-type]  # the schema is STRICT
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether the disk has no more room; a quota shows as an I/O error."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 
 def _cannot(done: str, file: Path, error: Exception) -> StateError:

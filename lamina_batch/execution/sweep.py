@@ -151,7 +151,7 @@ class Sweeping:
         Those first that a sweep has found ended. `waiting` and `room` as in `Polling.due`.
         """
         self._arrange(now, limit if room is None else room, waiting)
-        names = [name for name, found in self._found.items() if found.wanted(now)][:limit]
+        names = [name for name, found in self._found.items() if found.wanted(now)][: max(0, limit)]
         for name in names:
             self._found[name].out = True
         return names + self._by_id.due(now, limit - len(names), waiting=waiting, room=room)

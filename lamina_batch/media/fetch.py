@@ -218,15 +218,15 @@ async def _take(
                     await disk.run(part.write, bytes(block))
                     block.clear()
     except aiohttp.ClientPayloadError:
-        return _cut_short(received, length)
+        return _cut_short(length)
     except (aiohttp.ClientError, OSError) as error:
         return replace(_network_failure(error, limits), silent=False)
     except zlib.error:
         return Failure(reason="it came packed, and cannot be unpacked", again=True)
     if length is not None and received != length:
-        return _cut_short(received, length)
+        return _cut_short(length)
     if not decoder.complete():
-        return _cut_short(received, None)
+        return _cut_short(None)
     if not size:
         return Failure(reason="it is empty", again=length is None)
     if not part.begun and page():
@@ -275,9 +275,10 @@ def _too_large(limits: Limits) -> Failure:
     return Failure(reason=f"it is larger than {limits.most_bytes} bytes")
 
 
-def _cut_short(received: int, length: int | None) -> Failure:
-    of = f" of {length}" if length is not None else ""
-    return Failure(reason=f"it broke off: {received}{of} bytes came", again=True)
+def _cut_short(length: int | None) -> Failure:
+    # How much came is not told: aiohttp may drop some of it when the connection ends.
+    of = f" before its {length} bytes had come" if length is not None else ""
+    return Failure(reason=f"it broke off{of}", again=True)
 
 
 def _network_failure(error: Exception, limits: Limits) -> Failure:

@@ -156,8 +156,7 @@ def escaped(text: str) -> str:
 
 def fold(path: Path) -> str:
     """What two paths share when some file system (macOS, Windows) takes them for one: case and normalisation."""
-    caseless = unicodedata.normalize("NFD", str(path)).casefold()
-    return unicodedata.normalize("NFC", caseless)
+    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def extension(url: str, content_type: str | None) -> str:
@@ -169,8 +168,7 @@ def extension(url: str, content_type: str | None) -> str:
         path = urlsplit(url).path
     except ValueError:
         path = ""
-    name = unquote(path).rpartition("/")[2]
-    said = name.rpartition(".")[2].lower() if "." in name else ""
+    said = unquote(path).rpartition(".")[2].lower()
     if said in _EXTENSIONS:
         return said
     return _BY_CONTENT_TYPE.get((content_type or "").partition(";")[0].strip().lower(), UNKNOWN)
