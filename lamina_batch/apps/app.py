@@ -44,9 +44,12 @@ class App:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over what decides whether inputs are valid; a new description does not change it."""
+        """SHA-256 over what decides whether inputs are valid; a new description does not change it.
+
+        Nor does the generation of the API, one of which calls every parameter required (API.md section 11).
+        """
         contract = [
-            [p.name, p.type, p.required, list(p.options), p.default, list(p.accept), p.multiple]
+            [p.name, p.type, p.must_supply, list(p.options), p.default, list(p.accept), p.multiple]
             for p in sorted(self.parameters, key=lambda p: p.name)
         ]
         text = json.dumps(contract, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
@@ -64,7 +67,7 @@ def parse_app(data: object) -> App:
     if not isinstance(listed, list):
         raise ServiceError("the service described the app without a list of parameters", hint=_UPDATE)
     return App(
-        app_id=str(data.get("appId", "")),
+        app_id=str(data.get("appId") or ""),
         name=str(data.get("name") or data.get("appId") or "unnamed app"),
         description=_text(data.get("description")),
         parameters=tuple(_parameter(item) for item in listed),

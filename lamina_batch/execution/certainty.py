@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from lamina_batch.client.lamina import StartEnd
 
 
+#: The service's code for a webhook URL that it does not take: no row is to blame (API.md section 11).
+_BAD_WEBHOOK = "WEBHOOK_INVALID_URL"
+
+
 class Proof(StrEnum):
     #: an execution was started, and its id is known
     ACCEPTED = "accepted"
@@ -45,7 +49,7 @@ def prove(end: StartEnd) -> Proof:
         return Proof.UNKNOWN
     if lacks_credits(end.message) or status == 402:
         return Proof.NO_CREDITS
-    if 300 <= status < 400 or status in {401, 403, 404}:
+    if 300 <= status < 400 or status in {401, 403, 404} or end.code == _BAD_WEBHOOK:
         return Proof.STOP
     return Proof.REFUSED
 

@@ -380,7 +380,8 @@ class Engine:
         wants_room = bool(self._again or waiting) and self._submitting()
         if self._listening() and room > 0 and len(self._polls) < MOST_OPEN_POLLS:
             moments.append(self.polling.next_due(now))
-        if room <= 0 and (wants_room or self._running):
+        if wants_room or self._running:
+            # More requests may also be a reason to ask earlier.
             moments.append(self.budget.next_change(now))
         if wants_room and self._pause_until > now:
             moments.append(self._pause_until)
@@ -501,7 +502,7 @@ class Engine:
             case Proof.UNKNOWN:
                 return Unknown(code="unknown", message=f"it is not known whether this was bought: {end.message}")
             case Proof.REFUSED:
-                return Refused(code=f"http_{end.status}", message=end.message)
+                return Refused(code=(end.code or f"http_{end.status}").lower(), message=end.message)
             case Proof.NOT_ACCEPTED:
                 return NotAccepted(code="not_accepted", message=end.message)
             case Proof.NO_CREDITS:

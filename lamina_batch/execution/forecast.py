@@ -256,9 +256,11 @@ class _Rehearsal:
         """Go to the next instant at which something may be done."""
         soon = self._now + self.window * _ROUND_TRIP
         if not acted:
-            has_room = self._budget.available(self._now) > 0
-            moment = self.pacer.next_due(self._now) if has_room else self._budget.next_change(self._now)
-            moments = [] if moment is None else [moment]
+            # More requests may also be a reason to ask earlier.
+            changes = [self._budget.next_change(self._now)]
+            if self._budget.available(self._now) > 0:
+                changes.append(self.pacer.next_due(self._now))
+            moments = [change for change in changes if change is not None]
             if self._deliveries:
                 moments.append(self._deliveries[0][0])
             self._now = max(min(moments, default=soon), math.nextafter(self._now, math.inf))

@@ -176,7 +176,6 @@ class Handler:
                 self._rotate_key()
             self._deliveries.schedule(accepted)
             if accepted.delivery_fault == "webhook_early":
-                await self._sleep(accepted.ended_at - self._clock())
                 await self._deliveries.first_try(accepted)
         if fault is None or (fault.stage is Stage.ACCEPTED and accepted is None):
             return envelope.written(answer), None

@@ -213,7 +213,7 @@ class Service:
             inputs=inputs,
             created_at=round(self._clock(), 3),
             queued_seconds=0.0 if is_early else durations.queued,
-            seconds=0.001 if is_early else durations.total,
+            seconds=0.0 if is_early else durations.total,
             ending=how,
             message=message,
             failed_output=failed_output,

@@ -3,80 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
-import random
-import time
-from contextlib import asynccontextmanager
+import traceback
+import zlib
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
+from client_support import KEY, answering, client, read_request, said, saying, scripted
 
-from lamina_batch.client.budget import Budget
-from lamina_batch.client.lamina import EXECUTIONS, LaminaClient, Phase, StartEnd, parse_execution
-from lamina_batch.errors import LaminaBatchError, ServiceError
+from lamina_batch.client.lamina import EXECUTIONS, Phase, StartEnd, parse_execution
+from lamina_batch.errors import CredentialsError, LaminaBatchError, ServiceError
 from lamina_batch.execution.certainty import Proof, prove
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-KEY = "lma_test_key_of_nobody"
+    from collections.abc import Awaitable, Callable
 
 
-def client(base_url: str, *, request_timeout: float = 5.0) -> LaminaClient:
-    return LaminaClient(
-        base_url=base_url,
-        api_key=KEY,
-        budget=Budget(),
-        now=time.monotonic,
-        sleep=asyncio.sleep,  # noqa: TID251  # the test is the edge
-        random=random.Random(0),
-        notice=lambda _: None,
-        request_timeout=request_timeout,
-    )
-
-
-@asynccontextmanager
-async def answering(
-    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-) -> AsyncIterator[str]:
-    """A server on loopback that does `answer` with each connection, then closes it."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await answer(reader, writer)
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-async def read_request(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    for line in head.split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            return head + await reader.readexactly(int(value))
-    return head
-
-
-def saying(
-    status: str, body: bytes, *headers: str, length: int | None = None
-) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        head = "\r\n".join(
-            [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers]
-        )
-        writer.write(head.encode() + b"\r\n\r\n" + body)
-        await writer.drain()
-
-    return answer
-
-
-async def start(base_url: str, **options: float) -> StartEnd:
-    async with client(base_url, **options) as session:
+async def start(base_url: str, *, request_timeout: float = 5.0) -> StartEnd:
+    async with client(base_url, request_timeout=request_timeout) as session:
         return await session.start("app", "{}", submission="s1")
 
 
@@ -96,7 +42,11 @@ async def test_failed_lookup() -> None:
 
 
 async def test_failed_tls_handshake() -> None:
-    async with answering(saying("400 Bad Request", b"")) as url:
+    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said("400 Bad Request"))
+        await writer.drain()
+
+    async with answering(plain) as url:
         end = await start(url.replace("http://", "https://"))
     assert (end.phase, prove(end)) == (Phase.NOTHING, Proof.NOT_ACCEPTED)
 
@@ -191,6 +141,14 @@ async def test_what_is_sent() -> None:
     assert lines[b"idempotency-key"] == b"s1"
     assert lines[b"content-type"] == b"application/json"
     assert b"authorization" not in lines
+
+
+async def test_every_request_that_leaves_is_counted() -> None:
+    """aiohttp repeats a GET by itself where the connection closes; the limiter would count what the budget does not."""
+    async with scripted(b"") as service, client(service.url) as session:
+        await session.get_execution("e1")
+        await session.get_execution("e1")
+        assert session.requests["poll"] == len(service.requests) == 2
 
 
 # -- what the service says -------------------------------------------------------------------------------------
@@ -290,3 +248,277 @@ async def test_a_final_answer_to_a_read_is_not_asked_for_again(status: str) -> N
         assert session.requests["other"] == 1
     assert error.value.exit_code == 1
     assert KEY not in str(error.value)
+
+
+# -- a service that means harm, or is broken -------------------------------------------------------------------
+
+
+def pouring(
+    head: bytes, more: Callable[[int], bytes]
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """Sends `head`, and then `more` for ever, as fast as it is taken."""
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(head)
+        number = 0
+        while True:
+            writer.write(more(number))
+            await writer.drain()
+            await asyncio.sleep(0)  # noqa: TID251  # a server of the test's own
+            number += 1
+
+    return pour
+
+
+FLOODS = {
+    "one header": (b"HTTP/1.1 202 Accepted\r\nX: ", lambda _: b"v" * 65536),
+    "many headers": (b"HTTP/1.1 202 Accepted\r\n", lambda n: b"".join(b"X-%d-%d: v\r\n" % (n, i) for i in range(100))),
+    "one reason": (b"HTTP/1.1 202 ", lambda _: b"v" * 65536),
+    "continue": (b"", lambda _: b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+}
+
+
+@pytest.mark.parametrize(("head", "more"), FLOODS.values(), ids=FLOODS)
+async def test_a_head_that_does_not_end_proves_nothing(head: bytes, more: Callable[[int], bytes]) -> None:
+    async with answering(pouring(head, more)) as url:
+        end = await start(url, request_timeout=0.5)
+    assert end.status is None
+    assert prove(end) is Proof.UNKNOWN
+    assert len(end.message) < 400
+
+
+@pytest.mark.parametrize(("status", "proof"), [("202 Accepted", Proof.UNKNOWN), ("400 Bad Request", Proof.REFUSED)])
+async def test_a_body_that_does_not_end_is_given_up_and_its_status_line_counts(status: str, proof: Proof) -> None:
+    head = f"HTTP/1.1 {status}\r\nConnection: close\r\n\r\n".encode()
+    async with answering(pouring(head, lambda _: b" " * 65536)) as url:
+        end = await start(url)
+    assert prove(end) is proof
+    assert "does not end" in end.message
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 202 Accepted\r\nConnection: close\r\n\r\n"], ids=["head", "body"])
+async def test_an_answer_that_drips_is_given_up_in_time(head: bytes) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(head)
+        while True:
+            writer.write(b" " if head else b"H")
+            await writer.drain()
+            await asyncio.sleep(0.01)  # noqa: TID251  # a server of the test's own
+
+    async with answering(drip) as url:
+        assert prove(await start(url, request_timeout=0.3)) is Proof.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("X-GZip", gzip.compress), ("deflate", zlib.compress)]
+)
+async def test_an_answer_packed_unasked_is_unpacked(encoding: str, pack: Callable[[bytes], bytes]) -> None:
+    body = pack(b'{"data":{"executionId":"e1"}}')
+    async with scripted(said("202 Accepted", body, f"Content-Encoding: {encoding}")) as service:
+        end = await start(service.url)
+    assert end.execution_id == "e1"
+    assert b"\r\nAccept-Encoding: identity\r\n" in service.requests[0]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "words"),
+    [
+        ("gzip", gzip.compress(b" " * 10_000_000), "does not end"),
+        ("gzip", b"no gzip", "cannot be unpacked"),
+        ("br", b'{"data":{"executionId":"e1"}}', "not asked for"),
+    ],
+    ids=["bomb", "garbage", "br"],
+)
+async def test_an_answer_that_cannot_be_unpacked_proves_nothing(encoding: str, body: bytes, words: str) -> None:
+    async with answering(saying("202 Accepted", body, f"Content-Encoding: {encoding}")) as url:
+        end = await start(url)
+    assert prove(end) is Proof.UNKNOWN
+    assert words in end.message
+
+
+ODD_ACCEPTANCES = {
+    "null": b'{"data":null}',
+    "not utf-8": b'{"data":{"executionId":"e\xff1"}}',
+    "half a character": b'{"data":{"executionId":"e\\ud800"}}',
+    "deep": b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "a list": b'{"data":["e1"]}',
+    "true": b'{"data":{"executionId":true}}',
+    "blank": b'{"data":{"executionId":"  "}}',
+    "dots": b'{"data":{"executionId":".."}}',
+    "endless": b'{"data":{"executionId":"' + b"e" * 10_000 + b'"}}',
+    "NaN": b'{"data":{"executionId":NaN}}',
+}
+
+
+@pytest.mark.parametrize("body", ODD_ACCEPTANCES.values(), ids=ODD_ACCEPTANCES)
+async def test_an_acceptance_without_an_id_that_can_be_asked_about_proves_nothing(body: bytes) -> None:
+    async with answering(saying("202 Accepted", body)) as url:
+        end = await start(url)
+    assert (end.execution_id, prove(end)) == (None, Proof.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data":{"executionId":"e0","executionId":"e1"}}',
+        b'{"data":{"executionId":"e1","credits":' + b"9" * 10_000 + b"}}",
+        b'{"data":{"executionId":"e1","share":NaN,"most":Infinity,"much":1e999}}',
+        b'\xef\xbb\xbf{"data":{"executionId":"e1"}}',
+        b'{"data":{"runId":"e1"}}',
+    ],
+    ids=["twice", "huge number", "no number", "byte order mark", "the other generation's field"],
+)
+async def test_an_id_beside_nonsense_is_still_an_acceptance(body: bytes) -> None:
+    async with answering(saying("202 Accepted", body)) as url:
+        end = await start(url)
+    assert (end.execution_id, prove(end)) == ("e1", Proof.ACCEPTED)
+
+
+async def test_an_answer_about_another_execution_is_none() -> None:
+    """Its pictures would end up with the wrong product."""
+    other = {"data": {"executionId": "e2", "status": "completed"}}
+    async with answering(saying("200 OK", other)) as url, client(url) as session:
+        end = await session.get_execution("e1")
+        assert (end.execution, end.status) == (None, None)
+        end = await session.get_execution("E2")
+    assert end.execution is not None
+    assert end.execution.execution_id == "E2"
+
+
+async def test_an_answer_that_is_not_http_is_told_without_the_url() -> None:
+    """The URL of a submission may hold the token of its callback."""
+
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"SSH-2.0-OpenSSH\r\n")
+        await writer.drain()
+
+    async with answering(babble) as url, client(url) as session:
+        end = await session.start("app", "{}", submission="s1", webhook="https://hooks.example/token-1")
+    assert "not HTTP" in end.message
+    assert "token-1" not in end.message
+
+
+# -- the key ---------------------------------------------------------------------------------------------------
+
+ODD_KEY = 'lma_"+/=%'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"your key {ODD_KEY} is bad".encode(),
+        {"error": f"your key {ODD_KEY} is bad"},
+        {"error": f"your key {quote(ODD_KEY, safe='')} is bad"},
+        {"news": f"your key {ODD_KEY} is bad"},
+        {"error": "no", "details": {"details": {"errors": [{"field": ODD_KEY, "got": ODD_KEY}]}}},
+        b'{"error":"your key ' + b"".join(b"\\u%04x" % ord(c) for c in ODD_KEY) + b' is bad"}',
+    ],
+    ids=["text", "json", "percent-encoded", "another field", "details", "escaped"],
+)
+async def test_a_key_that_is_echoed_goes_no_further(body: object) -> None:
+    async with answering(saying("400 Bad Request", body)) as url, client(url, key=ODD_KEY) as session:
+        end = await session.start("app", "{}", submission="s1")
+        with pytest.raises(ServiceError) as error:
+            await session.get_app("a")
+    for told in (end.message, str(error.value)):
+        assert "[key]" in told
+        assert not [form for form in (ODD_KEY, quote(ODD_KEY, safe=""), json.dumps(ODD_KEY)[1:-1]) if form in told]
+
+
+async def test_a_key_that_is_echoed_is_in_no_value() -> None:
+    done = {
+        "executionId": KEY,
+        "status": KEY,
+        "errorMessage": KEY,
+        "outputs": [{"id": KEY, "label": KEY, "value": {KEY: KEY}}],
+    }
+    async with answering(saying("200 OK", {"data": done})) as url, client(url) as session:
+        start_end = await session.start("app", "{}", submission="s1")
+        read_end = await session.get_execution("[key]")
+    assert read_end.execution is not None
+    assert KEY not in repr((start_end, read_end))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [KEY.encode(), b"HTTP/1.1 200 OK\r\nX-Bad " + KEY.encode(), b"HTTP/1.1 200 OK\r\nX: " + KEY.encode() * 1000],
+    ids=["status line", "header", "long header"],
+)
+async def test_a_key_that_is_echoed_where_it_is_no_http_goes_no_further(head: bytes) -> None:
+    """Not even a part of it."""
+    async with scripted(head + b"\r\n\r\n") as service:
+        end = await start(service.url)
+    assert "not HTTP" in end.message
+    assert KEY[:4] not in end.message
+
+
+async def test_the_key_is_in_no_repr_and_no_traceback() -> None:
+    async with answering(saying("401 Unauthorized", {"error": "Invalid API key"})) as url, client(url) as session:
+        assert KEY not in repr(session)
+        with pytest.raises(CredentialsError) as error:
+            await session.get_app("a")
+    chain: list[BaseException] = [error.value]
+    for link in chain:
+        chain.extend(following for following in (link.__cause__, link.__context__) if following is not None)
+    assert KEY not in "".join([*traceback.format_exception(error.value), *map(repr, chain)])
+
+
+async def test_no_error_of_the_network_layer_hangs_on_ours() -> None:
+    """It knows the headers that were sent, and its repr shows them."""
+
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"nonsense\r\n\r\n")
+        await writer.drain()
+
+    async with answering(babble) as url, client(url) as session:
+        with pytest.raises(Exception, match="not HTTP") as error:
+            await session._request("GET", "/v1/apps", kind="other")
+    assert (error.value.__cause__, error.value.__context__) == (None, None)
+
+
+async def test_a_redirect_is_not_followed_with_the_key() -> None:
+    async with scripted(said("200 OK", {"data": []})) as thief:
+        elsewhere = f"Location: {thief.url}/v1/apps"
+        async with scripted(said("307 Temporary Redirect", b"", elsewhere)) as service, client(service.url) as session:
+            assert (await session.start("app", "{}", submission="s1")).status == 307
+            assert (await session.get_execution("e1")).status == 307
+            assert (await session.list_runs()).status == 307
+            for ask in (session.list_apps, session.probe_generation):
+                with pytest.raises(ServiceError, match="redirects"):
+                    await ask()
+        assert thief.requests == []
+
+
+async def test_a_base_url_that_cannot_be_called_is_told_of() -> None:
+    with pytest.raises(ServiceError, match="base URL"):
+        async with client("http://127.0.0.1:99999"):
+            pass
+
+
+# -- what goes out ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "webhook", ["https://hooks.example/l/t0k-en?a=1&b=%2B+%20#x", "http://[::1]:8/é", "https://h.example/%2F/.."]
+)
+async def test_the_webhook_url_arrives_as_it_is(webhook: str) -> None:
+    """URL-encoded, whatever is in it (API.md 2.4)."""
+    async with (
+        scripted(said("202 Accepted", {"data": {"executionId": "e1"}})) as service,
+        client(service.url) as session,
+    ):
+        await session.start("app", "{}", submission="s1", webhook=webhook)
+        await session.start("app", "{}", submission="s1")
+    assert service.query(0) == {"webhook": [webhook]}
+    assert service.asked[0] == f"POST /v1/apps/app/executions?webhook={quote(webhook, safe='')}"
+    assert service.asked[1] == "POST /v1/apps/app/executions"
+
+
+async def test_a_base_url_with_a_path_is_called_below_it() -> None:
+    async with scripted(said("200 OK", {"data": []})) as service, client(f"{service.url}/a b/") as session:
+        await session.list_apps(search="x&y", limit=3)
+    assert service.asked == ["GET /a%20b/v1/apps?limit=3&search=x%26y"]
