@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help demo test check lint format bench wheel-test clean
+.PHONY: help demo test check lint format chaos bench wheel-test clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -23,6 +23,9 @@ lint: $(BIN)/.tests
 format: $(BIN)/.tests ## put the code into its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+chaos: $(BIN)/.tests ## kill -9 and faults of every kind, a few hundred runs: is anything bought twice, or lost? (SEEDS=n, SEED=n replays one)
+	PYTHONPATH=tests $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),80))
 
 bench: $(BIN)/.tests ## what takes minutes: speed as ratios, and real windows
 	$(BIN)/pytest -q -s --timeout 900 -o 'norecursedirs=.*' tests/bench

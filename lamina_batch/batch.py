@@ -7,7 +7,7 @@ The path of one row:
 3. `catalog.check` holds them against the app's live schema and makes findings of what does not fit.
 4. `catalog.content` gives what is left its content: the hash that says what would be bought.
 5. `execution.plan` looks that content up in the ledger: submit, share, collect, reuse, report or hold.
-6. `execution.engine` makes the submission durable, sends it when the budget allows, learns of its end, writes that down.
+6. `execution.engine` makes the submission durable, sends it when the budget allows, and writes its end down.
 7. `execution.files` saves the files of what completed, while the others go on.
 8. `results.manifest` puts the row's own cells and what came of them side by side.
 

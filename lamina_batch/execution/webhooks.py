@@ -255,7 +255,7 @@ class Receiver:
         except SignatureError as error:
             if error.fault is not Fault.NO_KEY_FITS:
                 raise
-            await self._renew(tried)
+            await self._renew()
             if self._verify_keys is not tried:
                 self._verify(self._verify_keys, request, body)
             elif self._trouble is not None:
@@ -273,10 +273,8 @@ class Receiver:
             now=self.wall(),
         )
 
-    async def _renew(self, tried: tuple[VerifyKey, ...]) -> None:
-        """Ask for the keys again, unless somebody else just did, or does, or a minute is not over."""
-        if self._verify_keys is not tried:
-            return
+    async def _renew(self) -> None:
+        """Ask for the keys again, or wait for who does; not within a minute of the last time."""
         if self._fetching is None and self.now() - self._asked_at >= REFETCH_SECONDS:
             self._fetching = asyncio.create_task(self._fetch())
         if self._fetching is not None:

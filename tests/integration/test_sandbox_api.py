@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import http.client
 import json
 import re
@@ -129,17 +130,21 @@ def test_an_unknown_app_is_404(base_url: str, path: str) -> None:
     assert (answered.status, answered.json()) == (404, {"error": "App not found"})
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/", "/v1/runs", "/v1/apps/a/b/c", "/v2/apps", "/media/x", "/favicon.ico"])
-def test_an_unknown_path_is_404_in_json(base_url: str, path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/v1/", "/v1/runs", "/v1/runs/x", "/v1/apps/a/b/c", "/v2/apps", "/media/x", "/favicon.ico", "/v1/<b>"],
+)
+def test_an_unknown_path_is_the_404_page_of_an_express_app(base_url: str, path: str) -> None:
     answered = get(base_url, path)
-    assert answered.status == 404
-    assert set(answered.json()) == {"error"}
+    assert (answered.status, answered.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+    assert f"<pre>Cannot GET {html.escape(path)}</pre>" in answered.body.decode()
 
 
 @pytest.mark.parametrize("method", ["DELETE", "PUT", "POST"])
 def test_a_wrong_method_is_404(base_url: str, method: str) -> None:
     answered = ask(base_url, "/v1/executions/x", method=method, headers={"x-api-key": SANDBOX_KEY})
     assert answered.status == 404
+    assert f"Cannot {method} /v1/executions/x".encode() in answered.body
 
 
 def test_the_signing_key_has_no_envelope(base_url: str) -> None:

@@ -73,11 +73,12 @@ def test_one_that_never_ends_runs_for_ever() -> None:
 
 @given(
     now=st.lists(st.floats(1000, 1020), min_size=2).map(sorted),
-    ending=st.sampled_from(["completed", "failed", "never"]),
+    ending=st.sampled_from(["completed", "failed", "cancelled", "never"]),
+    cancelled_at=st.none() | st.floats(1000, 1010.9),
 )
-def test_nothing_ever_goes_back(now: list[float], ending: Ending) -> None:
-    record = replace(RECORD, ending=ending, message="x")
-    order = {"queued": 0, "running": 1, "completed": 2, "failed": 2}
+def test_nothing_ever_goes_back(now: list[float], ending: Ending, cancelled_at: float | None) -> None:
+    record = replace(RECORD, ending=ending, message="x", cancelled_at=cancelled_at)
+    order = {"queued": 0, "running": 1, "completed": 2, "failed": 2, "cancelled": 2}
     ranks = [order[shown(record, at)[0]] for at in now]
     finished = [shown(record, at)[1].count("completed") for at in now]
     assert ranks == sorted(ranks)

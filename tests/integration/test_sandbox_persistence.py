@@ -5,13 +5,11 @@ from __future__ import annotations
 import signal
 import socket
 import stat
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from sandbox_support import CARTOONIFY, FULL_SET, PHOTO, ask, get, journal, read, start, wait_for_end
+from sandbox_support import CARTOONIFY, FULL_SET, PHOTO, Served, ask, get, journal, read, start, wait_for_end
 
 from lamina_batch.sandbox import SandboxOptions, embedded, serve
 from lamina_batch.sandbox.executions import Execution, ExecutionStore
@@ -19,33 +17,6 @@ from lamina_batch.sandbox.journal import Journal, read_journal
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-SERVE = """
-import sys
-from pathlib import Path
-from lamina_batch.sandbox import SandboxOptions, serve
-serve(
-    SandboxOptions(data=Path(sys.argv[1]), limit=10**6, speed=float(sys.argv[2])),
-    port=int(sys.argv[3]),
-    announce=lambda base_url: print(base_url, flush=True),
-)
-"""
-
-
-class Served:
-    """A sandbox in a process of its own."""
-
-    def __init__(self, data: Path, *, speed: float = 5000, port: int = 0) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(data), str(speed), str(port)], stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        self.base_url = self.process.stdout.readline().strip()
-
-    def end(self, how: signal.Signals) -> int:
-        self.process.send_signal(how)
-        self.process.communicate()
-        return self.process.returncode
 
 
 def test_what_was_accepted_outlives_a_kill_9_and_so_do_its_urls(tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import queue
+import signal
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -15,15 +18,21 @@ from urllib.parse import quote
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sandbox_support import CARTOONIFY, get, journal, post, read
+from sandbox_support import CARTOONIFY, ID_FIELDS, Served, cancel, get, journal, post, read, start_run, wait_for_end
 
-from lamina_batch.sandbox import SandboxOptions, embedded
+from lamina_batch.sandbox import GENERATIONS, SandboxOptions, embedded
+from lamina_batch.sandbox.executions import Execution, ExecutionStore
+from lamina_batch.sandbox.journal import Journal
 from lamina_batch.sandbox.webhooks import RETRY_DELAYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from email.message import Message
     from pathlib import Path
+
+    from lamina_batch.sandbox.generations import Generation
+
+FAST = 5000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,21 +43,28 @@ class Delivery:
 
 
 @contextmanager
-def receiver(*statuses: int) -> Iterator[tuple[str, queue.Queue[Delivery]]]:
-    """A server that answers with these statuses in turn, and 200 from then on."""
+def receiver(*statuses: int, slow: float = 0) -> Iterator[tuple[str, queue.Queue[Delivery]]]:
+    """A server that answers with these statuses in turn, and 200 from then on; the first after `slow` seconds."""
     received: queue.Queue[Delivery] = queue.Queue()
     answers = list(statuses)
+    pauses = [slow] if slow else []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             status = answers.pop(0) if answers else 200
+            received.put(Delivery(path=self.path, headers=self.headers, body=body))
+            if pauses:
+                time.sleep(pauses.pop())
+            with suppress(ConnectionError):  # of one who did not wait for it
+                self._answer(status)
+
+        def _answer(self, status: int) -> None:
             self.send_response(status)
             if status == 302:
                 self.send_header("Location", "/followed")
             self.send_header("Content-Length", "0")
             self.end_headers()
-            received.put(Delivery(path=self.path, headers=self.headers, body=body))
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -64,26 +80,38 @@ def receiver(*statuses: int) -> Iterator[tuple[str, queue.Queue[Delivery]]]:
         server.server_close()
 
 
-def start_with(base_url: str, webhook: str) -> str:
-    answered = post(base_url, CARTOONIFY, {}, query=f"?webhook={quote(webhook, safe='')}")
+def start_with(base_url: str, webhook: str, *, generation: Generation = "executions") -> str:
+    query = f"?webhook={quote(webhook, safe='')}"
+    answered = post(base_url, CARTOONIFY, {"Style": "Ghibli"}, query=query, generation=generation)
     assert answered.status == 202
     assert answered.json()["data"]["webhookUrl"] == webhook
-    return str(answered.json()["data"]["executionId"])
+    return str(answered.json()["data"][ID_FIELDS[generation]])
+
+
+def listed_keys(base_url: str) -> list[str]:
+    return [key["x"] for key in get(base_url, "/v1/webhooks/signing-key").json()["keys"]]
+
+
+def is_signed_with(key: str, delivery: Delivery) -> bool:
+    """As a receiver finds out: over timestamp, dot and raw body."""
+    public = Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(key + "="))
+    timestamp = delivery.headers["X-Lamina-Webhook-Timestamp"]
+    signature = bytes.fromhex(delivery.headers["X-Lamina-Webhook-Signature"])
+    try:
+        public.verify(signature, f"{timestamp}.".encode() + delivery.body)
+    except InvalidSignature:
+        return False
+    with pytest.raises(InvalidSignature):
+        public.verify(signature, f"{timestamp}.".encode() + delivery.body + b" ")
+    return True
 
 
 def verify(base_url: str, delivery: Delivery) -> None:
-    """As a receiver does it: with the key that the service lists, over timestamp, dot and raw body."""
-    (key,) = get(base_url, "/v1/webhooks/signing-key").json()["keys"]
-    public = Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(key["x"] + "="))
-    timestamp = delivery.headers["X-Lamina-Webhook-Timestamp"]
-    signature = bytes.fromhex(delivery.headers["X-Lamina-Webhook-Signature"])
-    public.verify(signature, f"{timestamp}.".encode() + delivery.body)
-    with pytest.raises(InvalidSignature):
-        public.verify(signature, f"{timestamp}.".encode() + delivery.body + b" ")
+    assert [is_signed_with(key, delivery) for key in listed_keys(base_url)] == [True]
 
 
 def test_a_delivery_is_signed_and_holds_what_a_read_shows() -> None:
-    with receiver() as (hook, received), embedded(SandboxOptions(limit=10**6, speed=5000)) as base_url:
+    with receiver() as (hook, received), embedded(SandboxOptions(limit=10**6, speed=FAST)) as base_url:
         execution_id = start_with(base_url, f"{hook}?token=a%2Fb%20c&x=1")
         delivery = received.get(timeout=20)
         verify(base_url, delivery)
@@ -96,14 +124,14 @@ def test_a_delivery_is_signed_and_holds_what_a_read_shows() -> None:
 
 
 def test_failures_are_delivered() -> None:
-    options = SandboxOptions(speed=5000, faults=("failed",))
+    options = SandboxOptions(speed=FAST, faults=("failed",))
     with receiver() as (hook, received), embedded(options) as base_url:
         start_with(base_url, hook)
         assert json.loads(received.get(timeout=20).body)["data"]["status"] == "failed"
 
 
 def test_a_delivery_that_is_not_taken_is_tried_three_times_more(tmp_path: Path) -> None:
-    options = SandboxOptions(limit=10**6, speed=5000, data=tmp_path)
+    options = SandboxOptions(limit=10**6, speed=FAST, data=tmp_path)
     with receiver(500, 404, 302, 500, 500) as (hook, received), embedded(options) as base_url:
         execution_id = start_with(base_url, hook)
         deliveries = [received.get(timeout=20) for _ in range(1 + len(RETRY_DELAYS))]
@@ -118,7 +146,7 @@ def test_a_delivery_that_is_not_taken_is_tried_three_times_more(tmp_path: Path) 
 
 
 def test_a_2xx_ends_it() -> None:
-    options = SandboxOptions(speed=5000)
+    options = SandboxOptions(speed=FAST)
     with receiver(503, 204, 500, 500, 500, 500) as (hook, received), embedded(options) as base_url:
         first = start_with(base_url, hook)
         told = [received.get(timeout=20).headers["X-Lamina-Webhook-Request-Id"] for _ in range(2)]
@@ -134,3 +162,252 @@ def test_what_ends_after_a_restart_is_delivered(tmp_path: Path) -> None:
             execution_id = start_with(base_url, hook)
         with embedded(SandboxOptions(speed=20, data=tmp_path)):
             assert received.get(timeout=20).headers["X-Lamina-Webhook-Request-Id"] == execution_id
+
+
+@pytest.mark.parametrize("generation", ["executions", "runs"])
+def test_the_body_has_the_id_field_of_the_generation_that_made_it(generation: Generation) -> None:
+    options = SandboxOptions(limit=10**6, speed=FAST, generations=GENERATIONS["both"])
+    with receiver() as (hook, received), embedded(options) as base_url:
+        execution_id = start_with(base_url, hook, generation=generation)
+        delivery = received.get(timeout=20)
+        shown = read(base_url, execution_id, generation=generation)
+    assert json.loads(delivery.body) == {"data": shown}
+    assert set(shown) & set(ID_FIELDS.values()) == {ID_FIELDS[generation]}
+    assert delivery.headers["X-Lamina-Webhook-Request-Id"] == execution_id
+
+
+def test_a_slow_2xx_is_tried_again() -> None:
+    """So that duplicates must be expected (API.md 6)."""
+    with receiver(slow=1.2) as (hook, received), embedded(SandboxOptions(speed=FAST)) as base_url:
+        start_with(base_url, hook)
+        first, second = (received.get(timeout=20) for _ in range(2))
+    assert first.body == second.body
+
+
+def test_a_cancelled_run_is_delivered_when_it_is_cancelled_and_not_again(tmp_path: Path) -> None:
+    app = {
+        "appId": "steady",
+        "name": "Steady",
+        "parameters": [],
+        "nodes": [{"id": "n1", "type": "textNode", "label": "Copy", "output": "text"}],
+        "seconds": {"median": 0.4, "sigma": 0},
+    }
+    (tmp_path / "apps.json").write_text(json.dumps([app]))
+    options = SandboxOptions(generations=GENERATIONS["runs"], apps=tmp_path / "apps.json")
+    with receiver() as (hook, received), embedded(options) as base_url:
+        query = f"?webhook={quote(hook, safe='')}"
+        first, second = (start_run(base_url, "steady", {}, query=query) for _ in range(2))
+        for _ in range(2):
+            cancel(base_url, first)
+        told = [json.loads(received.get(timeout=20).body)["data"] for _ in range(2)]
+    # At its own end, which it no longer has, the first would come before the second.
+    assert [(run["runId"], run["status"]) for run in told] == [(first, "cancelled"), (second, "completed")]
+
+
+# --- after a restart
+
+
+def ended_long_ago(data: Path, hook: str, execution_id: str = "e1", **rest: Any) -> None:
+    """An execution whose end came while no sandbox was there to tell of it."""
+    store = ExecutionStore(data / "executions.jsonl")
+    store.add(
+        Execution(
+            execution_id=execution_id,
+            app_id=CARTOONIFY,
+            inputs={},
+            created_at=1000.0,
+            queued_seconds=1.0,
+            seconds=2.0,
+            webhook=hook,
+            **rest,
+        )
+    )
+    store.close()
+
+
+def tried(data: Path, *statuses: int | None) -> None:
+    log = Journal(data / "webhooks.jsonl")
+    for attempt, status in enumerate(statuses, start=1):
+        log.append({"at": 1003.0, "execution_id": "e1", "url": "x", "attempt": attempt, "status": status})
+    log.close()
+
+
+def test_what_ended_while_the_sandbox_was_down_is_delivered(tmp_path: Path) -> None:
+    with receiver() as (hook, received):
+        ended_long_ago(tmp_path, hook)
+        with embedded(SandboxOptions(data=tmp_path)) as base_url:
+            delivery = received.get(timeout=20)
+            verify(base_url, delivery)
+            assert json.loads(delivery.body) == {"data": read(base_url, "e1")}
+    assert json.loads(delivery.body)["data"]["completedAt"] == "1970-01-01T00:16:42.000Z"
+
+
+@pytest.mark.parametrize(
+    ("before", "fault", "left"),
+    [
+        ((), None, 4),
+        ((500, None), None, 2),
+        ((None, 500, 500), None, 1),
+        ((None, 500, 500, 500), None, 0),
+        ((500, 200), None, 0),
+        ((200,), "webhook_twice", 3),
+        ((200, 200), "webhook_twice", 0),
+    ],
+)
+def test_the_tries_that_are_left_are_made(
+    tmp_path: Path, before: tuple[int | None, ...], fault: str | None, left: int
+) -> None:
+    with receiver(*[500] * 4) as (hook, received):
+        ended_long_ago(tmp_path, hook, delivery_fault=fault)
+        tried(tmp_path, *before)
+        with embedded(SandboxOptions(speed=FAST, data=tmp_path)) as base_url:
+            for _ in range(left):
+                verify(base_url, received.get(timeout=20))
+            # A further try would come before the four of another one have.
+            other = start_with(base_url, f"{hook}?other")
+            wait_for_end(base_url, other)
+            assert received.get(timeout=20).path == "/hook?other"
+
+
+def test_what_was_not_delivered_before_a_kill_9_is_delivered_after_it(tmp_path: Path) -> None:
+    with receiver(*[500] * 4) as (hook, received):
+        # A quarter of a second between the first try and the second.
+        first = Served(tmp_path, speed=20)
+        try:
+            execution_id = start_with(first.base_url, hook)
+            received.get(timeout=20)
+        finally:
+            first.end(signal.SIGKILL)
+        assert received.empty()
+        second = Served(tmp_path, speed=20)
+        try:
+            assert received.get(timeout=20).headers["X-Lamina-Webhook-Request-Id"] == execution_id
+        finally:
+            second.end(signal.SIGTERM)
+
+
+# --- faults
+
+
+@contextmanager
+def faulty(
+    tmp_path: Path, *faults: str, answers: tuple[int, ...] = (), speed: float = FAST
+) -> Iterator[tuple[str, str, queue.Queue[Delivery]]]:
+    """Base URL, webhook URL, and what arrives there."""
+    options = SandboxOptions(limit=10**6, speed=speed, data=tmp_path, faults=faults)
+    with receiver(*answers) as (hook, received), embedded(options) as base_url:
+        yield base_url, hook, received
+
+
+def statuses(data: Path, count: int) -> list[tuple[int, int | None, str | None]]:
+    """Attempt, status and fault of the first tries, once so many are logged."""
+    while len(lines := journal(data, "webhooks.jsonl")) < count:
+        pass
+    return [(line["attempt"], line["status"], line["fault"]) for line in lines[:count]]
+
+
+def test_an_early_webhook_comes_before_the_202(tmp_path: Path) -> None:
+    with faulty(tmp_path, "webhook_early", speed=1) as (base_url, hook, received):
+        execution_id = start_with(base_url, hook)
+        delivery = received.get_nowait()
+        assert json.loads(delivery.body)["data"]["status"] == "completed"
+        verify(base_url, delivery)
+    assert delivery.headers["X-Lamina-Webhook-Request-Id"] == execution_id
+
+
+def test_an_early_webhook_can_be_all_that_is_heard_of_a_start(tmp_path: Path) -> None:
+    faults = ("webhook_early", "drop_after_accept", "failed")
+    with faulty(tmp_path, *faults, speed=1) as (base_url, hook, received):
+        with pytest.raises(ConnectionError):
+            start_with(base_url, hook)
+        told = json.loads(received.get_nowait().body)["data"]
+    assert told["status"] == "failed"
+    assert [line["execution_id"] for line in journal(tmp_path, "executions.jsonl")] == [told["executionId"]]
+
+
+def test_an_early_end_needs_no_webhook(tmp_path: Path) -> None:
+    with faulty(tmp_path, "webhook_early", speed=1) as (base_url, _, _):
+        answered = post(base_url, CARTOONIFY, {}).json()["data"]
+        assert answered["status"] == "queued"
+        ended = read(base_url, answered["executionId"])
+    assert ended["status"] == "completed"
+    assert ended["createdAt"] == ended["startedAt"] == ended["completedAt"]
+
+
+def test_a_lost_webhook_never_comes(tmp_path: Path) -> None:
+    with faulty(tmp_path, "webhook_lost:first=1") as (base_url, hook, received):
+        lost = start_with(base_url, hook)
+        assert statuses(tmp_path, 4) == [(attempt, None, "webhook_lost") for attempt in (1, 2, 3, 4)]
+        assert wait_for_end(base_url, lost)["status"] == "completed"
+        other = start_with(base_url, hook)
+        assert received.get(timeout=20).headers["X-Lamina-Webhook-Request-Id"] == other
+    # Nor after a restart.
+    with receiver() as (hook, received), embedded(SandboxOptions(speed=FAST, data=tmp_path)) as base_url:
+        other = start_with(base_url, hook)
+        assert received.get(timeout=20).headers["X-Lamina-Webhook-Request-Id"] == other
+
+
+def test_a_webhook_can_be_lost_until_a_later_try(tmp_path: Path) -> None:
+    with faulty(tmp_path, "webhook_lost:tries=2") as (base_url, hook, received):
+        execution_id = start_with(base_url, hook)
+        assert received.get(timeout=20).headers["X-Lamina-Webhook-Request-Id"] == execution_id
+        assert statuses(tmp_path, 3)[1:] == [(2, None, "webhook_lost"), (3, 200, None)]
+
+
+def test_webhook_twice_comes_again_after_its_2xx(tmp_path: Path) -> None:
+    with faulty(tmp_path, "webhook_twice:first=1") as (base_url, hook, received):
+        twice = start_with(base_url, hook)
+        deliveries = [received.get(timeout=20) for _ in range(2)]
+        once = start_with(base_url, hook)
+        deliveries += [received.get(timeout=20)]
+        assert [d.headers["X-Lamina-Webhook-Request-Id"] for d in deliveries] == [twice, twice, once]
+        verify(base_url, deliveries[1])
+    assert deliveries[0].body == deliveries[1].body
+
+
+def test_a_forged_webhook_is_signed_with_a_key_that_nobody_lists(tmp_path: Path) -> None:
+    with faulty(tmp_path, "webhook_forged:tries=1", answers=(401,)) as (base_url, hook, received):
+        start_with(base_url, hook)
+        forged, signed = (received.get(timeout=20) for _ in range(2))
+        assert [is_signed_with(key, forged) for key in listed_keys(base_url)] == [False]
+        verify(base_url, signed)
+        assert forged.body == signed.body
+        assert statuses(tmp_path, 2) == [(1, 401, "webhook_forged"), (2, 200, None)]
+
+
+def test_a_stale_webhook_was_signed_too_long_ago(tmp_path: Path) -> None:
+    with faulty(tmp_path, "webhook_stale") as (base_url, hook, received):
+        ended = wait_for_end(base_url, start_with(base_url, hook))
+        delivery = received.get(timeout=20)
+        verify(base_url, delivery)
+    at = datetime.fromisoformat(ended["completedAt"]).timestamp()
+    assert at - 601 < int(delivery.headers["X-Lamina-Webhook-Timestamp"]) < at - 300
+
+
+def test_the_header_of_a_webhook_can_name_another_id(tmp_path: Path) -> None:
+    with faulty(tmp_path, "webhook_wrong_id") as (base_url, hook, received):
+        execution_id = start_with(base_url, hook)
+        delivery = received.get(timeout=20)
+        verify(base_url, delivery)
+    assert delivery.headers["X-Lamina-Webhook-Request-Id"] != execution_id
+    assert json.loads(delivery.body)["data"]["executionId"] == execution_id
+
+
+def test_after_a_rotation_the_new_key_signs_and_the_one_before_is_listed_first(tmp_path: Path) -> None:
+    with faulty(tmp_path, "webhook_key_rotated:after=1") as (base_url, hook, received):
+        start_with(base_url, hook)
+        (first,) = listed_keys(base_url)
+        assert is_signed_with(first, received.get(timeout=20))
+        start_with(base_url, hook)
+        assert listed_keys(base_url)[0] == first
+        rotated = received.get(timeout=20)
+        assert [is_signed_with(key, rotated) for key in listed_keys(base_url)] == [False, True]
+        start_with(base_url, hook)
+        second, third = listed_keys(base_url)
+        assert is_signed_with(third, received.get(timeout=20))
+        assert first not in {second, third}
+        kids = [key["kid"] for key in get(base_url, "/v1/webhooks/signing-key").json()["keys"]]
+    assert kids == ["lamina-sandbox-webhook-v2", "lamina-sandbox-webhook-v3"]
+    # What signs now is kept.
+    with embedded(SandboxOptions(data=tmp_path)) as base_url:
+        assert listed_keys(base_url) == [second, third]
