@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+#: how durations are spread
+Shape = Literal["lognormal", "uniform", "bimodal"]
+
 OutputKind = Literal["image", "video", "text"]
 
 
@@ -56,10 +59,12 @@ class SandboxApp:
     details_form: DetailsForm
     #: the nodes and edges of the workflow as served
     workflow: Mapping[str, Any]
-    #: durations are lognormal around this many seconds ...
+    #: durations lie around this many seconds ...
     median_seconds: float
-    #: ... with this spread; 0: all the same
+    #: ... lognormally, with this spread; 0: all the same
     sigma: float
+    #: ... or uniformly, or most of them there and some ten times as long
+    shape: Shape = "lognormal"
 
 
 def load_apps(path: Path | None, *, runs: bool = False) -> dict[str, SandboxApp]:
@@ -126,7 +131,16 @@ def _app(entry: Mapping[str, Any], *, number: int, runs: bool) -> SandboxApp:
         workflow={"nodes": nodes, "edges": list(entry.get("edges", ()))},
         median_seconds=float(entry["seconds"]["median"]),
         sigma=float(entry["seconds"]["sigma"]),
+        shape=_shape(entry["seconds"].get("shape", "lognormal")),
     )
+
+
+def _shape(written: object) -> Shape:
+    shapes: tuple[Shape, ...] = get_args(Shape)
+    for shape in shapes:
+        if written == shape:
+            return shape
+    raise ValueError(f"seconds: shape is {' or '.join(shapes)}, not {written!r}")
 
 
 def _runs_section(entry: Mapping[str, Any], parameters: tuple[Parameter, ...]) -> Mapping[str, Any]:

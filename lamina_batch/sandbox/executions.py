@@ -11,7 +11,7 @@ import math
 import random
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from lamina_batch.sandbox.generations import ID_FIELDS
 from lamina_batch.sandbox.journal import Journal, read_journal
@@ -90,10 +90,22 @@ class Durations:
 
 
 def draw_durations(app: SandboxApp, *, seed: int, number: int, speed: float) -> Durations:
-    """Durations for the execution with this number, counted from 0: lognormal around the app's median."""
+    """Durations for the execution with this number, counted from 0, in the app's shape around its median."""
     chance = random.Random(f"{seed}:{number}")  # noqa: S311 -- durations, not secrets
-    total = app.median_seconds / speed * math.exp(app.sigma * chance.gauss(0, 1))
+    total = app.median_seconds / speed * _factor(app, chance)
     return Durations(queued=round(total * chance.uniform(0.02, 0.1), 3), total=max(round(total, 3), 0.001))
+
+
+def _factor(app: SandboxApp, chance: random.Random) -> float:
+    match app.shape:
+        case "lognormal":
+            return math.exp(app.sigma * chance.gauss(0, 1))
+        case "uniform":
+            return chance.uniform(0, 2)
+        case "bimodal":
+            return 1.0 if chance.random() < 0.9 else 10.0
+        case _:
+            assert_never(app.shape)
 
 
 def asked_outputs(execution: Execution, app: SandboxApp) -> tuple[Output, ...]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sandbox_support import CARTOONIFY, FULL_SET, post, read, start, wait_for_end
 
 from lamina_batch.sandbox import SandboxOptions, embedded
-from lamina_batch.sandbox.apps import Output, load_apps
+from lamina_batch.sandbox.apps import Output, Shape, load_apps
 from lamina_batch.sandbox.executions import Ending, Execution, draw_durations, iso_instant, view
 
 APP = load_apps(None)[FULL_SET]
@@ -155,3 +155,16 @@ def test_executions_of_one_seed_take_the_same_time_in_every_sandbox() -> None:
             created, completed = (datetime.fromisoformat(data[name]) for name in ("createdAt", "completedAt"))
             seconds.append((completed - created).total_seconds())
     assert seconds[0] == pytest.approx(seconds[1], abs=0.0011)
+
+
+def test_durations_take_the_shape_that_the_app_has() -> None:
+    def drawn(shape: Shape) -> list[float]:
+        app = replace(APP, shape=shape, median_seconds=10.0)
+        return sorted(draw_durations(app, seed=1, number=n, speed=1.0).total for n in range(400))
+
+    uniform, bimodal = drawn("uniform"), drawn("bimodal")
+    assert 0 < uniform[0] < 1
+    assert 19 < uniform[-1] < 20
+    assert uniform[200] == pytest.approx(10.0, rel=0.15)
+    assert set(bimodal) == {10.0, 100.0}
+    assert bimodal.count(100.0) == pytest.approx(40, abs=20)
