@@ -48,7 +48,7 @@ def lasting(folder: Path, *, median: float, shape: str = "lognormal", sigma: flo
     """The sandbox's apps, of which ours takes so long."""
     shipped = Path(sys.modules["lamina_batch"].__file__ or "").parent / "sandbox" / "apps.json"
     apps = json.loads(shipped.read_text(encoding="utf-8"))
-    for app in apps["apps"]:
+    for app in apps:
         if app["appId"] == APP:
             app["seconds"] = {"median": median, "sigma": sigma, "shape": shape}
     file = folder / "apps.json"
