@@ -24,8 +24,8 @@ format: $(BIN)/.tests ## put the code into its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-chaos: $(BIN)/.tests ## kill -9 and faults of every kind, a few hundred runs: is anything bought twice, or lost? (SEEDS=n, SEED=n replays one)
-	PYTHONPATH=tests $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),80))
+chaos: $(BIN)/.tests ## kill -9 and faults of every kind, a few hundred runs: is anything bought twice, or lost? (SEEDS=n; SEED=n replays one)
+	PYTHONPATH=tests $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED) --times $(or $(TIMES),1),--seeds $(or $(SEEDS),60))
 
 bench: $(BIN)/.tests ## what takes minutes: speed as ratios, and real windows
 	$(BIN)/pytest -q -s --timeout 900 -o 'norecursedirs=.*' tests/bench

@@ -6,14 +6,16 @@ import asyncio
 import datetime as dt
 import json
 import random
+import resource
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from process import PIPELINE, read_manifest, row, write_rows
+from process import PIPELINE, read_manifest, row, stopping, write_rows
 
 from lamina_batch import batch
 from lamina_batch.errors import CredentialsError, ServiceError
@@ -22,7 +24,11 @@ from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.sandbox import SandboxOptions, embedded
 
 if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from process import Cli, Service
 
     from lamina_batch.catalog.check import Checked
     from lamina_batch.execution.engine import Progress
@@ -335,3 +341,108 @@ def test_a_restart_of_the_service_in_the_middle_is_survived(here: Project) -> No
     with embedded(here.service(speed=20.0)) as url:
         assert here.run(url).counts["completed"] == 8
     assert len(here.accepted()) == 8
+
+
+# -- a ledger that cannot be written for a moment --------------------------------------------------------------
+
+ANSWERS_COME_LATE = "slow:seconds=1,on=start"
+
+
+@contextmanager
+def no_room_for_the_ledger(process: subprocess.Popen[str], project: Path) -> Iterator[None]:
+    """While the block runs, no file of the process may be longer than its write-ahead log is now."""
+    log = project / ".lamina-batch/p/ledger.sqlite-wal"
+    before = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, before[1]))
+    yield
+    if process.poll() is None:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
+
+
+def accepts(service: Service, executions: int) -> None:
+    """Wait until it has accepted so many."""
+    while len(service.accepted) < executions:
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limits of another process can be set on Linux only")
+@pytest.mark.parametrize(
+    "rows",
+    [
+        3,
+        pytest.param(
+            16,
+            marks=pytest.mark.xfail(
+                strict=False,
+                reason="each answer counts as a try, though no heartbeat lies between, and the run gives up at once",
+            ),
+        ),
+    ],
+)
+def test_answers_are_kept_while_the_ledger_cannot_be_written(
+    project: Path, cli: Cli, serve: Callable[..., Service], rows: int
+) -> None:
+    """They come while there is no room on the disk, and they are written down when there is."""
+    service = serve("--limit", "100000", "--speed", "100", "--fault", ANSWERS_COME_LATE)
+    write_rows(project, [row(n) for n in range(rows)])
+    with stopping(cli.start("run", "p.yaml", "--json", "--base-url", service.url)) as process:
+        accepts(service, rows)
+        with no_room_for_the_ledger(process, project):
+            time.sleep(2.2)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    counts = json.loads(out)["counts"]
+    assert (counts["completed"], counts["held"], counts["submitted"]) == (rows, 0, rows)
+    assert set(service.bought().values()) == {1}
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limits of another process can be set on Linux only")
+def test_a_ledger_that_stays_unwritable_ends_the_run_and_nothing_is_bought_again(
+    project: Path, cli: Cli, serve: Callable[..., Service]
+) -> None:
+    service = serve("--limit", "100000", "--speed", "100", "--fault", ANSWERS_COME_LATE)
+    with stopping(cli.start("run", "p.yaml", "--base-url", service.url)) as process:
+        accepts(service, 3)
+        with no_room_for_the_ledger(process, project):
+            _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the ledger cannot be written" in err
+    again = cli("run", "p.yaml", "--json", "--base-url", service.url, code=6).summary
+    assert (again["counts"]["held"], again["counts"]["submitted"]) == (3, 0)
+    assert len(service.accepted) == 3
+
+
+# -- polls that say nothing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["500:on=read,first=8", "502:on=read,first=8", "broken_json:on=read,first=8"])
+def test_a_poll_that_says_nothing_of_the_execution_does_not_time_it_out(here: Project, fault: str) -> None:
+    """The executions are older than `execution_timeout` when they are first asked about, and ended long ago."""
+    with embedded(here.service()) as url:
+        assert here.run(url, request=batch.RunRequest(wait=False)).counts["running"] == 8
+        time.sleep(1.1)
+    with embedded(here.service(fault)) as url:
+        later = here.run(url, "run.execution_timeout=1s")
+    assert (later.counts["completed"], later.counts["timed_out"]) == (8, 0)
+
+
+def test_a_service_that_only_fails_to_say_is_given_up_on_in_the_end(here: Project) -> None:
+    with embedded(here.service()) as url:
+        here.run(url, request=batch.RunRequest(wait=False))
+        time.sleep(1.1)
+    with embedded(here.service("500:on=read")) as url:
+        later = here.run(url, "run.execution_timeout=1s", "run.poll.max_interval=1s")
+    assert later.counts["timed_out"] == 8
+    assert "last said: Internal server error" in here.manifest()[0]["lamina_message"]
+
+
+# -- guards that have nothing left to guard --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("guard", ["run.max_failures=0", "run.canary=8", "run.canary=20"])
+def test_a_failure_limit_that_is_passed_by_the_last_row_stops_nothing(here: Project, guard: str) -> None:
+    """All rows have been sent: the run has come to its end, and says so."""
+    with embedded(here.service("failed:match=Dress 8")) as url:
+        summary = here.run(url, guard)
+    assert (summary.stopped_by, summary.exit_code) == (None, 3)
+    assert (summary.counts["completed"], summary.counts["failed"]) == (7, 1)

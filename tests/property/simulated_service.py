@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from lamina_batch.client.budget import Budget, parse_quota
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lamina_batch.client.budget import Ticket
+    from lamina_batch.execution.sweep import Sweep, Sweeping
 
 #: seconds until a request without an answer is given up
 GIVEN_UP_AFTER = 30.0
@@ -112,9 +113,11 @@ class Pacer(Protocol):
     def start(self, execution: str, now: float, *, age: float = 0.0) -> None: ...
     def asked(self, execution: str, now: float) -> None: ...
     def failed(self, execution: str, now: float) -> None: ...
-    def ended(self, execution: str, duration: float | None) -> None: ...
+    def ended(self, execution: str, duration: float | None, *, told: bool = False) -> None: ...
     def due(self, now: float, limit: int, *, waiting: int = 0, room: int | None = None) -> list[str]: ...
     def next_due(self, now: float) -> float | None: ...
+    def sweep_due(self, now: float, room: int, *, waiting: int = 0) -> Sweep | None: ...
+    def reserved(self, now: float) -> int: ...
     def __len__(self) -> int: ...
 
 
@@ -137,7 +140,7 @@ class Oracle:
     def failed(self, execution: str, now: float) -> None:
         heapq.heappush(self._ends, (now, execution))
 
-    def ended(self, execution: str, duration: float | None) -> None:
+    def ended(self, execution: str, duration: float | None, *, told: bool = False) -> None:
         self._live -= 1
 
     def due(self, now: float, limit: int, *, waiting: int = 0, room: int | None = None) -> list[str]:
@@ -148,6 +151,12 @@ class Oracle:
 
     def next_due(self, now: float) -> float | None:
         return max(now, self._ends[0][0]) if self._ends else None
+
+    def sweep_due(self, now: float, room: int, *, waiting: int = 0) -> None:
+        return None
+
+    def reserved(self, now: float) -> int:
+        return 0
 
     def __len__(self) -> int:
         return self._live
@@ -172,6 +181,8 @@ class Run:
     reads: int = 3
     #: what becomes of each request, the first being 1
     fate: Callable[[int], Fate] = lambda _number: Fate.ANSWERED
+    #: how many seconds after its end an execution is told of, infinite where that is lost; None: no webhooks
+    told_after: Callable[[str], float] | None = None
 
     requests: int = 0
     refused: int = 0
@@ -180,21 +191,39 @@ class Run:
     ended: float = 0.0
     #: execution -> when it was polled
     polled: dict[str, list[float]] = field(default_factory=dict)
+    sweeps: int = 0
+    #: all that was accepted, in order; None: somebody else's
+    listed: list[str | None] = field(default_factory=list)
     _waiting: list[str] = field(default_factory=list)
     _accepted: dict[str, float] = field(default_factory=dict)
+    #: executions whose end is known
+    _over: set[str] = field(default_factory=set)
+    #: whose acceptance was not answered: only a webhook can tell of them
+    _held: set[str] = field(default_factory=set)
     _posts: int = 0
     _polls: int = 0
     _reading: bool = False
     _look_at: float = math.inf
+    _overseer: Random = field(default_factory=lambda: Random(2))
 
     def begin(self) -> None:
         self.began = self.clock.now
         self._waiting = list(self.durations)[::-1]
         self._step()
 
+    def oversee(self, every: float) -> None:
+        """Look at some instants, about so many seconds apart, whether something could be done that is not done."""
+
+        def look() -> None:
+            if not self.done:
+                self._assert_not_idle()
+                self.oversee(every)
+
+        self.clock.at(self.clock.now + self._overseer.uniform(0, 2 * every), look)
+
     @property
     def done(self) -> bool:
-        return not self._waiting and not self._posts and not self._live
+        return not self._waiting and not self._posts and not self._live and not self._held
 
     @property
     def seconds(self) -> float:
@@ -219,6 +248,7 @@ class Run:
             elif not self._reading:
                 self._look_again(self.budget.next_change(now))
             return
+        kept = 0
         if self.polling is not None:
             slots = self.max_in_flight - self._posts - self._live
             most = min(room, self.most_open_polls - self._polls)
@@ -227,15 +257,40 @@ class Run:
                 self._polls += 1
                 self.polled.setdefault(name, []).append(now)
                 self._send(partial(self._poll_ended, name))
+            while (sweep := self.polling.sweep_due(now, room, waiting=min(len(self._waiting), slots))) is not None:
+                room -= 1
+                self.sweeps += 1
+                shown: dict[str, bool] = {}
+                self._send(partial(self._sweep_ended, sweep, shown), partial(self._show, sweep, shown))
+            kept = self.polling.reserved(now)
         slots = self.max_in_flight - self._posts - self._live
-        for _ in range(min(room, self.most_open_posts - self._posts, slots, len(self._waiting))):
+        for _ in range(min(room - kept, self.most_open_posts - self._posts, slots, len(self._waiting))):
             room -= 1
             self._posts += 1
-            self._send(partial(self._post_ended, self._waiting.pop()))
-        if room <= 0 and not self.done:
+            name = self._waiting.pop()
+            self._send(partial(self._post_ended, name), partial(self._accept, name))
+        if not self.done:
+            # More requests may also be a reason to ask earlier.
             self._look_again(self.budget.next_change(now))
         if room > 0 and self.polling is not None and self._polls < self.most_open_polls:
             self._look_again(self.polling.next_due(now))
+
+    def _assert_not_idle(self) -> None:
+        now = self.clock.now
+        room = self.budget.available(now)
+        if self.reads:
+            assert self._reading or room == 0, f"{now}: nothing is read"
+            return
+        slots = self.max_in_flight - self._posts - self._live
+        kept = 0
+        if self.polling is not None:
+            most = min(room, self.most_open_polls - self._polls)
+            waiting = min(len(self._waiting), slots)
+            assert not self.polling.due(now, most, waiting=waiting, room=room), f"{now}: a poll is due"
+            assert self.polling.sweep_due(now, room, waiting=waiting) is None, f"{now}: a sweep is due"
+            kept = self.polling.reserved(now)
+        idle = min(room - kept, self.most_open_posts - self._posts, slots, len(self._waiting))
+        assert idle <= 0, f"{now}: {idle} rows may be submitted"
 
     def _look_again(self, at: float | None) -> None:
         if at is not None and at < self._look_at:
@@ -247,16 +302,20 @@ class Run:
             self._look_at = math.inf
             self._step()
 
-    def _send(self, ended: Callable[[int | None, float], None]) -> None:
+    def _send(self, ended: Callable[[int | None, float], None], accepted: Callable[[], None] = lambda: None) -> None:
         self.requests += 1
         ticket = self.budget.spend(self.clock.now)
         arrives = self.clock.now + self.random.uniform(*self.latency)
-        self.clock.at(arrives, partial(self._arrive, ticket, self.fate(self.requests), ended))
+        self.clock.at(arrives, partial(self._arrive, ticket, self.fate(self.requests), accepted, ended))
 
-    def _arrive(self, ticket: Ticket, fate: Fate, ended: Callable[[int | None, float], None]) -> None:
+    def _arrive(
+        self, ticket: Ticket, fate: Fate, accepted: Callable[[], None], ended: Callable[[int | None, float], None]
+    ) -> None:
         arrived = self.clock.now
         status, headers = (0, {}) if fate is Fate.REFUSED else self.limiter.hit(arrived)
         self.refused += status == 429
+        if status == 200:
+            accepted()
 
         def answer() -> None:
             match fate:
@@ -278,22 +337,63 @@ class Run:
 
     def _post_ended(self, name: str, status: int | None, arrived: float) -> None:
         self._posts -= 1
-        if status == 429:
+        if name not in self._accepted:
             self._waiting.append(name)
             return
-        # One whose answer is lost is found by its webhook: here it only matters that it took a request.
-        self.ended = self.clock.now
-        if self.polling is not None:
-            self._accepted[name] = arrived
+        if self.polling is None:
+            # Its end is told by webhook: here it only matters that it took a request.
+            self.ended = self.clock.now
+        elif name in self._over:
+            pass
+        elif status is None and self.told_after is not None:
+            self._held.add(name)
+        else:
             self.polling.start(name, self.clock.now)
+
+    def _accept(self, name: str) -> None:
+        self._accepted[name] = self.clock.now
+        self.listed.append(name)
+        if self.told_after is not None:
+            way = self.random.uniform(*self.latency)
+            after = self.durations[name] + self.told_after(name)
+            if after < math.inf:
+                self.clock.at(self.clock.now + after + way, partial(self._told, name))
+
+    def _show(self, sweep: Sweep, shown: dict[str, bool]) -> None:
+        """What the list says of ours: the newest first, whoever started them."""
+        newest = self.listed[len(self.listed) - sweep.offset - 1 :: -1] if sweep.offset < len(self.listed) else []
+        for name in newest[: sweep.limit]:
+            if name is not None and name not in self._over:
+                shown[name] = self._accepted[name] + self.durations[name] <= self.clock.now
+
+    def _sweep_ended(self, sweep: Sweep, shown: dict[str, bool], status: int | None, _arrived: float) -> None:
+        sweeping = cast("Sweeping", self.polling)
+        if status == 200:
+            sweeping.swept(sweep, self.clock.now, shown)
+        else:
+            sweeping.sweep_failed(sweep, self.clock.now)
+
+    def _told(self, name: str) -> None:
+        assert self.polling is not None
+        if name not in self._over:
+            self._end(name, told=True)
+            self._held.discard(name)
+            self._step()
+
+    def _end(self, name: str, *, told: bool) -> None:
+        assert self.polling is not None
+        self._over.add(name)
+        self.ended = self.clock.now
+        self.polling.ended(name, self.durations[name], told=told)
 
     def _poll_ended(self, name: str, status: int | None, arrived: float) -> None:
         assert self.polling is not None
         self._polls -= 1
+        if name in self._over:
+            return
         if status != 200:
             self.polling.failed(name, self.clock.now)
         elif arrived < self._accepted[name] + self.durations[name]:
             self.polling.asked(name, self.clock.now)
         else:
-            self.ended = self.clock.now
-            self.polling.ended(name, self.durations[name])
+            self._end(name, told=False)

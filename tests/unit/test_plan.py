@@ -165,3 +165,37 @@ def test_a_variant_is_named_by_key_or_by_key_and_variant() -> None:
     jobs = pl.concat([rows(("A", "a"), variant="X=1"), rows(("A", "b"), variant="X=2")])
     assert actions(plan(jobs, wish=Wish(only=frozenset({"A/X=2"})))) == [Action.LEAVE, Action.SUBMIT]
     assert actions(plan(jobs, wish=Wish(only=frozenset({"A"})))) == [Action.SUBMIT, Action.SUBMIT]
+
+
+# -- another row's job of the same content -----------------------------------------------------------------------------
+
+BOUGHT_NOTHING = ["planned", "failed", "rejected"]
+MAY_BUY = [("running", Action.COLLECT), ("held", Action.HOLD), ("submitting", Action.HOLD)]
+
+
+@pytest.mark.parametrize("wish", [Wish(), RETRY], ids=["plain", "retry"])
+@pytest.mark.parametrize(("live", "action"), MAY_BUY)
+@pytest.mark.parametrize("own", BOUGHT_NOTHING)
+@pytest.mark.parametrize("live_is_older", [False, True], ids=["newer", "older"])
+def test_what_bought_nothing_gives_way_to_another_row_s_job_that_may_buy_it(
+    own: str, live: str, action: Action, live_is_older: bool, wish: Wish
+) -> None:
+    """Otherwise the same content is bought twice: once by the other row, once more by this one."""
+    first, second = ((7, "B", live), (8, "A", own)) if live_is_older else ((7, "A", own), (8, "B", live))
+    made = plan(rows(("A", "a")), *(job(id_, key, "a", state) for id_, key, state in (first, second)), wish=wish)
+    assert actions(made) == [action]
+    assert made.frame["was_key"].to_list() == ["B"]
+
+
+@pytest.mark.parametrize("own", BOUGHT_NOTHING)
+def test_without_sharing_no_row_gives_way_to_another(own: str) -> None:
+    wish = Wish(retry_failed=True, share_identical=False)
+    made = plan(rows(("A", "a")), job(7, "A", "a", own), job(8, "B", "a", "running"), wish=wish)
+    assert actions(made) == [Action.SUBMIT]
+    assert [s.job_id for s in made.submissions()] == [7]
+
+
+def test_a_live_job_of_other_content_is_no_reason_to_wait() -> None:
+    made = plan(rows(("A", "a")), job(7, "A", "a", "planned"), job(8, "B", "b", "running"))
+    assert actions(made) == [Action.SUBMIT]
+    assert [s.job_id for s in made.submissions()] == [7]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from random import Random
 
@@ -265,6 +266,169 @@ def test_an_execution_that_is_started_again_is_one_execution() -> None:
     assert it.due(80, 10) == ["a"]
 
 
+# -- where ends are told -----------------------------------------------------------------------------------
+# The grace is 12 least intervals, 36 s; without anything known the first age is 20 of them.
+
+
+def told_of(*durations: float, timeout: float = math.inf) -> Polling:
+    return Polling(min_interval=3, max_interval=60, durations=durations, delivered=True, timeout=timeout)
+
+
+def test_what_is_told_is_never_asked_about() -> None:
+    it = told_of(*KNOWN)
+    for i in range(200):
+        it.start(str(i), i)
+        assert it.due(i, 10) == []
+        if i >= 31:
+            it.ended(str(i - 31), 31, told=True)
+
+
+@pytest.mark.parametrize(("waiting", "at"), [(100, 2 * 39 + 36), (0, 38 + 36)])
+def test_one_of_which_nothing_is_told_is_asked_when_it_must_have_ended_and_sooner_with_requests_to_spare(
+    waiting: int, at: float
+) -> None:
+    # All have ended by 39 s, and 19 of 20 by 38 s.
+    it = told_of(*range(20, 40))
+    it.start("a", 0)
+    assert wait(it, waiting=waiting) == (at, ["a"])
+
+
+def test_while_nothing_is_known_one_is_asked_after_a_minute_and_ever_more_rarely() -> None:
+    it = told_of()
+    for i in range(50):
+        it.start(str(i), i / 100)
+    at, names = wait(it)
+    assert (at, names) == (60, ["0"])
+    assert it.due(2000, 64) == []
+    it.asked("0", 60)
+    assert wait(it)[0] == pytest.approx(90, abs=1)
+
+
+def test_one_asked_in_vain_is_asked_again_when_its_age_has_grown_by_half() -> None:
+    it = told_of(*KNOWN)
+    it.start("a", 0)
+    at, _ = wait(it)
+    it.asked("a", at)
+    assert wait(it)[0] == pytest.approx(1.5 * at)
+
+
+def test_after_two_in_vain_it_is_quiet_for_ever_longer() -> None:
+    it = told_of(*KNOWN)
+    for i in range(200):
+        it.start(str(i), 0)
+    at = 0.0
+    asked: list[float] = []
+    while len(asked) < 6:
+        names = it.due(at, 64, room=1000)
+        assert len(names) <= 1
+        if names:
+            it.asked(names[0], at)
+            asked.append(at)
+        later = it.next_due(at)
+        assert later is not None
+        at = max(later, at + 0.01)
+    gaps = [later - earlier for earlier, later in pairwise(asked)]
+    assert gaps == pytest.approx([0, 60, 120, 240, 480], abs=0.1)
+
+
+def test_each_two_hundred_told_allow_one_more_in_vain() -> None:
+    it = told_of(*KNOWN)
+    for i in range(400):
+        it.ended(f"told {i}", 30, told=True)
+    for i in range(10):
+        it.start(str(i), 0)
+    for expected in (True, True, True, True, False):
+        names = it.due(70, 64)
+        assert bool(names) is expected
+        for name in names:
+            it.asked(name, 70)
+
+
+def test_an_end_that_was_missed_breaks_the_quiet_and_lets_more_be_asked() -> None:
+    it = told_of(*KNOWN)
+    for i in range(8):
+        it.ended(f"told {i}", 30, told=True)
+    for i in range(12):
+        it.start(str(i), 0)
+    (missed,) = it.due(70, 64)
+    it.ended(missed, 30)
+    first, second = it.due(71, 64)
+    it.asked(first, 72)
+    (third,) = it.due(72, 64)
+    it.asked(third, 73)
+    assert it.due(73, 64) == []
+    it.ended(second, 30)
+    assert len(it.due(74, 64)) == 4
+
+
+def test_where_nothing_is_ever_told_executions_are_asked_as_without_webhooks_until_something_is() -> None:
+    it = told_of(*KNOWN)
+    it.start("a", 0)
+    assert wait(it)[0] == 66
+    it.ended("a", 30)
+    it.start("b", 100)
+    it.start("c", 100)
+    assert it.due(129, 64) == []
+    assert it.next_due(129) == 130
+    it.ended("b", 30, told=True)
+    it.ended("x", 30, told=True)
+    assert it.due(165, 64) == []
+    assert it.next_due(165) == 166
+
+
+def test_what_an_earlier_run_left_behind_says_nothing_about_deliveries_now() -> None:
+    it = told_of(*KNOWN)
+    it.start("old", 1000, age=5000)
+    it.start("new", 1000)
+    assert it.due(1000, 64) == ["old"]
+    it.ended("old", 30)
+    assert it.due(1060, 64) == []
+    assert wait(it)[0] == 1066
+
+
+def test_that_one_was_given_up_says_nothing_about_deliveries() -> None:
+    it = told_of(*KNOWN, timeout=100.0)
+    it.start("a", 0)
+    it.start("new", 90)
+    it.due(100, 64)
+    it.ended("a", None)
+    assert it.due(150, 64) == []
+
+
+def test_each_is_asked_when_it_would_be_given_up_however_quiet_it_is() -> None:
+    it = told_of(*KNOWN, timeout=300.0)
+    for i in range(5):
+        it.start(str(i), i)
+    for at in (70.0, 70.0, 131.0, 252.0):
+        it.asked(it.due(at, 64)[0], at)
+    for i in range(5):
+        assert it.due(300 + i - 0.1, 64) == []
+        assert it.due(300 + i, 64) == [str(i)]
+        it.ended(str(i), None)
+
+
+def test_a_given_up_age_is_asked_at_without_webhooks_too() -> None:
+    it = Polling(min_interval=3, max_interval=60, durations=[1000.0] * 20, timeout=100.0)
+    it.start("a", 0)
+    assert wait(it) == (100, ["a"])
+
+
+def test_what_is_learnt_while_one_waits_counts_for_it() -> None:
+    it = told_of(*KNOWN)
+    it.start("a", 0)
+    # One longer example is not worth planning everything anew, but it is known when the moment comes.
+    for i in range(5):
+        it.ended(f"b{i}", 50, told=True)
+    assert wait(it, waiting=100)[0] == 2 * 50 + 36
+
+
+def test_an_end_told_of_an_execution_that_nobody_waits_for_teaches_how_long_they_take() -> None:
+    it = told_of()
+    it.ended("held", 40, told=True)
+    it.start("a", 0)
+    assert wait(it)[0] == 76
+
+
 # -- whatever happens --------------------------------------------------------------------------------------
 
 names = st.sampled_from([str(i) for i in range(12)])
@@ -280,11 +444,11 @@ actions = st.lists(
 )
 
 
-@given(actions=actions, known=st.lists(st.floats(0, 1000), max_size=30))
+@given(actions=actions, known=st.lists(st.floats(0, 1000), max_size=30), delivered=st.booleans())
 def test_never_below_the_least_interval_never_twice_at_once_and_never_forgotten(
-    actions: list[tuple[str, str, float, float, int]], known: list[float]
+    *, actions: list[tuple[str, str, float, float, int]], known: list[float], delivered: bool
 ) -> None:
-    it = polling(*known)
+    it = told_of(*known) if delivered else polling(*known)
     now = 0.0
     earliest: dict[str, float] = {}
     out: set[str] = set()
@@ -304,7 +468,7 @@ def test_never_below_the_least_interval_never_twice_at_once_and_never_forgotten(
                 out.remove(name)
                 earliest[name] = now + 3
             case "ended" if name in earliest:
-                it.ended(name, number)
+                it.ended(name, number, told=delivered and count % 2 == 0)
                 del earliest[name]
                 out.discard(name)
         assert len(it) == len(earliest)

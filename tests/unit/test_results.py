@@ -19,7 +19,7 @@ from lamina_batch.execution.plan import ledger_frame
 from lamina_batch.results.files import ensure_writable, write_whole
 from lamina_batch.results.findings import COLUMNS, write_findings
 from lamina_batch.results.manifest import build, gather, write_manifest
-from lamina_batch.results.summary import STATUSES, Written, Requests, Summary, exit_code, write_summary
+from lamina_batch.results.summary import STATUSES, Requests, Summary, Written, exit_code, write_summary
 
 if TYPE_CHECKING:
     from lamina_batch.results.manifest import Outcomes
