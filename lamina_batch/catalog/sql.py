@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import Pipeline
 
 WHERE = ("rows", "where")
+_QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`""")
+#: what would let a text look like something else here than to the SQL parser
+_HIDING = re.compile(r"""--|/\*|\$\w*\$|\b(?:\w|U&)'""", re.IGNORECASE)
 #: what a query could read from is no column of the row: other files, for one, already while it is parsed
-_QUERY = re.compile(r"\(\s*(select|from|with|values)\b", re.IGNORECASE)
-_LITERAL = re.compile(r"'[^']*'")
+_QUERY = re.compile(r"\bselect\b|\(\s*(from|with|values)\b", re.IGNORECASE)
+_READER = re.compile(r"""\bread_\w+["`]?\s*\(""", re.IGNORECASE)
 
 
 class SqlExpression(NamedTuple):
@@ -26,8 +29,8 @@ class SqlExpression(NamedTuple):
 
 def parse_sql(pipeline: Pipeline, path: KeyPath, text: str) -> SqlExpression:
     """Raises PipelineError where `text` is not one SQL expression."""
-    if _QUERY.search(_LITERAL.sub("''", text)):
-        raise pipeline.error(path, "a query inside the expression is not supported", _EXAMPLE)
+    if said := _refused(text):
+        raise pipeline.error(path, f"{said} inside the expression is not supported", _EXAMPLE)
     try:
         expression = pl.sql_expr(text)
     except pl.exceptions.PolarsError as error:
@@ -49,6 +52,16 @@ def run_sql(pipeline: Pipeline, sql: SqlExpression, rows: pl.DataFrame) -> pl.Se
 
 
 _EXAMPLE = "it is one expression over the columns, such as active = 'yes' AND \"Unit price\" > 100"
+
+
+def _refused(text: str) -> str | None:
+    names = _QUOTED.sub(lambda found: "''" if found[0].startswith("'") else found[0], text)
+    bare = _QUOTED.sub(lambda found: "''" if found[0].startswith("'") else '""', text)
+    if _HIDING.search(bare):
+        return "a comment, or a text in other quotes than '…',"
+    if _QUERY.search(bare) or _READER.search(names):
+        return "a query"
+    return None
 
 
 def _first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from lamina_batch.errors import LedgerMismatchError, StateError
 from lamina_batch.execution.job import (
@@ -99,6 +99,7 @@ class Ledger:
     def __init__(self, connection: sqlite3.Connection, file: Path) -> None:
         self._db = connection
         self._file = file
+        self._identity = _identity(file)
         #: given up when the disk is full, so that what is known of sent submissions still finds room
         self.reserve: Reserve | None = None
 
@@ -129,6 +130,13 @@ class Ledger:
         except sqlite3.Error as error:
             raise _cannot("written", self._file, error) from error
 
+    def _read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows that answer it. Raises StateError where the file cannot be read."""
+        try:
+            return self._db.execute(query, tuple(values)).fetchall()
+        except sqlite3.Error as error:
+            raise _cannot("read", self._file, error) from error
+
     # -- what the ledger belongs to ------------------------------------------------------------------------
 
     def bind(self, binding: Binding, *, adopt: bool = False) -> None:
@@ -154,14 +162,14 @@ class Ledger:
 
     def is_empty(self) -> bool:
         """Whether no job was ever planned in it."""
-        return self._db.execute("SELECT 1 FROM job LIMIT 1").fetchone() is None
+        return not self._read("SELECT 1 FROM job LIMIT 1")
 
     def _path(self, pipeline: str | None) -> str:
         return os.path.normpath(self._file.parent / (pipeline or ""))
 
     def meta(self, name: str) -> str | None:
-        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+        rows = self._read("SELECT value FROM meta WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
 
     def set_meta(self, values: Mapping[str, str]) -> None:
         with self._writing() as cursor:
@@ -184,6 +192,13 @@ class Ledger:
         One transaction. A job that news has ended since it was planned is left out of the answer. Raises StateError
         if it cannot be committed, and then nothing may be sent.
         """
+        if _identity(self._file) != self._identity:
+            # What is open goes on into a file without a name: good for what was sent, and nothing may follow it.
+            raise StateError(
+                "the ledger was removed, or another one stands in its place",
+                where=str(self._file),
+                hint="put the state folder back, then run it again",
+            )
         if self.reserve is not None and self.reserve.released:
             raise StateError("the disk is full", where=str(self._file), hint="make room, then run it again")
         sending: list[Job] = []
@@ -369,8 +384,7 @@ class Ledger:
         return _job(row)
 
     def _jobs(self, rest: str, values: Sequence[object] = ()) -> list[Job]:
-        rows = self._db.execute(f"SELECT {_JOB_COLUMNS} FROM job {rest}", tuple(values)).fetchall()
-        return [_job(row) for row in rows]
+        return [_job(row) for row in self._read(f"SELECT {_JOB_COLUMNS} FROM job {rest}", values)]
 
     def jobs(self, *states: State) -> list[Job]:
         """The jobs in these states, oldest first."""
@@ -379,20 +393,20 @@ class Ledger:
 
     def table(self) -> list[tuple[object, ...]]:
         """Every job as a plain tuple in the order of TABLE, oldest first: what plan.py joins the catalog with."""
-        return self._db.execute(f"SELECT {', '.join(TABLE)} FROM job ORDER BY id").fetchall()
+        return self._read(f"SELECT {', '.join(TABLE)} FROM job ORDER BY id")
 
     def outputs(self) -> list[tuple[object, ...]]:
         """Every output as a plain tuple in the order of OUTPUTS, by job and position."""
-        return self._db.execute(f"SELECT {', '.join(OUTPUTS)} FROM output ORDER BY job_id, position").fetchall()
+        return self._read(f"SELECT {', '.join(OUTPUTS)} FROM output ORDER BY job_id, position")
 
     def downloads(self) -> list[tuple[object, ...]]:
         """What became of every file that was asked for, as a plain tuple in the order of DOWNLOADS."""
-        return self._db.execute(f"SELECT {', '.join(DOWNLOADS)} FROM download ORDER BY job_id, position").fetchall()
+        return self._read(f"SELECT {', '.join(DOWNLOADS)} FROM download ORDER BY job_id, position")
 
     def files(self, job_id: int | None = None) -> list[OutputFile]:
         """The outputs of completed jobs (or of this one) that came as a URL, oldest first."""
         one, values = ("", ()) if job_id is None else ("AND o.job_id = ? ", (job_id,))
-        rows = self._db.execute(
+        rows = self._read(
             "SELECT o.job_id, o.position, o.value, o.type, j.key, j.variant, o.label, d.file "
             "FROM output AS o JOIN job AS j ON j.id = o.job_id LEFT JOIN download AS d USING (job_id, position) "
             "WHERE j.state = 'completed' AND o.status = 'completed' AND o.type <> 'text' AND o.value IS NOT NULL "
@@ -403,10 +417,10 @@ class Ledger:
 
     def newest_inputs(self, key: str, variant: str) -> str | None:
         """The canonical inputs of the newest revision; None where there is none, empty where it was imported."""
-        row = self._db.execute(
+        rows = self._read(
             "SELECT inputs FROM job WHERE key = ? AND variant = ? ORDER BY revision DESC LIMIT 1", (key, variant)
-        ).fetchone()
-        return None if row is None else str(row[0])
+        )
+        return str(rows[0][0]) if rows else None
 
     def of_submission(self, submission: str) -> Job | None:
         """The job that was sent under this name, in its last submission or in an earlier one."""
@@ -422,20 +436,20 @@ class Ledger:
 
     def counts(self) -> dict[str, int]:
         """How many newest revisions stand in each state; a completed one with failed outputs counts as partial."""
-        rows = self._db.execute(
+        rows = self._read(
             "SELECT CASE WHEN state = 'completed' AND failed_outputs > 0 THEN 'partial' ELSE state END AS status, "
             "count(*) FROM job AS j WHERE revision = (SELECT max(revision) FROM job WHERE key = j.key AND "
             "variant = j.variant) GROUP BY status"
-        ).fetchall()
+        )
         return {str(status): int(count) for status, count in rows}
 
     def durations(self, app_id: str, most: int = 1000) -> list[float]:
         """Seconds that the latest executions of this app took, newest first."""
-        rows = self._db.execute(
+        rows = self._read(
             "SELECT seconds FROM job WHERE app_id = ? AND state = 'completed' AND seconds IS NOT NULL "
             "ORDER BY completed_at DESC LIMIT ?",
             (app_id, most),
-        ).fetchall()
+        )
         return [float(row[0]) for row in rows]
 
     def replace_problems(self, identities: Iterable[str]) -> int:
@@ -471,7 +485,7 @@ DOWNLOADS = ("job_id", "position", "file", "sha256", "error")
 
 
 def find_ledger(folder: Path) -> Ledger | None:
-    """Open the ledger in `folder` if there is one; in a folder that may only be read, for reading.
+    """Open the ledger in `folder` if there is one; in a folder that cannot be written, for reading.
 
     Raises StateError as `open_ledger` does.
     """
@@ -479,7 +493,11 @@ def find_ledger(folder: Path) -> Ledger | None:
     if not file.exists():
         return None
     if os.access(folder, os.W_OK) and os.access(file, os.W_OK):
-        return open_ledger(folder)
+        try:
+            return open_ledger(folder)
+        except StateError as error:
+            if not _is_full(error.__cause__):
+                raise
     # Without a write-ahead log beside it nothing is missing from the file, and reading it needs no lock.
     frozen = "" if file.with_name(f"{FILE_NAME}-wal").exists() else "&immutable=1"
     try:
@@ -522,8 +540,23 @@ def open_ledger(folder: Path) -> Ledger:
     return Ledger(connection, file)
 
 
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _version(connection: sqlite3.Connection, file: Path) -> int:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    tables = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if tables and not {"job", "event", "meta"} <= tables:
+        raise StateError(
+            "this database is no ledger: it belongs to another program",
+            where=str(file),
+            hint="give the pipeline another `state`",
+        )
     if version > SCHEMA_VERSION:
         raise StateError(
             f"the ledger was written by a newer version of lamina-batch (schema {version})",
@@ -610,7 +643,13 @@ def _is_full(error: BaseException | None) -> bool:
 
 
 def _cannot(done: str, file: Path, error: Exception) -> StateError:
-    hint = "see that the disk has room and the folder may be written"
-    if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
-        hint = "the file is damaged: restore it from a backup; deleting it makes the next run buy everything again"
-    return StateError(f"the ledger cannot be {done}: {error}", where=os.fspath(file), hint=hint)
+    why, hint = str(error), "see that the disk has room and the folder may be written"
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        why = f"the file is damaged ({error})"
+        hint = "restore it from a backup, or make it again from a manifest: `lamina-batch state import` says how"
+    elif code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        why, hint = f"another program has it open ({error})", "close that program, then run it again"
+    elif file.is_dir():
+        why, hint = "a folder stands in its place", "move that folder away, or give the pipeline another `state`"
+    return StateError(f"the ledger cannot be {done}: {why}", where=os.fspath(file), hint=hint)

@@ -31,11 +31,7 @@ async def locked(
         folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # one local call, before anything runs
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise StateError(
-            f"the state folder cannot be written: {error.strerror}",
-            where=str(folder),
-            hint="nothing was submitted: without a ledger nothing may be spent",
-        ) from error
+        raise _unwritable(folder, error) from error
     try:
         while True:
             try:
@@ -49,12 +45,24 @@ async def locked(
                         hint="wait for it to end; `run` can do that itself: --if-locked wait (or skip)",
                     ) from None
             await sleep(1.0)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "run": holder}).encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "run": holder}).encode(), 0)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         yield
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _unwritable(folder: Path, error: OSError) -> StateError:
+    return StateError(
+        f"the state folder cannot be written: {error.strerror}",
+        where=str(folder),
+        hint="see that the disk has room and the folder may be written; nothing was submitted: without a ledger "
+        "nothing may be spent",
+    )
 
 
 def _holder(descriptor: int) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from lamina_batch.errors import LostLedgerError
+from lamina_batch.errors import LostLedgerError, StateError
 from lamina_batch.execution.ledger import find_ledger
 from lamina_batch.results.restore import completed_rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lamina_batch.execution.ledger import Ledger
     from lamina_batch.pipeline.spec import Pipeline
 
@@ -39,7 +41,7 @@ def refuse_renamed(pipeline: Pipeline, ledger: Ledger | None, service: str) -> N
     if beside.name != _SHARED or (ledger is not None and not ledger.is_empty()):
         return
     for folder in sorted(beside.glob("*/")):
-        other = find_ledger(folder) if folder != pipeline.state else None
+        other = _neighbour(folder) if folder != pipeline.state else None
         if other is None:
             continue
         with other:
@@ -53,3 +55,11 @@ def refuse_renamed(pipeline: Pipeline, ledger: Ledger | None, service: str) -> N
                     hint=f"write `state: {_SHARED}/{folder.name.removesuffix('.sandbox')}` into {pipeline.file.name} "
                     "and run it once with --adopt-state; if this is another pipeline: --new-ledger",
                 )
+
+
+def _neighbour(folder: Path) -> Ledger | None:
+    """The ledger in it; one that cannot be read must not stop this pipeline."""
+    try:
+        return find_ledger(folder)
+    except StateError:
+        return None

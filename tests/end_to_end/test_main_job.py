@@ -246,14 +246,27 @@ def test_without_a_key_it_says_where_one_comes_from(project: Path, at: Cli) -> N
     assert "--sandbox" in ran.err
 
 
-@pytest.mark.parametrize("name", ["held", "init", "sheet", "state", "doctor"])
+@pytest.mark.parametrize("name", ["init", "sheet", "doctor"])
 def test_commands_of_a_later_version_are_refused_by_name(cli: Cli, name: str) -> None:
     assert "not built" in cli(name, "x", code=2).err
 
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "collect", "validate", "plan", "status", "results", "sandbox", "apps list", "apps show", "apps workflow"],
+    [
+        "run",
+        "collect",
+        "validate",
+        "plan",
+        "status",
+        "results",
+        "sandbox",
+        "held",
+        "state import",
+        "apps list",
+        "apps show",
+        "apps workflow",
+    ],
 )
 def test_help_shows_an_example(cli: Cli, command: str) -> None:
     assert "Example" in cli(*command.split(), "--help").out

@@ -100,7 +100,7 @@ def test_the_defaults_that_editors_show_are_the_ones_that_apply() -> None:
     for timeout in ("execution_timeout", "request_timeout"):
         assert duration(default("run", timeout)) == getattr(RunOptions(), timeout)
     for field in dataclasses.fields(RunOptions):
-        if field.name not in {"poll", "requests_per_minute", "execution_timeout", "request_timeout"}:
+        if field.name not in {"poll", "webhook", "requests_per_minute", "execution_timeout", "request_timeout"}:
             assert default("run", field.name) == getattr(RunOptions(), field.name), field.name
 
 

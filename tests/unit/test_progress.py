@@ -53,7 +53,7 @@ def test_quiet_is_quiet() -> None:
 
 
 def test_control_characters_never_reach_the_terminal() -> None:
-    assert clean("a\x1b[31mb\x07\nc\x9b\u202e") == "a\\x1b[31mb\\x07\nc\\x9b\\u202e"
+    assert clean("a\x1b[31mb\x07\nc\x9b\u202e") == "a\\x1b[31mb\\x07\n  c\\x9b\\u202e"
 
 
 def test_a_finding_is_one_line_that_says_where_what_and_what_to_do() -> None:
