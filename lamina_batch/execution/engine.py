@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 from lamina_batch.client.lamina import StartEnd
@@ -176,6 +177,8 @@ class Engine:
     #: why the ledger does not have it yet, and how often that was tried in a row
     _unwritten: StateError | None = None
     _tries: int = 0
+    #: monotonic seconds
+    _tried_at: float = -inf
     _posts: int = 0
     #: polls whose end is not written down yet: a task may still stand here a moment after it left its end behind
     _polls: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -475,7 +478,8 @@ class Engine:
             changed = self.ledger.record(self._news, at=self.wall(), run_id=self.run_id)
         except StateError as error:
             self._unwritten = error
-            self._tries += 1
+            if self.now() - self._tried_at >= HEARTBEAT:
+                self._tries, self._tried_at = self._tries + 1, self.now()
             self._answer_callbacks(Taken.UNCOMMITTED)
             return
         told = {job_id for job_id, item in self._news if isinstance(item, Delivered)}

@@ -499,7 +499,8 @@ def find_ledger(folder: Path) -> Ledger | None:
             if not _is_full(error.__cause__):
                 raise
     # Without a write-ahead log beside it nothing is missing from the file, and reading it needs no lock.
-    frozen = "" if file.with_name(f"{FILE_NAME}-wal").exists() else "&immutable=1"
+    log = file.with_name(f"{FILE_NAME}-wal")
+    frozen = "" if log.exists() and log.stat().st_size else "&immutable=1"
     try:
         connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro{frozen}", uri=True, isolation_level=None)
         version = _version(connection, file)

@@ -203,10 +203,12 @@ def _output_columns(placed: pl.DataFrame) -> list[tuple[str, int, str]]:
     columns: list[tuple[str, int, str]] = []
     for label, nth in seen.iter_rows():
         number = int(nth)
-        name = label if number == 1 else f"{label} {number}"
+        # The writer quotes no line end in a header.
+        plain = " ".join(label.split()) or "output"
+        name = plain if number == 1 else f"{plain} {number}"
         while taken & {name, f"{name}_file", f"{name}_error"}:
             number += 1
-            name = f"{label} {number}"
+            name = f"{plain} {number}"
         taken |= {name, f"{name}_file", f"{name}_error"}
         columns.append((label, int(nth), name))
     return columns
