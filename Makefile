@@ -11,7 +11,7 @@ demo: $(BIN)/.runs ## run a catalog of 40 products through the embedded sandbox:
 	$(BIN)/lamina-batch run pipelines/premium_catalog.yaml --sandbox
 
 test: $(BIN)/.tests ## the tests
-	$(BIN)/pytest -q -n 4
+	$(BIN)/pytest -q -n 8
 
 check: lint test ## lint, types and tests: what must be green before a commit
 
