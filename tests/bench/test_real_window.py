@@ -24,4 +24,4 @@ def test_no_429_in_130_rows_without_headers_at_the_real_window(
         f"{summary['requests']['rate_limited']} answered 429"
     )
     assert summary["counts"]["completed"] == 130
-    assert {line["status"] for line in service.requests} <= {200, 202}
+    assert 429 not in {line["status"] for line in service.requests}
