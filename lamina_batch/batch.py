@@ -45,9 +45,9 @@ from lamina_batch.execution.lock import IfLocked, locked
 from lamina_batch.execution.plan import Action, Plan, Wish, ledger_frame, make_plan, named
 from lamina_batch.execution.polling import Polling
 from lamina_batch.execution.sweep import Sweeping
-from lamina_batch.execution.webhooks import Receiver
+from lamina_batch.execution.webhooks import Receiver, local_url
 from lamina_batch.media.names import parse_pattern
-from lamina_batch.pipeline.spec import Completion
+from lamina_batch.pipeline.spec import Completion, RunOptions
 from lamina_batch.results.files import ensure_writable
 from lamina_batch.results.findings import write_findings
 from lamina_batch.results.lost import refuse_lost, refuse_renamed
@@ -214,17 +214,18 @@ def file_pattern(pipeline: Pipeline) -> Pattern | None:
     return pattern
 
 
-async def ask(access: Access, world: World, question: Callable[[LaminaClient], Awaitable[_Answer]]) -> _Answer:
-    """Ask the service something outside any pipeline. Raises ServiceError, CredentialsError."""
-    async with LaminaClient(
-        base_url=access.base_url,
-        api_key=access.api_key,
-        budget=Budget(),
-        now=world.now,
-        sleep=world.sleep,
-        random=world.random,
-        notice=world.notice,
-    ) as client:
+async def ask(
+    access: Access,
+    world: World,
+    question: Callable[[LaminaClient], Awaitable[_Answer]],
+    pipeline: Pipeline | None = None,
+) -> _Answer:
+    """Ask the service something outside a run, as `pipeline` does, if there is one.
+
+    Raises ServiceError, CredentialsError.
+    """
+    budget = Budget() if pipeline is None else _budget(pipeline)
+    async with _client(pipeline, access, world, budget) as client:
         return await question(client)
 
 
@@ -420,7 +421,9 @@ class _Saving:
 
     def changed(self, job: Job) -> None:
         if job.state is State.COMPLETED:
-            self.files.completed(job.id)
+            # A ledger that cannot be read for a moment: the next run saves what this one does not.
+            with suppress(StateError):
+                self.files.completed(job.id)
         self.reporter.changed(job)
 
     def went_on(self, progress: Progress) -> None:
@@ -463,7 +466,14 @@ class _Run:
             if self.request.submit:
                 # Only now: a wrong address or key must not tie a ledger to itself.
                 self.ledger.bind(binding(self.pipeline, self.access.service), adopt=self.request.adopt_state)
-                self.ledger.set_meta({"app": app.served, "app_id": app.app_id, "generation": client.generation.name})
+                self.ledger.set_meta(
+                    {
+                        "app": app.served,
+                        "app_id": app.app_id,
+                        "generation": client.generation.name,
+                        "generation_doubted": "",
+                    }
+                )
                 self.reporter.planned(plan, prepared.checked)
             try:
                 async with AsyncExitStack() as stack:
@@ -501,7 +511,7 @@ class _Run:
         asked = self.pipeline.api.generation
         if asked != "auto":
             return GENERATIONS[asked]
-        same = self.ledger.meta("service") == self.access.service
+        same = self.ledger.meta("service") == self.access.service and not self.ledger.meta("generation_doubted")
         known = GENERATIONS.get(self.ledger.meta("generation") or "") if same else None
         if known is None and self.request.submit:
             known = await client.probe_generation()
@@ -515,7 +525,10 @@ class _Run:
         running = _to_collect(self.ledger, plan, self.request)
         once = set(plan.job_ids(Action.ASK_ONCE))
         ask_once = [job for job in self.ledger.jobs(State.TIMED_OUT) if job.id in once]
-        held = [job for job in self.ledger.jobs(State.HELD) if job.by_webhook] if self.by_webhook else []
+        # What is sent again is heard of as itself.
+        resent = set(plan.job_ids(Action.SUBMIT)) if count else set()
+        held = [job for job in self.ledger.jobs(State.HELD) if job.by_webhook and job.id not in resent]
+        held = held if self.by_webhook else []
         if not (count or running or ask_once or held):
             return Outcome(stopped_by=forbidden)
         engine = Engine(
@@ -549,7 +562,7 @@ class _Run:
             self.ledger.recover(at=self.world.wall(), run_id=self.run_id)
         if outcome.stopped_by is Stop.REFUSED and self.pipeline.api.generation == "auto":
             # The service may have gone over to another generation: the next run asks again.
-            self.ledger.set_meta({"generation": ""})
+            self.ledger.set_meta({"generation_doubted": "yes"})
         outcome.stopped_by = outcome.stopped_by or forbidden
         return outcome
 
@@ -565,7 +578,7 @@ class _Run:
             yield
             return
         # The stand-in is on this machine, and reaches the receiver as it stands.
-        local = f"http://{webhook.listen[0]}:{webhook.listen[1]}/lamina"
+        local = f"{local_url(webhook.listen)}/lamina"
         async with Receiver(
             listen=webhook.listen,
             public_url=local if self.access.service == "sandbox" else webhook.public_url,
@@ -590,6 +603,7 @@ class _Run:
                 min_interval=least,
                 max_interval=max(least, options.max_interval),
                 durations=self.ledger.durations(app.app_id),
+                timeout=self.pipeline.run.execution_timeout,
             )
         return Polling(
             min_interval=least,
@@ -648,7 +662,7 @@ class _Run:
             window=self.budget.window,
             shortest=min(self.ledger.durations(prepared.app.app_id), default=0.0),
             per_job=1 if self.by_webhook else 2,
-            reads=requests.other,
+            reads=min(_READS, requests.other),
             max_in_flight=self.pipeline.run.max_in_flight,
         )
         summary = Summary(
@@ -835,7 +849,8 @@ def _budget(pipeline: Pipeline) -> Budget:
     return Budget(requests_per_minute=pipeline.run.requests_per_minute, share=pipeline.run.share)
 
 
-def _client(pipeline: Pipeline, access: Access, world: World, budget: Budget) -> LaminaClient:
+def _client(pipeline: Pipeline | None, access: Access, world: World, budget: Budget) -> LaminaClient:
+    run = RunOptions() if pipeline is None else pipeline.run
     return LaminaClient(
         base_url=access.base_url,
         api_key=access.api_key,
@@ -844,8 +859,8 @@ def _client(pipeline: Pipeline, access: Access, world: World, budget: Budget) ->
         sleep=world.sleep,
         random=world.random,
         notice=world.notice,
-        request_timeout=pipeline.run.request_timeout,
-        bearer=pipeline.api.auth == "bearer",
+        request_timeout=run.request_timeout,
+        bearer=pipeline is not None and pipeline.api.auth == "bearer",
     )
 
 

@@ -21,7 +21,7 @@ import click
 
 import lamina_batch
 from lamina_batch.errors import LaminaBatchError, LedgerLockedError, UsageError
-from lamina_batch.shell import Command, Group, out, say
+from lamina_batch.shell import Command, Group, conceal, out, say
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -96,6 +96,7 @@ class Service:
                 yield Access(base_url=url, api_key=SANDBOX_KEY, service="sandbox", speed=SANDBOX_SPEED)
             return
         found = find_credentials(os.environ, Path.home(), now=datetime.now(UTC), base_url=self.base_url)
+        conceal(found.api_key)
         yield Access(base_url=found.base_url, api_key=found.api_key, service=found.base_url)
 
     def name(self) -> str:
@@ -570,14 +571,16 @@ def _show_held(call: Call, pipeline: Pipeline) -> None:
     from lamina_batch.operations.settle import held_jobs, list_since, with_candidates
 
     with batch.existing_ledger(pipeline) as ledger:
-        found = held_jobs(ledger)
+        found = held_jobs(pipeline, ledger)
         if found.jobs and found.generation == RUNS.name:
             since = min(job.submitted_at or 0.0 for job in found.jobs) - 60.0
             try:
                 with call.access(pipeline) as access:
-                    listed = asyncio.run(
-                        batch.ask(access, _world(), lambda client: list_since(client, pipeline.app, since))
+                    listed, complete = asyncio.run(
+                        batch.ask(access, _world(), lambda client: list_since(client, pipeline.app, since), pipeline)
                     )
+                if not complete:
+                    say("note: the service lists more executions than were looked at: the newest are shown, not all")
                 found = with_candidates(found, listed, ledger, pipeline.run.request_timeout)
             except LaminaBatchError as error:
                 say(f"note: which executions these may be is not known: {error.what}")
@@ -642,7 +645,7 @@ def _pipelines_near(manifest: Path, service: Service, overrides: tuple[str, ...]
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE…",
-    help="Write here (.csv, .parquet or .ndjson) instead of where the pipeline says.",
+    help="Write here (.csv, .xlsx, .parquet or .ndjson) instead of where the pipeline says.",
 )
 @click.option("--layout", type=click.Choice(["wide", "long"]), help="Instead of the pipeline's.")
 def results(call: Call, *, outputs: tuple[Path, ...], layout: Any) -> None:
@@ -658,8 +661,8 @@ def results(call: Call, *, outputs: tuple[Path, ...], layout: Any) -> None:
 
     pipeline = call.load()
     for file in outputs:
-        if file.suffix.lower() not in {".csv", ".parquet", ".ndjson", ".jsonl"}:
-            raise UsageError("a manifest is .csv, .parquet or .ndjson", where=str(file))
+        if file.suffix.lower() not in {".csv", ".xlsx", ".parquet", ".ndjson", ".jsonl"}:
+            raise UsageError("a manifest is .csv, .xlsx, .parquet or .ndjson", where=str(file))
     wanted = outputs or pipeline.results.manifest
     written, failed = asyncio.run(batch.results(pipeline, wanted, layout or pipeline.results.layout, _world()))
     for file in written:

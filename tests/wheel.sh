@@ -12,8 +12,8 @@ trap 'rm -rf "$work"' EXIT
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check "$work"/dist/*.whl pytest pytest-timeout pytest-xdist
 mkdir -p "$work/outside/tests"
 cp -r "$top/pipelines" "$top/sample_data" "$work/outside/"
-cp -r "$top/tests/end_to_end" "$top"/tests/*.py "$work/outside/tests/"
+cp -r "$top/tests/end_to_end" "$top/tests/chaos" "$top"/tests/*.py "$work/outside/tests/"
 cp "$top/pyproject.toml" "$work/outside/"
 cd "$work/outside"
 "$work/venv/bin/python" -c 'import lamina_batch, sys; sys.exit("outside" in lamina_batch.__file__)'
-"$work/venv/bin/python" -m pytest -q -n 4 tests/end_to_end
+"$work/venv/bin/python" -m pytest -q -n 8 tests/end_to_end

@@ -37,6 +37,8 @@ class Table(NamedTuple):
     frame: pl.DataFrame
     #: the row number, as a spreadsheet shows it, of the first line of `frame`
     first_row: int
+    #: what a person should know about the file as a whole
+    notes: tuple[str, ...] = ()
 
 
 def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table:

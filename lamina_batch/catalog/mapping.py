@@ -114,7 +114,7 @@ def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
         matrix=resolved.matrix,
         mistyped=cells.mistyped(kept),
         skipped_rows=rows.height - kept.height,
-        notes=(*notes, *resolved.notes),
+        notes=(*catalog.notes, *notes, *resolved.notes),
     )
 
 

@@ -1,6 +1,7 @@
 """Files -> product rows: everything that `rows.from` names as one table, in the order of the files.
 
-Cells of CSV and TSV files are text exactly as they stand; Parquet and NDJSON keep their types.
+Cells of CSV and TSV files are text exactly as they stand, those of workbooks are made text; Parquet and NDJSON keep
+their types.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import polars as pl
 
 from lamina_batch.catalog.delimited import Table, read_delimited
 from lamina_batch.catalog.encoding import read_text
 from lamina_batch.catalog.text import is_blank
+from lamina_batch.catalog.workbook import read_workbook
 from lamina_batch.errors import CatalogError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.pipeline.spec import Pipeline, Rows
 
 #: columns of ours in a source are ignored, so that a manifest can be fed back in
 OURS = "lamina_"
@@ -42,6 +44,8 @@ class Catalog:
     headers: tuple[str, ...]
     #: whether `frame` has `lamina_source`
     several: bool
+    #: what a person should know about the files as a whole
+    notes: tuple[str, ...] = ()
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -55,18 +59,18 @@ def read_catalog(pipeline: Pipeline) -> Catalog:
     Raises CatalogError, with file and line, where one cannot be read as the pipeline says or the files do not fit
     together.
     """
-    files = _files(pipeline.rows.sources)
+    files = _files(pipeline.rows)
     tables = [(file, _read(file, pipeline)) for file in files]
     several = len(pipeline.rows.sources) > 1 or any(_is_pattern(source) for source in pipeline.rows.sources)
     headers = _common_headers(tables)
     columns = _unique(headers)
     if not columns:
         raise CatalogError("the file has no columns", where=str(files[0]))
-    folder = os.path.commonpath([file.parent for file in files])
+    folder = os.path.commonpath([file.path.parent for file in files])
     frames = [
         table.frame.select(
             pl.int_range(table.first_row, pl.len() + table.first_row, dtype=pl.UInt32).alias("lamina_row"),
-            *([pl.lit(os.path.relpath(file, folder)).alias("lamina_source")] if several else []),
+            *([pl.lit(os.path.relpath(str(file), folder)).alias("lamina_source")] if several else []),
             *columns,
         )
         for file, table in tables
@@ -79,24 +83,44 @@ def read_catalog(pipeline: Pipeline) -> Catalog:
         columns=columns,
         headers=headers,
         several=several,
+        notes=tuple(note for _, table in tables for note in table.notes),
     )
 
 
 # --- which files ---
 
 
-def _files(sources: Sequence[str]) -> tuple[Path, ...]:
+class _File(NamedTuple):
+    path: Path
+    #: the sheet that the pipeline names; None in files that have none, and for the first
+    sheet: str | None = None
+
+    @property
+    def name(self) -> str:
+        return Path(str(self)).name
+
+    def __str__(self) -> str:
+        return str(self.path) if self.sheet is None else f"{self.path}#{self.sheet}"
+
+
+def _files(rows: Rows) -> tuple[_File, ...]:
     """The files in the order of the list, those of a pattern by name; a file that stands twice is read once."""
-    files: dict[Path, None] = {}
-    for source in sources:
+    files: dict[_File, None] = {}
+    for index, source in enumerate(rows.sources):
+        sheet = rows.sheets.get(index)
         if not _is_pattern(source):
-            files[_existing(Path(source))] = None
+            files[_File(_existing(Path(source)), sheet)] = None
             continue
         found = sorted(Path(name) for name in glob.glob(source, recursive=True))  # noqa: PTH207 - it may be absolute
-        files |= dict.fromkeys(file for file in found if file.is_file())
-        if not any(file.is_file() for file in found):
+        found = [file for file in found if file.is_file() and not file.name.startswith(_LOCK)]
+        files |= dict.fromkeys(_File(file, sheet) for file in found)
+        if not found:
             raise CatalogError("no file matches this pattern", where=source, hint=_beside(_fixed_part(source)))
     return tuple(files)
+
+
+#: begins the file that Excel keeps beside a workbook while it is open
+_LOCK = "~$"
 
 
 def _is_pattern(source: str) -> bool:
@@ -136,22 +160,30 @@ def _beside(file: Path) -> str:
 # --- reading one file ---
 
 
-def _read(file: Path, pipeline: Pipeline) -> Table:
-    reader = _READERS[file.suffix.lower()]
+def _read(file: _File, pipeline: Pipeline) -> Table:
+    reader = _READERS[file.path.suffix.lower()]
     try:
-        headers, frame, first_row = reader(file, pipeline)
+        table = reader(file, pipeline)
     except OSError as error:
         raise CatalogError(f"the file cannot be read: {error.strerror or error}", where=str(file)) from error
+    headers, frame = table.headers, table.frame
     frame.columns = list(_unique(headers))
     kept = [at for at, header in enumerate(headers) if not header.startswith(OURS)]
-    return Table(tuple(headers[at] for at in kept), frame.select([frame.columns[at] for at in kept]), first_row)
+    return table._replace(
+        headers=tuple(headers[at] for at in kept), frame=frame.select([frame.columns[at] for at in kept])
+    )
 
 
-def _read_delimited(file: Path, pipeline: Pipeline) -> Table:
-    return read_delimited(file, encoding=pipeline.rows.encoding, separator=pipeline.rows.separator)
+def _read_delimited(file: _File, pipeline: Pipeline) -> Table:
+    return read_delimited(file.path, encoding=pipeline.rows.encoding, separator=pipeline.rows.separator)
 
 
-def _read_parquet(file: Path, _pipeline: Pipeline) -> Table:
+def _read_workbook(file: _File, pipeline: Pipeline) -> Table:
+    return read_workbook(file.path, sheet=file.sheet, key=pipeline.rows.key)
+
+
+def _read_parquet(source: _File, _pipeline: Pipeline) -> Table:
+    file = source.path
     try:
         frame = pl.scan_parquet(file, glob=False, hive_partitioning=False).collect()
     except pl.exceptions.PolarsError as error:
@@ -163,7 +195,8 @@ def _read_parquet(file: Path, _pipeline: Pipeline) -> Table:
     return Table(tuple(frame.columns), frame, first_row=2)
 
 
-def _read_ndjson(file: Path, _pipeline: Pipeline) -> Table:
+def _read_ndjson(source: _File, _pipeline: Pipeline) -> Table:
+    file = source.path
     text = read_text(file, "utf-8")
     if not text.strip():
         raise CatalogError("the file is empty", where=str(file), hint="each line must hold one JSON object")
@@ -180,12 +213,14 @@ def _read_ndjson(file: Path, _pipeline: Pipeline) -> Table:
 
 
 #: each ending that load.py lets through
-_READERS: dict[str, Callable[[Path, Pipeline], Table]] = {
+_READERS: dict[str, Callable[[_File, Pipeline], Table]] = {
     ".csv": _read_delimited,
     ".tsv": _read_delimited,
     ".parquet": _read_parquet,
     ".ndjson": _read_ndjson,
     ".jsonl": _read_ndjson,
+    ".xlsx": _read_workbook,
+    ".xlsm": _read_workbook,
 }
 
 
@@ -232,9 +267,10 @@ def _unique(headers: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _common_headers(tables: Sequence[tuple[Path, Table]]) -> tuple[str, ...]:
+def _common_headers(tables: Sequence[tuple[_File, Table]]) -> tuple[str, ...]:
     """The headers of the first file, which every other must have too, in whatever order."""
-    (first, (headers, _, _)), *others = tables
+    (first, one), *others = tables
+    headers = one.headers
     expected = _unique(headers)
     for file, table in others:
         found = _unique(table.headers)
@@ -250,7 +286,7 @@ def _common_headers(tables: Sequence[tuple[Path, Table]]) -> tuple[str, ...]:
     return headers
 
 
-def _concatenated(frames: Sequence[pl.DataFrame], files: Sequence[Path]) -> pl.DataFrame:
+def _concatenated(frames: Sequence[pl.DataFrame], files: Sequence[_File]) -> pl.DataFrame:
     for frame, file in zip(frames, files, strict=True):
         for name, kind in frame.schema.items():
             expected = frames[0].schema[name]

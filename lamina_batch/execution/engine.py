@@ -54,6 +54,8 @@ MOST_OPEN_POLLS = 64
 HEARTBEAT = 1.0
 #: How often in a row the ledger may refuse what is known, a heartbeat apart, before the run gives up.
 MOST_WRITES = 5
+#: So many submissions in a row of which nobody knows the fate, and each that follows waits for the one before.
+MOST_DOUBTS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,10 +203,13 @@ class Engine:
     _again: deque[Submission] = field(default_factory=deque)
     #: after a connection that could not be made, nothing is sent until then
     _pause_until: float = 0.0
+    #: submissions in a row of which nobody knows what became
+    _doubts: int = 0
+    #: requests in a row that were not answered, and since when (monotonic seconds)
     _unanswered: int = 0
+    _silent_since: float = 0.0
     #: what the network said when it last kept an answer back
     _silence: str = ""
-    _heard_at: float = 0.0
     #: the service refuses to answer polls: nothing more can be collected
     _deaf: bool = False
     _broken: StateError | None = None
@@ -230,7 +235,6 @@ class Engine:
         the ledger cannot be written: from then on nothing is sent.
         """
         self.control.wake = self._wake.set
-        self._heard_at = self.now()
         waiting = _Waiting(iter(submissions), count)
         for job in running:
             self._watch(job)
@@ -281,7 +285,7 @@ class Engine:
                 self.outcome.stopped_by = self.guards.stop
         elif self.control.stopped:
             self.outcome.stopped_by = Stop.SIGNAL
-        if self._unanswered and now - self._heard_at > self.execution_timeout:
+        if self._unanswered and now - self._silent_since > self.execution_timeout:
             self._stop(Stop.UNREACHABLE, self._silence)
             self._deaf = True
         for job in [job for job in self._hoped.values() if self._late(job)]:
@@ -350,6 +354,8 @@ class Engine:
         if isinstance(self.polling, Sweeping):
             room -= self.polling.reserved(now)
         most = min(room, MOST_OPEN_POSTS - self._posts, self.max_in_flight - self._in_flight())
+        if self._doubts >= MOST_DOUBTS:
+            most = min(most, 1 - self._posts)
         guarded = self.guards.room()
         most = most if guarded is None else min(most, guarded)
         batch: list[Submission] = []
@@ -414,7 +420,7 @@ class Engine:
             least_left=least_seconds(
                 left, limit=self.budget.limit, window=self.budget.window, reads=len(self._running)
             ),
-            silent=self.now() - self._heard_at if self._unanswered else 0.0,
+            silent=self.now() - self._silent_since if self._unanswered else 0.0,
         )
 
     # -- the requests --------------------------------------------------------------------------------------
@@ -451,6 +457,7 @@ class Engine:
         if self._over:
             return Taken.UNCOMMITTED
         taken: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+        self._unanswered = 0
         self._callbacks.append(taken)
         self._news.append((job.id, Delivered(execution=execution, submission=submission, at=self.wall())))
         self._wake.set()
@@ -498,8 +505,11 @@ class Engine:
     def _post_ended(self, end: StartEnd) -> News:
         self._heard(end.status, end.message)
         proof = prove(end)
+        self._doubts = self._doubts + 1 if proof is Proof.UNKNOWN else 0
         if proof is Proof.NOT_ACCEPTED and end.status is None:
             self._pause_until = self.now() + backoff(self._unanswered, self.random)
+        elif self._doubts >= MOST_DOUBTS:
+            self._pause_until = self.now() + backoff(self._doubts - MOST_DOUBTS + 1, self.random, base=5.0, cap=60.0)
         match proof:
             case Proof.ACCEPTED:
                 return Accepted(execution_id=end.execution_id or "", generation=self.client.generation.name)
@@ -546,7 +556,10 @@ class Engine:
             self.polling.sweep_failed(sweep, self.now())
             return
         listed = [(self._by_execution.get(item.execution_id), item.ended) for item in end.items]
-        self.polling.swept(sweep, self.now(), {name: ended for name, ended in listed if name is not None})
+        seen = {name: ended for name, ended in listed if name is not None}
+        self.polling.swept(sweep, self.now(), seen)
+        for name in [name for name in self._once if seen.get(name) is False]:
+            self._unwatch(self._running[name])
 
     def _refused(self, end: ReadEnd | ListEnd) -> None:
         """The service refuses the key or the address: nothing more can be collected."""
@@ -557,9 +570,10 @@ class Engine:
     def _heard(self, status: int | None, message: str) -> None:
         """Keep track of whether the service answers at all."""
         if status is not None:
-            self._heard_at = self.now()
             self._unanswered = 0
             return
+        if not self._unanswered:
+            self._silent_since = self.now()
         self._unanswered += 1
         if self._unanswered == 1:
             self.listener.note(f"no answer from the service ({message}); it will be asked again")

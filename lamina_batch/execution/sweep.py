@@ -97,14 +97,25 @@ class Sweeping:
     """Which executions to ask about now, and when a sweep is worth its request.
 
     It is used as `Polling` is. Besides, `sweep_due` hands out sweeps, one for each page at a time; `swept` or
-    `sweep_failed` is told how each ended. Intervals and `durations` are in seconds.
+    `sweep_failed` is told how each ended. Intervals and `durations` are in seconds. At the age of `timeout` each is
+    asked about by itself, because only that tells what is to be said of it.
     """
 
-    def __init__(self, *, min_interval: float, max_interval: float, durations: Iterable[float] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        min_interval: float,
+        max_interval: float,
+        durations: Iterable[float] = (),
+        timeout: float = math.inf,
+    ) -> None:
         self._least = min_interval
+        self._timeout = timeout
         self._most = max(min_interval, max_interval)
         #: those that are asked about one by one; and what is known of durations
-        self._by_id = Polling(min_interval=min_interval, max_interval=max_interval, durations=durations)
+        self._by_id = Polling(
+            min_interval=min_interval, max_interval=max_interval, durations=durations, timeout=timeout
+        )
         self._known = self._by_id.durations
         self._pages = [_Page()]
         self._page_of: dict[str, _Page] = {}
@@ -125,7 +136,10 @@ class Sweeping:
         # What an earlier run started stands behind all of this one; how far is seen when it is not on its page.
         self._started += age <= self._least
         live = _Live(name=execution, started=accepted, since=now, number=self._started, seen=accepted, expected=0.0)
-        self._put(live, 0)
+        if age >= self._timeout:
+            self._ask_by_id(live)
+        else:
+            self._put(live, 0)
 
     def asked(self, execution: str, now: float) -> None:
         """A poll came back: it had not ended."""
@@ -203,8 +217,11 @@ class Sweeping:
             if ended:
                 self._take(name)
                 self._found[name] = _Found(at=now)
+                continue
+            live = self._page_of[name].live[name]
+            if sweep.sent_at >= live.started + self._timeout:
+                self._ask_by_id(self._take(name))
             else:
-                live = self._page_of[name].live[name]
                 live.seen = max(live.seen, sweep.sent_at)
                 live.expected = self._expected(live)
                 self._page_of[name].due.clear()
@@ -310,7 +327,7 @@ class Sweeping:
         likely = self._known.likely_age(age)
         if likely is None:
             likely = age + min(self._most, _GROWTH * age)
-        return max(live.started + likely, live.seen + self._least)
+        return max(live.started + min(likely, self._timeout), live.seen + self._least)
 
     def _page_due(self, page: _Page) -> float:
         """When a sweep of this page, or a poll where few are waited for, is worth its request."""

@@ -39,27 +39,32 @@ class Held:
     candidates: Mapping[int, tuple[Listed, ...]] = field(default_factory=dict)
 
 
-def held_jobs(ledger: Ledger) -> Held:
+def held_jobs(pipeline: Pipeline, ledger: Ledger) -> Held:
     """What the ledger knows of them."""
-    return Held(
-        jobs=tuple(ledger.jobs(State.HELD, State.SUBMITTING)), generation=ledger.meta("generation") or EXECUTIONS.name
-    )
+    return Held(jobs=tuple(ledger.jobs(State.HELD, State.SUBMITTING)), generation=_generation(pipeline, ledger))
 
 
-async def list_since(client: LaminaClient, app_id: str, since: float) -> list[Listed]:
-    """The executions of this app that the service lists since then, newest first; as many as a few requests show.
+def _generation(pipeline: Pipeline, ledger: Ledger) -> str:
+    asked = pipeline.api.generation
+    return (ledger.meta("generation") or EXECUTIONS.name) if asked == "auto" else asked
 
-    Raises ServiceError where it does not answer with a list.
+
+async def list_since(client: LaminaClient, app_id: str, since: float) -> tuple[list[Listed], bool]:
+    """The executions of this app that the service lists since then, newest first, and whether these are all.
+
+    There are no more than a few requests show. Raises ServiceError where it does not answer with a list.
     """
     found: list[Listed] = []
+    offset = 0
     for _ in range(_MOST_PAGES):
-        end = await client.list_runs(app_id=app_id, since=since, offset=len(found))
+        end = await client.list_runs(app_id=app_id, since=since, offset=offset)
         if end.status != 200:
             raise ServiceError(f"the service does not list its executions: {end.message}")
         found += end.items
-        if not end.items or (end.total is not None and len(found) >= end.total):
-            break
-    return found
+        offset += end.received
+        if not end.received or (end.total is not None and offset >= end.total):
+            return found, True
+    return found, False
 
 
 def with_candidates(held: Held, listed: Sequence[Listed], ledger: Ledger, request_timeout: float) -> Held:
@@ -75,5 +80,5 @@ async def settle_held(pipeline: Pipeline, words: Words, *, world: World) -> list
     async with locked(pipeline.state, if_locked="fail", holder=run_id, sleep=world.sleep):
         with existing_ledger(pipeline) as ledger:
             ledger.recover(at=world.wall(), run_id=run_id)
-            generation = ledger.meta("generation") or EXECUTIONS.name
+            generation = _generation(pipeline, ledger)
             return settle(ledger, words, generation=generation, at=world.wall(), run_id=run_id)

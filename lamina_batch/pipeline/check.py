@@ -22,15 +22,8 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.schema import Schema
     from lamina_batch.pipeline.values import Document
 
-#: documented keys, the values of them that this version does not do (a pattern, without case), and what to do
-NOT_BUILT = (
-    ("schema", "*", "take it out"),
-    ("notify", "*", "take it out"),
-    ("results.report", "*", "take it out"),
-    ("rows.from", "*.xlsx", "save the sheet as .csv"),
-    ("rows.from", "*.xlsx#*", "save the sheet as .csv"),
-    ("results.manifest", "*.xlsx", "write .csv, which every spreadsheet opens"),
-)
+#: documented keys that this version does nothing for
+NOT_BUILT = ("schema", "notify", "results.report")
 
 
 def check(document: Document, schema: Schema) -> list[Problem]:
@@ -50,29 +43,11 @@ def check(document: Document, schema: Schema) -> list[Problem]:
 
 
 def _not_built(document: Document) -> Iterator[Problem]:
-    for key, pattern, hint in NOT_BUILT:
+    for key in NOT_BUILT:
         steps: Steps = tuple(key.split("."))
-        if steps not in document.keys:
-            continue
-        if pattern == "*":
+        if steps in document.keys:
             what = f"`{key}` is documented but not built in this version"
-            yield Problem(steps=steps, place=document.keys[steps], what=what, hint=hint)
-            continue
-        for inner, value in _texts(document, steps):
-            if fnmatchcase(value.casefold(), pattern):
-                what = f"`{key}: {printable(value)}` is documented but not built in this version"
-                yield Problem(steps=inner, place=document.places[inner], what=what, hint=hint)
-
-
-def _texts(document: Document, steps: Steps) -> Iterator[tuple[Steps, str]]:
-    """The text at `steps`, or the texts of the list there."""
-    value: Any = document.values
-    for step in steps:
-        value = value[step]
-    items = [((*steps, index), item) for index, item in enumerate(value)] if isinstance(value, list) else []
-    for inner, item in items or [(steps, value)]:
-        if isinstance(item, str):
-            yield inner, item
+            yield Problem(steps=steps, place=document.keys[steps], what=what, hint="take it out")
 
 
 def _explained(error: ValidationError, document: Document, root: Schema) -> Iterator[Problem]:

@@ -18,6 +18,7 @@ from lamina_batch.pipeline.names import folded
 from lamina_batch.pipeline.overrides import apply_override
 from lamina_batch.pipeline.problems import Problem, Steps, as_error
 from lamina_batch.pipeline.schema import pipeline_schema
+from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS, split_sheet
 from lamina_batch.pipeline.spec import (
     Api,
     Column,
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 
     from lamina_batch.pipeline.values import Document
 
-SOURCE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".ndjson", ".jsonl")
-MANIFEST_EXTENSIONS = (".csv", ".parquet", ".ndjson")
+SOURCE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".ndjson", ".jsonl", *WORKBOOK_EXTENSIONS)
+MANIFEST_EXTENSIONS = (".csv", ".xlsx", ".parquet", ".ndjson")
 
 
 def load_pipeline(
@@ -127,8 +128,10 @@ class _Builder:
         options: dict[str, Any] = {}
         if "encoding" in rows:
             options["encoding"] = self._encoding(rows["encoding"])
+        sources = [self._source(steps, path) for steps, path in _listed(("rows", "from"), rows["from"])]
         return Rows(
-            sources=tuple(self._source(steps, path) for steps, path in _listed(("rows", "from"), rows["from"])),
+            sources=tuple(path for path, _ in sources),
+            sheets={index: sheet for index, (_, sheet) in enumerate(sources) if sheet is not None},
             key=tuple(column for _, column in _listed(("rows", "key"), rows["key"])),
             where=rows.get("where"),
             types={column: _TYPES.get(kind, kind) for column, kind in rows.get("types", {}).items()},
@@ -136,12 +139,15 @@ class _Builder:
             **options,
         )
 
-    def _source(self, steps: Steps, path: str) -> str:
+    def _source(self, steps: Steps, path: str) -> tuple[str, str | None]:
+        """The absolute path or pattern, and the sheet that is named with it."""
+        path, sheet = split_sheet(self._dated(path), self._file.parent)
         self._check_extension(steps, path, SOURCE_EXTENSIONS)
-        path = self._dated(path)
+        if sheet is not None and not sheet.strip():
+            self._problem(steps, "names no sheet after the #", "write catalog.xlsx#Sheet, or leave the # out")
         folder = str(self._file.parent)
         # only what the user wrote is a pattern, not the folder that the file happens to stand in
-        return _absolute(Path(_GLOB.sub(r"[\g<0>]", folder) if _GLOB.search(path) else folder), path)
+        return _absolute(Path(_GLOB.sub(r"[\g<0>]", folder) if _GLOB.search(path) else folder), path), sheet
 
     def _encoding(self, encoding: str) -> str:
         try:

@@ -30,6 +30,8 @@ class Place(NamedTuple):
 class Rows:
     #: absolute paths or glob patterns, in the order given
     sources: tuple[str, ...]
+    #: index in `sources` -> the sheet that is named there (`catalog.xlsx#Sheet`)
+    sheets: Mapping[int, str] = field(default_factory=dict)
     #: the columns that together name a row; never empty
     key: tuple[str, ...]
     #: polars SQL predicate over the columns

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamina_batch.errors import LostLedgerError, StateError
 from lamina_batch.execution.ledger import find_ledger
-from lamina_batch.results.restore import completed_rows
+from lamina_batch.results.restore import bought_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,10 +24,10 @@ def refuse_lost(pipeline: Pipeline, ledger: Ledger | None) -> None:
     if ledger is not None and not ledger.is_empty():
         return
     for file in pipeline.results.manifest:
-        bought = completed_rows(file)
+        bought = bought_rows(file)
         if bought:
             raise LostLedgerError(
-                f"this manifest holds {bought} completed rows, but the ledger in {pipeline.state} is empty: "
+                f"this manifest holds {bought} rows that were bought, but the ledger in {pipeline.state} is empty: "
                 "a run would buy them again",
                 where=str(file),
                 hint=f"put the state folder back, or `lamina-batch state import {file}`; "

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, assert_never
 
 import polars as pl
 
+from lamina_batch.errors import StateError
 from lamina_batch.execution.ledger import DOWNLOADS, OUTPUTS
 from lamina_batch.execution.plan import with_evidence
 from lamina_batch.results.files import write_whole
 from lamina_batch.results.text import harmless
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from lamina_batch.catalog.source import Catalog
@@ -226,29 +227,74 @@ def _long(outcomes: Outcomes) -> pl.DataFrame:
 
 
 def write_manifest(catalog: Catalog, outcomes: Outcomes, files: Sequence[Path], layout: Layout) -> tuple[Path, ...]:
-    """Write the manifest in every form asked for. Answers where each stands. Raises StateError where it cannot."""
+    """Write the manifest in every form asked for. Answers where each stands.
+
+    Raises StateError where one cannot be written, after the others are.
+    """
     frame = build(catalog, outcomes, layout)
     headers = dict(zip(catalog.columns, catalog.headers, strict=True))
-    return tuple(write_whole(file, partial(_write, frame, headers)) for file in files)
+    written: list[Path] = []
+    refused: StateError | None = None
+    for file in files:
+        try:
+            written.append(write_whole(file, _writer(frame, headers, file)))
+        except StateError as error:
+            refused = refused or error
+    if refused is not None:
+        raise refused
+    return tuple(written)
 
 
-def _write(frame: pl.DataFrame, headers: Mapping[str, str], file: Path) -> None:
+def output_columns(columns: Sequence[str]) -> tuple[str, ...]:
+    """Those of a wide manifest that hold what came out: they have a file and an error beside them."""
+    fixed = {PREFIX + name for name in COLUMNS}
+    names = set(columns)
+    return tuple(
+        name
+        for name in columns
+        if name.startswith(PREFIX) and name not in fixed and {f"{name}_file", f"{name}_error"} <= names
+    )
+
+
+def _writer(frame: pl.DataFrame, headers: Mapping[str, str], file: Path) -> Callable[[Path], None]:
+    """What writes the manifest as the name of `file` says. Raises StateError where no such file can hold it."""
     match file.suffix.lower():
         case ".parquet":
-            frame.write_parquet(file)
+            return frame.write_parquet
         case ".ndjson" | ".jsonl":
-            frame.write_ndjson(file)
+            return frame.write_ndjson
+        case ".xlsx":
+            return _workbook_writer(frame, headers, file)
         case _:
-            # The header is written here because a source may name two columns alike, or one not at all.
-            header = io.StringIO()
-            csv.writer(header, lineterminator="\n").writerow(headers.get(c, c) for c in frame.columns)
-            with file.open("wb") as out:
-                out.write(header.getvalue().encode())
-                _flat(frame, set(headers)).write_csv(out, include_header=False)
+            return partial(_write_csv, frame, headers)
 
 
-def _flat(frame: pl.DataFrame, theirs: set[str]) -> pl.DataFrame:
-    """The frame as CSV can hold it: our text harmless, lists and objects of a Parquet source as text."""
+def _workbook_writer(frame: pl.DataFrame, headers: Mapping[str, str], file: Path) -> Callable[[Path], None]:
+    # What it imports takes longer than many a command, and few write workbooks.
+    from lamina_batch.results.workbook import Roles, refuse_too_large, write_workbook  # noqa: PLC0415
+
+    refuse_too_large(frame, file)
+    values = output_columns([name for name in frame.columns if name not in headers])
+    roles = Roles(
+        theirs=headers,
+        status=f"{PREFIX}status",
+        values=values or (f"{PREFIX}value",),
+        files=tuple(f"{name}_file" for name in values) or (f"{PREFIX}file",),
+    )
+    return partial(write_workbook, _flat(frame), roles)
+
+
+def _write_csv(frame: pl.DataFrame, headers: Mapping[str, str], file: Path) -> None:
+    # The header is written here because a source may name two columns alike, or one not at all.
+    header = io.StringIO()
+    csv.writer(header, lineterminator="\n").writerow(headers.get(c, c) for c in frame.columns)
+    with file.open("wb") as out:
+        out.write(header.getvalue().encode())
+        _harmless(_flat(frame), set(headers)).write_csv(out, include_header=False)
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame as cells can hold it: lists and objects of a Parquet source as text."""
     columns: list[pl.Expr] = []
     for name, kind in frame.schema.items():
         column = pl.col(name)
@@ -256,8 +302,15 @@ def _flat(frame: pl.DataFrame, theirs: set[str]) -> pl.DataFrame:
             column = column.cast(pl.List(pl.String)).list.join("|")
         elif isinstance(kind, pl.Struct):
             column = column.struct.json_encode()
-        elif kind == pl.String and name not in theirs:
-            # An empty text would be written as "" to tell it from nothing: a difference no reader of a CSV makes.
-            column = harmless(pl.when(column != "").then(column))
         columns.append(column.alias(name))
     return frame.select(columns)
+
+
+def _harmless(frame: pl.DataFrame, theirs: set[str]) -> pl.DataFrame:
+    """The frame with our own text harmless, for a CSV."""
+    # An empty text would be written as "" to tell it from nothing: a difference no reader of a CSV makes.
+    return frame.with_columns(
+        harmless(pl.when(pl.col(name) != "").then(pl.col(name))).alias(name)
+        for name, kind in frame.schema.items()
+        if kind == pl.String and name not in theirs
+    )

@@ -14,14 +14,15 @@ import polars as pl
 from lamina_batch.client.lamina import Output
 from lamina_batch.errors import UsageError
 from lamina_batch.execution.job import Job, State
-from lamina_batch.results.manifest import COLUMNS, PREFIX
+from lamina_batch.results.manifest import PREFIX, output_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 #: Without these a file is no manifest.
 _NEEDED = tuple(PREFIX + name for name in ("key", "variant", "status", "execution_id", "app_id", "inputs_sha256"))
-_BOUGHT = ("completed", "partial")
+#: Paid for, or nobody knows; what failed may be asked for again.
+_BOUGHT = ("completed", "partial", "running", "timed_out", "held")
 #: What was invalid or never sent was never paid for, and is not taken over.
 _STATES = {
     "completed": State.COMPLETED,
@@ -45,8 +46,8 @@ class Kept:
     files: dict[int, tuple[Path, str]]
 
 
-def completed_rows(file: Path) -> int:
-    """How many completed rows the manifest at `file` tells of; 0 where there is no manifest that can be read."""
+def bought_rows(file: Path) -> int:
+    """How many rows of the manifest at `file` were bought, or may have been; 0 where there is none that can be read."""
     if not file.exists():
         return 0
     try:
@@ -68,7 +69,7 @@ def read_manifest(file: Path) -> list[Kept]:
             name = line[f"{PREFIX}key"] or "", line[f"{PREFIX}variant"] or "", line[f"{PREFIX}inputs_sha256"]
             jobs.setdefault(name, []).append(line)
     long = f"{PREFIX}output_id" in table.columns
-    labels = () if long else tuple(_labels(table.columns))
+    labels = () if long else tuple(name.removeprefix(PREFIX) for name in output_columns(table.columns))
     kept = [_kept(lines, labels, long=long) for lines in jobs.values()]
     own = {one.job.content for one, lines in zip(kept, jobs.values(), strict=True) if not _reused(lines)}
     return [
@@ -88,8 +89,10 @@ def _read(file: Path) -> pl.DataFrame:
                 table = pl.read_parquet(file)
             case ".ndjson" | ".jsonl":
                 table = pl.read_ndjson(file, infer_schema_length=None)
+            case ".xlsx":
+                table = _read_workbook(file)
             case _:
-                raise UsageError("a manifest is .csv, .parquet or .ndjson", where=str(file))
+                raise UsageError("a manifest is .csv, .xlsx, .parquet or .ndjson", where=str(file))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UsageError(f"this manifest cannot be read: {error}", where=str(file)) from error
     missing = [name for name in _NEEDED if name not in table.columns]
@@ -102,12 +105,20 @@ def _read(file: Path) -> pl.DataFrame:
     return table.select(name for name in table.columns if name.startswith(PREFIX)).cast(pl.String)
 
 
-def _labels(columns: Sequence[str]) -> Iterator[str]:
-    """The output columns of a wide manifest: those that have a file and an error beside them."""
-    fixed = {PREFIX + name for name in COLUMNS}
-    for name in columns:
-        if name not in fixed and f"{name}_file" in columns and f"{name}_error" in columns:
-            yield name.removeprefix(PREFIX)
+def _read_workbook(file: Path) -> pl.DataFrame:
+    """The cells of the sheet as text. Raises UsageError where there is none that can be read."""
+    # Only those need them who write workbooks.
+    import fastexcel  # noqa: PLC0415
+
+    from lamina_batch.results.workbook import SHEET  # noqa: PLC0415
+
+    try:
+        workbook = fastexcel.read_excel(file)
+        if SHEET not in workbook.sheet_names:
+            raise UsageError(f"this is no manifest: it has no sheet {SHEET!r}", where=str(file))
+        return workbook.load_sheet(SHEET, dtypes="string").to_polars()
+    except fastexcel.FastExcelError as error:
+        raise UsageError(f"this manifest cannot be read: {error}", where=str(file)) from error
 
 
 def _reused(lines: Sequence[dict[str, Any]]) -> bool:

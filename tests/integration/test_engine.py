@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import random
 import resource
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from lamina_batch.errors import CredentialsError, ServiceError
 from lamina_batch.execution.engine import Control
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.sandbox import SandboxOptions, embedded
+from lamina_batch.sandbox.generations import GENERATIONS
 
 if TYPE_CHECKING:
     import subprocess
@@ -67,6 +69,7 @@ class Project:
         key: str = "lma_test_key_of_nobody",
         notes: Notes | None = None,
         request: batch.RunRequest | None = None,
+        control: Control | None = None,
     ) -> Summary:
         """One run in this process; intervals are chosen for a service a hundred times faster."""
         pipeline = load_pipeline(self.folder / "p.yaml", overrides=overrides, environ={}, today=dt.date(2026, 11, 23))
@@ -83,7 +86,7 @@ class Project:
                     notice=lambda _: None,
                 ),
                 reporter=notes or Notes(),
-                control=Control(),
+                control=control or Control(),
             )
         )
 
@@ -101,8 +104,11 @@ class Project:
         file = self.folder / "service" / "requests.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()]
 
-    def service(self, *faults: str, limit: int = 100_000, speed: float = 200.0) -> SandboxOptions:
-        return SandboxOptions(limit=limit, window=1, speed=speed, data=self.folder / "service", faults=faults)
+    def service(
+        self, *faults: str, limit: int = 100_000, speed: float = 200.0, generation: str = "executions"
+    ) -> SandboxOptions:
+        data, served = self.folder / "service", GENERATIONS[generation]
+        return SandboxOptions(limit=limit, window=1, speed=speed, data=data, faults=faults, generations=served)
 
 
 @pytest.fixture
@@ -208,6 +214,27 @@ def test_what_never_ends_does_not_keep_the_others(here: Project) -> None:
     assert (summary.counts["completed"], summary.counts["timed_out"]) == (7, 1)
     [line] = [line for line in here.manifest() if line["lamina_status"] == "timed_out"]
     assert "'running'" in line["lamina_message"]
+
+
+def test_what_the_list_never_shows_as_ended_is_timed_out_and_asked_about_once_later(here: Project) -> None:
+    """More than a few of them, so that the list is asked; and none of them keeps the next run."""
+    with embedded(here.service("never_finish", generation="runs")) as url:
+        summary = here.run(url, "run.execution_timeout=2s", "run.poll.max_interval=1s")
+        assert (summary.counts["timed_out"], summary.exit_code) == (8, 3)
+        later = here.run(url, "run.execution_timeout=10m")
+    assert (later.counts["timed_out"], later.counts["submitted"]) == (8, 0)
+
+
+def test_a_row_of_unknown_fates_is_followed_one_by_one(here: Project) -> None:
+    """A proxy that answers everything with 502 must not have the whole catalog held."""
+    write_rows(here.folder, [row(n) for n in range(60)])
+    control = Control()
+    with embedded(here.service("502:on=start")) as url:
+        stop = threading.Timer(2.0, setattr, (control, "stopped", True))
+        stop.start()
+        summary = here.run(url, control=control)
+        stop.join()
+    assert 16 <= summary.counts["held"] < 30
 
 
 @pytest.mark.parametrize("fault", ["credits:after=2", "credits_400:after=2"])

@@ -428,8 +428,6 @@ def test_a_long_value_is_cut(tmp_path: Path) -> None:
         ("notify:", "6:1", "notify"),
         ("notify: 5", "6:1", "notify"),
         ("results: {report: out/a.html}", "6:11", "results.report"),
-        ("results: {manifest: out/a.xlsx}", "6:21", "results.manifest: out/a.xlsx"),
-        ("results: {manifest: [out/a.csv, out/B.XLSX]}", "6:33", "results.manifest: out/B.XLSX"),
     ],
 )
 def test_what_is_not_built_is_refused_by_name(tmp_path: Path, added: str, place: str, named: str) -> None:
@@ -437,12 +435,6 @@ def test_what_is_not_built_is_refused_by_name(tmp_path: Path, added: str, place:
     assert error.what == f"`{named}` is documented but not built in this version"
     assert error.where == f"{tmp_path / 'catalog.yaml'}:{place}"
     assert error.hint
-
-
-@pytest.mark.parametrize("source", ["a.xlsx", "a.XLSX", "a.xlsx#Sheet 1"])
-def test_a_spreadsheet_of_rows_is_refused_by_name(tmp_path: Path, source: str) -> None:
-    error = refusal(tmp_path, MINIMAL, f"rows.from={source}")
-    assert error.what == f"`rows.from: {source}` is documented but not built in this version"
 
 
 # Keys and secrets
