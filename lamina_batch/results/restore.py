@@ -51,7 +51,8 @@ def bought_rows(file: Path) -> int:
     if not file.exists():
         return 0
     try:
-        return _read(file).filter(pl.col(f"{PREFIX}status").is_in(_BOUGHT)).height
+        bought = _read(file).filter(pl.col(f"{PREFIX}status").is_in(_BOUGHT))
+        return bought.select(f"{PREFIX}key", f"{PREFIX}variant").unique().height
     except UsageError:
         return 0
 
