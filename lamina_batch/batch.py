@@ -51,7 +51,7 @@ from lamina_batch.pipeline.spec import Completion, RunOptions
 from lamina_batch.results.files import ensure_writable
 from lamina_batch.results.findings import write_findings
 from lamina_batch.results.lost import refuse_lost, refuse_renamed
-from lamina_batch.results.manifest import Outcomes, gather, write_manifest
+from lamina_batch.results.manifest import Outcomes, ensure_room_in, gather, write_manifest
 from lamina_batch.results.summary import (
     PROBLEMS,
     SCHEMA_VERSION,
@@ -461,6 +461,7 @@ class _Run:
             prepared = prepare(self.pipeline, catalog, app, self.access.service)
             for note in prepared.notes:
                 self.reporter.note(note)
+            ensure_room_in(self.pipeline.results.manifest, prepared.checked.jobs.height)
             findings = write_findings(prepared.checked.findings, self.pipeline.state / "findings.csv")
             plan = _plan(self.pipeline, prepared, self.ledger.table(), self.request, self.world)
             if self.request.submit:

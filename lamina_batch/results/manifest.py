@@ -226,6 +226,15 @@ def _long(outcomes: Outcomes) -> pl.DataFrame:
     )
 
 
+def ensure_room_in(manifests: Sequence[Path], jobs: int) -> None:
+    """Raise StateError where one of the files cannot hold a row for each of so many jobs."""
+    for file in manifests:
+        if file.suffix.lower() == ".xlsx":
+            from lamina_batch.results.workbook import refuse_too_large  # noqa: PLC0415  # only workbooks need it
+
+            refuse_too_large(file, rows=jobs)
+
+
 def write_manifest(catalog: Catalog, outcomes: Outcomes, files: Sequence[Path], layout: Layout) -> tuple[Path, ...]:
     """Write the manifest in every form asked for. Answers where each stands.
 
@@ -273,7 +282,7 @@ def _workbook_writer(frame: pl.DataFrame, headers: Mapping[str, str], file: Path
     # What it imports takes longer than many a command, and few write workbooks.
     from lamina_batch.results.workbook import Roles, refuse_too_large, write_workbook  # noqa: PLC0415
 
-    refuse_too_large(frame, file)
+    refuse_too_large(file, rows=frame.height, columns=frame.width)
     values = output_columns([name for name in frame.columns if name not in headers])
     roles = Roles(
         theirs=headers,

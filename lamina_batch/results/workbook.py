@@ -93,9 +93,9 @@ class Roles:
     files: Collection[str]
 
 
-def refuse_too_large(frame: pl.DataFrame, file: Path) -> None:
-    """Raise StateError where no sheet can hold `frame`."""
-    for count, most, what in ((frame.height + 1, MOST_ROWS, "rows"), (frame.width, MOST_COLUMNS, "columns")):
+def refuse_too_large(file: Path, *, rows: int, columns: int = 0) -> None:
+    """Raise StateError where no sheet can hold so many rows below a header, and columns."""
+    for count, most, what in ((rows + 1, MOST_ROWS, "rows"), (columns, MOST_COLUMNS, "columns")):
         if count > most:
             raise StateError(
                 f"these results take {count:,} {what}, and a sheet has at most {most:,}",

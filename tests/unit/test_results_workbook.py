@@ -19,7 +19,7 @@ from lamina_batch.errors import StateError, UsageError
 from lamina_batch.execution.plan import ledger_frame
 from lamina_batch.results import workbook
 from lamina_batch.results.files import write_whole
-from lamina_batch.results.manifest import build, gather, write_manifest
+from lamina_batch.results.manifest import build, ensure_room_in, gather, write_manifest
 from lamina_batch.results.restore import bought_rows, read_manifest
 from lamina_batch.results.summary import STATUSES
 from lamina_batch.results.workbook import COLOURS, Roles, file_link, fitting, refuse_too_large, web_link, write_workbook
@@ -332,10 +332,17 @@ def test_a_manifest_without_rows_or_outputs_is_a_workbook_too(tmp_path: Path) ->
 )
 def test_more_than_a_sheet_holds_is_refused_with_what_to_do(frame: pl.DataFrame, said: str) -> None:
     with pytest.raises(StateError, match=said) as raised:
-        refuse_too_large(frame, Path("out/m.xlsx"))
+        refuse_too_large(Path("out/m.xlsx"), rows=frame.height, columns=frame.width)
     assert raised.value.where == "out/m.xlsx"
     assert ".csv or .parquet" in (raised.value.hint or "")
-    refuse_too_large(frame[1:, 1:], Path("out/m.xlsx"))
+    refuse_too_large(Path("out/m.xlsx"), rows=frame.height - 1, columns=frame.width - 1)
+
+
+def test_more_jobs_than_a_sheet_has_rows_are_told_before_a_run() -> None:
+    ensure_room_in([Path("m.csv")], 2_000_000)
+    ensure_room_in([Path("m.xlsx")], 1_048_575)
+    with pytest.raises(StateError, match="1,048,577 rows"):
+        ensure_room_in([Path("m.csv"), Path("m.XLSX")], 1_048_576)
 
 
 def test_the_other_forms_are_written_where_one_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
