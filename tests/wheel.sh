@@ -9,7 +9,7 @@ trap 'rm -rf "$work"' EXIT
 
 "$python" -m build --outdir "$work/dist" "$top" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 "$python" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check "$work"/dist/*.whl pytest pytest-timeout pytest-xdist
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check "$work"/dist/*.whl pytest pytest-timeout pytest-xdist openpyxl
 mkdir -p "$work/outside/tests"
 cp -r "$top/pipelines" "$top/sample_data" "$work/outside/"
 cp -r "$top/tests/end_to_end" "$top/tests/chaos" "$top"/tests/*.py "$work/outside/tests/"
