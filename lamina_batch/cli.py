@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import lamina_batch
-from lamina_batch.errors import LaminaBatchError, LedgerLockedError, UsageError
+from lamina_batch.errors import CredentialsError, LaminaBatchError, LedgerLockedError, ServiceError, UsageError
 from lamina_batch.shell import Command, Group, conceal, out, say
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.batch import Access, Preview, World
     from lamina_batch.client.lamina import LaminaClient
+    from lamina_batch.execution.held import Words
     from lamina_batch.execution.job import Job
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.results.summary import Summary
@@ -542,6 +543,8 @@ def held(call: Call, *, adopt: tuple[str, ...], resubmit: tuple[str, ...], give_
     if not words:
         _show_held(call, pipeline)
         return
+    if words.adopt:
+        _check_adopted(call, pipeline, words)
     for job in asyncio.run(settle_held(pipeline, words, world=_world())):
         out(f"{job.name}: {_SETTLED[job.state]}")
 
@@ -551,6 +554,23 @@ _SETTLED = {
     "planned": "the next run sends it again",
     "failed": "given up",
 }
+
+
+def _check_adopted(call: Call, pipeline: Pipeline, words: Words) -> None:
+    from lamina_batch import batch
+    from lamina_batch.operations.settle import held_jobs, refuse_strangers
+
+    with batch.existing_ledger(pipeline) as ledger:
+        found = held_jobs(pipeline, ledger)
+    try:
+        with call.access(pipeline) as access:
+            why = asyncio.run(
+                batch.ask(access, _world(), lambda client: refuse_strangers(client, found, words), pipeline)
+            )
+    except (CredentialsError, ServiceError) as error:
+        why = error.what
+    if why:
+        say(f"note: whether the service knows these executions could not be asked: {why}")
 
 
 def _adoptions(texts: tuple[str, ...]) -> dict[str, str]:

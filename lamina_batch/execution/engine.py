@@ -576,7 +576,7 @@ class Engine:
             self._silent_since = self.now()
         self._unanswered += 1
         if self._unanswered == 1:
-            self.listener.note(f"no answer from the service ({message}); it will be asked again")
+            self.listener.note(f"no answer from the service ({message})")
         self._silence = message
 
     def _is_told(self, end: ReadEnd, name: str) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamina_batch.batch import existing_ledger, new_run_id
 from lamina_batch.client.lamina import EXECUTIONS
-from lamina_batch.errors import ServiceError
+from lamina_batch.errors import ServiceError, UsageError
 from lamina_batch.execution.held import candidates, settle
 from lamina_batch.execution.job import State
 from lamina_batch.execution.lock import locked
@@ -72,6 +72,26 @@ def with_candidates(held: Held, listed: Sequence[Listed], ledger: Ledger, reques
     strangers = [item for item in listed if ledger.of_execution(item.execution_id) is None]
     found = {job.id: candidates(job, strangers, request_timeout) for job in held.jobs}
     return Held(jobs=held.jobs, generation=held.generation, candidates=found)
+
+
+async def refuse_strangers(client: LaminaClient, held: Held, words: Words) -> str | None:
+    """Raise UsageError where the service knows no such execution; answers why it could not be asked, if it could not.
+
+    Adopted all the same, it would be asked about in vain until `execution_timeout`.
+    """
+    names = {name for job in held.jobs for name in (job.key, job.name)} - {*words.resubmit, *words.give_up}
+    for name, execution_id in words.adopt.items():
+        if name not in names:
+            continue
+        end = await client.get_execution(execution_id, generation=held.generation)
+        if end.status in {400, 404}:
+            raise UsageError(
+                f"the service knows no execution {execution_id!r}, so {name!r} stays held",
+                hint="its id stands in the service's own list of executions; HTTP says: " + end.message,
+            )
+        if end.execution is None:
+            return end.message
+    return None
 
 
 async def settle_held(pipeline: Pipeline, words: Words, *, world: World) -> list[Job]:

@@ -23,6 +23,7 @@ def refuse_lost(pipeline: Pipeline, ledger: Ledger | None) -> None:
     """Raise LostLedgerError where there are results of this pipeline, but no ledger that knows of them."""
     if ledger is not None and not ledger.is_empty():
         return
+    sandbox = " --sandbox" if pipeline.state.suffix == ".sandbox" else ""
     for file in pipeline.results.manifest:
         bought = bought_rows(file)
         if bought:
@@ -30,7 +31,8 @@ def refuse_lost(pipeline: Pipeline, ledger: Ledger | None) -> None:
                 f"this manifest holds {bought} rows that were bought, but the ledger in {pipeline.state} is empty: "
                 "a run would buy them again",
                 where=str(file),
-                hint=f"put the state folder back, or `lamina-batch state import {file}`; "
+                hint=f"put the state folder back, or `lamina-batch state import {file} "
+                f"--pipeline {pipeline.file}{sandbox}`; "
                 "if they are to be bought again: --new-ledger",
             )
 

@@ -73,6 +73,7 @@ def test_a_row_given_up_is_failed_and_not_sent(there: Cli, lossy: Service, proje
     ("words", "said"),
     [
         (("--adopt", "{done}=x"), "no held job is called"),
+        (("--adopt", "{held}=nonsense"), "knows no execution 'nonsense'"),
         (("--adopt", "{held}"), "is not KEY=EXECUTION_ID"),
         (("--adopt", "{held}={bought}"), "is that of '{done}' already"),
         (("--adopt", "{held}=x", "--give-up", "{held}"), "is named twice"),

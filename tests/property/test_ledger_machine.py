@@ -357,7 +357,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     assert ended_badly or partial, f"{job.name} is bought again while {describe(earlier)}"
                 case "planned" | "again" if ended_badly:
                     continue  # of another job, and that one says so itself
-                case "resubmitted" if earlier.job_id != job.id and len(self.sharing) > 1:
+                case "resubmitted" | "planned" | "again" if earlier.job_id != job.id and len(self.sharing) > 1:
                     continue  # rows that were bought one by one, and are taken for one since
                 case "resubmitted":
                     was_held = states[earlier.job_id] is State.HELD
