@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import uuid
@@ -211,7 +212,8 @@ class Service:
             execution_id=str(uuid.uuid4()),
             app_id=app.app_id,
             inputs=inputs,
-            created_at=round(self._clock(), 3),
+            # Down: an instant that lies ahead would show an end as not yet come.
+            created_at=math.floor(self._clock() * 1000) / 1000,
             queued_seconds=0.0 if is_early else durations.queued,
             seconds=0.0 if is_early else durations.total,
             ending=how,
