@@ -14,8 +14,6 @@ PACKAGE = Path(lamina_batch.__file__).parent
 ROOMS = (
     "__main__",
     "cli",
-    "shell",
-    "progress",
     "operations",
     "authoring",
     "batch",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from lamina_batch.cli.progress import Console, finding_line
+from lamina_batch.cli.shell import clean, spread_words
 from lamina_batch.execution.engine import Progress
-from lamina_batch.progress import Console, finding_line
-from lamina_batch.shell import clean, spread_words
 
 
 def progress(ended: int = 1, least_left: float = 0.0) -> Progress:

@@ -16,11 +16,11 @@ from hostile import EVIL, inside
 from process import PIPELINE, Cli, environment
 
 from lamina_batch.catalog.sql import WHERE, parse_sql
+from lamina_batch.cli.shell import Group, clean, conceal, out, say, whole
 from lamina_batch.errors import PipelineError
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.pipeline.problems import KEY_SHAPE
 from lamina_batch.pipeline.template import template_parts
-from lamina_batch.shell import Group, clean, conceal, out, say, whole
 
 if TYPE_CHECKING:
     from pathlib import Path

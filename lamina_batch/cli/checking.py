@@ -1,0 +1,143 @@
+"""The commands that look ahead and spend nothing: validate and plan."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lamina_batch.cli.options import pipeline_options, world
+from lamina_batch.cli.shell import Command, out, say
+
+if TYPE_CHECKING:
+    from lamina_batch.batch import Preview
+    from lamina_batch.cli.options import Call
+    from lamina_batch.pipeline.spec import Pipeline
+
+
+@click.command(cls=Command)
+@pipeline_options
+@click.option(
+    "--findings", type=click.Path(path_type=Path), metavar="FILE", help="Write them to FILE (.csv or .ndjson) too."
+)
+def validate(call: Call, *, findings: Path | None) -> None:
+    """Check the file, the app's live schema and every row, and spend nothing.
+
+    Exits 3 when there are findings that would keep a row from being run; warnings do not count.
+
+    \b
+    Example:
+      lamina-batch validate catalog.yaml --findings findings.csv
+    """
+    from lamina_batch import batch
+    from lamina_batch.cli.progress import finding_line
+    from lamina_batch.results.findings import write_findings
+
+    pipeline = call.load()
+    if findings is not None:
+        batch.refuse_source(pipeline, findings)
+    with call.access(pipeline) as access:
+        prepared = batch.validate(pipeline, access, world())
+    checked = prepared.checked
+    for note in prepared.notes:
+        say(f"note: {note}")
+    for finding in checked.findings.iter_rows(named=True):
+        mark = "" if finding["severity"] == "error" else "warning: "
+        out(mark + finding_line(finding))
+    if findings is not None:
+        say(f"findings: {write_findings(checked.findings, findings)}")
+    bad = checked.jobs.filter(~checked.jobs["valid"])["lamina_index"].n_unique()
+    rows = checked.jobs["lamina_index"].n_unique()
+    skipped = f", {checked.skipped_rows} left out by blank: skip_row" if checked.skipped_rows else ""
+    say(f"{pipeline.name}: {rows} rows checked against {prepared.app.name!r}, {bad} invalid{skipped}")
+    sys.exit(3 if bad else 0)
+
+
+@click.command(cls=Command)
+@pipeline_options
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="As for run.")
+@click.option("--only", multiple=True, metavar="KEY…", help="As for run.")
+@click.option("--retry-failed", is_flag=True, help="As for run.")
+@click.option("--rerun", multiple=True, metavar="KEY…", help="As for run.")
+@click.option("--adopt-state", is_flag=True, help="As for run.")
+@click.option("--new-ledger", is_flag=True, help="As for run.")
+@click.option("--explain", is_flag=True, help="Say for each row what would happen and why.")
+def plan(
+    call: Call,
+    *,
+    limit: int | None,
+    only: tuple[str, ...],
+    retry_failed: bool,
+    rerun: tuple[str, ...],
+    adopt_state: bool,
+    new_ledger: bool,
+    explain: bool,
+) -> None:
+    """Say what a run would do and cost, and do nothing.
+
+    \b
+    Example:
+      lamina-batch plan catalog.yaml --explain
+    """
+    from lamina_batch import batch
+
+    request = batch.RunRequest(
+        retry_failed=retry_failed,
+        rerun=frozenset(rerun),
+        only=frozenset((*only, *rerun)) or None,
+        limit=limit,
+        adopt_state=adopt_state,
+        new_ledger=new_ledger,
+    )
+    pipeline = call.load()
+    with call.access(pipeline) as access:
+        preview = batch.preview(pipeline, access, world(), request)
+    for note in preview.prepared.notes:
+        say(f"note: {note}")
+    _show_plan(pipeline, preview)
+    if explain:
+        _explain(preview)
+
+
+def _show_plan(pipeline: Pipeline, preview: Preview) -> None:
+    frame = preview.plan.frame
+    out(f"{pipeline.name}: {frame['lamina_index'].n_unique()} rows, {frame.height} jobs")
+    for (action, reason), count in preview.plan.reasons().items():
+        out(f"  {count:>7}  {action.replace('_', ' ')}" + (f" ({reason})" if reason != action else ""))
+    for parameter, count in preview.prepared.checked.app_defaults:
+        out(f"  {count:>7}  jobs take the app's own default for {parameter!r}")
+    out(f"executions to start: {preview.executions} (max_executions is {pipeline.run.max_executions})")
+    for completion, forecast in preview.forecasts.items() if preview.executions else ():
+        chosen = " (as run.completion says)" if completion == pipeline.run.completion else ""
+        least = f"{forecast.least_requests} requests and {_span(forecast.least_seconds)} at the least"
+        if forecast.requests is None or forecast.seconds is None:
+            out(f"by {completion}{chosen}: {least}; how long this app takes is not known yet")
+        else:
+            out(f"by {completion}{chosen}: about {forecast.requests} requests and {_span(forecast.seconds)}; {least}")
+    if preview.executions > pipeline.run.max_executions:
+        out("a run would start nothing: use --yes or --limit N, or raise run.max_executions")
+    if preview.credits is not None:
+        out(f"credits: {preview.credits:g}")
+
+
+def _span(seconds: float) -> str:
+    """A length of time as people say it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _explain(preview: Preview) -> None:
+    columns = ("row", "key", "variant", "action", "reason", "message", "was_key", "was_variant")
+    for row, key, variant, action, reason, message, was_key, was_variant in preview.plan.frame.select(
+        columns
+    ).iter_rows():
+        name = f"{key}/{variant}" if variant else key
+        why = message if action == "invalid" else reason
+        if name in preview.changed:
+            why = f"changed: {', '.join(preview.changed[name]) or 'asked for in another way'}"
+        if was_key is not None and (was_key, was_variant) != (key, variant):
+            why += f", as bought for {was_key}/{was_variant}" if was_variant else f", as bought for {was_key}"
+        out(f"row {row}  {name}: {action.replace('_', ' ')}: {why}")

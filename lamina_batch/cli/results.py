@@ -1,0 +1,53 @@
+"""The command that writes down again what a run has written: results."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lamina_batch.cli.options import pipeline_options, world
+from lamina_batch.cli.shell import Command, out, say
+from lamina_batch.errors import UsageError
+
+if TYPE_CHECKING:
+    from lamina_batch.cli.options import Call
+
+
+@click.command(cls=Command)
+@pipeline_options
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE…",
+    help="Write here (.csv, .xlsx, .parquet or .ndjson) instead of where the pipeline says.",
+)
+@click.option("--layout", type=click.Choice(["wide", "long"]), help="Instead of the pipeline's.")
+def results(call: Call, *, outputs: tuple[Path, ...], layout: Any) -> None:
+    """Write the manifest again, from the ledger and the rows, and save the files that are missing.
+
+    The service itself is not asked for anything.
+
+    \b
+    Example:
+      lamina-batch results catalog.yaml -o today.parquet --layout long
+    """
+    from lamina_batch import batch
+
+    pipeline = call.load()
+    for file in outputs:
+        if file.suffix.lower() not in {".csv", ".xlsx", ".parquet", ".ndjson", ".jsonl"}:
+            raise UsageError("a manifest is .csv, .xlsx, .parquet or .ndjson", where=str(file))
+    wanted = outputs or pipeline.results.manifest
+    written, failed = asyncio.run(batch.results(pipeline, wanted, layout or pipeline.results.layout, world()))
+    for file in written:
+        out(str(file))
+    if failed:
+        say(f"{failed} files could not be saved; the manifest says why")
+    sys.exit(3 if failed else 0)
