@@ -230,9 +230,9 @@ def ensure_room_in(manifests: Sequence[Path], jobs: int) -> None:
     """Raise StateError where one of the files cannot hold a row for each of so many jobs."""
     for file in manifests:
         if file.suffix.lower() == ".xlsx":
-            from lamina_batch.results.workbook import refuse_too_large  # noqa: PLC0415  # only workbooks need it
+            from lamina_batch.results.workbook import ensure_room  # noqa: PLC0415  # only workbooks need it
 
-            refuse_too_large(file, rows=jobs)
+            ensure_room(file, rows=jobs)
 
 
 def write_manifest(catalog: Catalog, outcomes: Outcomes, files: Sequence[Path], layout: Layout) -> tuple[Path, ...]:
@@ -280,9 +280,9 @@ def _writer(frame: pl.DataFrame, headers: Mapping[str, str], file: Path) -> Call
 
 def _workbook_writer(frame: pl.DataFrame, headers: Mapping[str, str], file: Path) -> Callable[[Path], None]:
     # What it imports takes longer than many a command, and few write workbooks.
-    from lamina_batch.results.workbook import Roles, refuse_too_large, write_workbook  # noqa: PLC0415
+    from lamina_batch.results.workbook import Roles, ensure_room, write_workbook  # noqa: PLC0415
 
-    refuse_too_large(file, rows=frame.height, columns=frame.width)
+    ensure_room(file, rows=frame.height, columns=frame.width)
     values = output_columns([name for name in frame.columns if name not in headers])
     roles = Roles(
         theirs=headers,

@@ -17,12 +17,13 @@ import pytest
 from lamina_batch.catalog.source import Catalog
 from lamina_batch.errors import StateError, UsageError
 from lamina_batch.execution.plan import ledger_frame
-from lamina_batch.results import workbook
 from lamina_batch.results.files import write_whole
 from lamina_batch.results.manifest import build, ensure_room_in, gather, write_manifest
 from lamina_batch.results.restore import bought_rows, read_manifest
 from lamina_batch.results.summary import STATUSES
-from lamina_batch.results.workbook import COLOURS, Roles, file_link, fitting, refuse_too_large, web_link, write_workbook
+from lamina_batch.results.workbook import COLOURS, Roles, ensure_room, write_workbook
+from lamina_batch.sheets import xlsx
+from lamina_batch.sheets.xlsx import file_link, fitting, web_link
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -263,10 +264,10 @@ def test_an_address_longer_than_a_link_may_be_is_text(tmp_path: Path) -> None:
 
 
 def test_beyond_the_links_of_a_sheet_addresses_are_text(tmp_path: Path) -> None:
-    count = workbook.MOST_LINKS + 5
+    count = xlsx.MOST_LINKS + 5
     write_workbook(pl.DataFrame({"value": [f"http://x/{n}" for n in range(count)]}), PLAIN, tmp_path / "m.xlsx")
     sheet = parts(tmp_path / "m.xlsx")["xl/worksheets/sheet1.xml"]
-    assert sheet.count(b"<hyperlink ") == workbook.MOST_LINKS
+    assert sheet.count(b"<hyperlink ") == xlsx.MOST_LINKS
     assert f"http://x/{count - 1}<".encode() in sheet
 
 
@@ -332,10 +333,10 @@ def test_a_manifest_without_rows_or_outputs_is_a_workbook_too(tmp_path: Path) ->
 )
 def test_more_than_a_sheet_holds_is_refused_with_what_to_do(frame: pl.DataFrame, said: str) -> None:
     with pytest.raises(StateError, match=said) as raised:
-        refuse_too_large(Path("out/m.xlsx"), rows=frame.height, columns=frame.width)
+        ensure_room(Path("out/m.xlsx"), rows=frame.height, columns=frame.width)
     assert raised.value.where == "out/m.xlsx"
     assert ".csv or .parquet" in (raised.value.hint or "")
-    refuse_too_large(Path("out/m.xlsx"), rows=frame.height - 1, columns=frame.width - 1)
+    ensure_room(Path("out/m.xlsx"), rows=frame.height - 1, columns=frame.width - 1)
 
 
 def test_more_jobs_than_a_sheet_has_rows_are_told_before_a_run() -> None:
@@ -346,7 +347,7 @@ def test_more_jobs_than_a_sheet_has_rows_are_told_before_a_run() -> None:
 
 
 def test_the_other_forms_are_written_where_one_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workbook, "MOST_ROWS", 3)
+    monkeypatch.setattr(xlsx, "MOST_ROWS", 3)
     files = [tmp_path / "m.xlsx", tmp_path / "m.csv"]
     with pytest.raises(StateError, match="4 rows"):
         write_manifest(catalog(), outcomes(tmp_path), files, "wide")
