@@ -39,6 +39,10 @@ class Table(NamedTuple):
     first_row: int
     #: what a person should know about the file as a whole
     notes: tuple[str, ...] = ()
+    #: the sheet that was read, as its workbook spells it; None in files that have none
+    sheet: str | None = None
+    #: which column of the file each header stands in, from 1; None: they are all of its columns
+    places: tuple[int, ...] | None = None
 
 
 def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table:

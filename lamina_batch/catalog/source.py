@@ -24,12 +24,27 @@ from lamina_batch.catalog.workbook import read_workbook
 from lamina_batch.errors import CatalogError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lamina_batch.pipeline.spec import Pipeline, Rows
 
 #: columns of ours in a source are ignored, so that a manifest can be fed back in
 OURS = "lamina_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One of the files of a catalog, and where in it the cells stand."""
+
+    path: Path
+    #: as the workbook spells it; None in files that have none
+    sheet: str | None
+    #: what `lamina_source` says for its rows, where there are several files
+    source: str
+    #: the last row of the header, as a spreadsheet shows it; 1 where the rows have no line for it
+    header_row: int
+    #: column of the catalog -> its column in this file, from 1
+    places: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +61,8 @@ class Catalog:
     several: bool
     #: what a person should know about the files as a whole
     notes: tuple[str, ...] = ()
+    #: the files in the order in which they were read
+    parts: tuple[Part, ...] = ()
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -67,13 +84,14 @@ def read_catalog(pipeline: Pipeline) -> Catalog:
     if not columns:
         raise CatalogError("the file has no columns", where=str(files[0]))
     folder = os.path.commonpath([file.path.parent for file in files])
+    parts = tuple(_part(file, table, folder) for file, table in tables)
     frames = [
         table.frame.select(
             pl.int_range(table.first_row, pl.len() + table.first_row, dtype=pl.UInt32).alias("lamina_row"),
-            *([pl.lit(os.path.relpath(str(file), folder)).alias("lamina_source")] if several else []),
+            *([pl.lit(part.source).alias("lamina_source")] if several else []),
             *columns,
         )
-        for file, table in tables
+        for part, (_, table) in zip(parts, tables, strict=True)
     ]
     rows = _concatenated(frames, files)
     kept = rows.filter(~pl.all_horizontal([is_blank(pl.col(name), rows.schema[name]) for name in columns]))
@@ -84,6 +102,18 @@ def read_catalog(pipeline: Pipeline) -> Catalog:
         headers=headers,
         several=several,
         notes=tuple(note for _, table in tables for note in table.notes),
+        parts=parts,
+    )
+
+
+def _part(file: _File, table: Table, folder: str) -> Part:
+    places = table.places or range(1, len(table.headers) + 1)
+    return Part(
+        path=file.path,
+        sheet=table.sheet,
+        source=os.path.relpath(str(file), folder),
+        header_row=table.first_row - 1,
+        places=dict(zip(_unique(table.headers), places, strict=True)),
     )
 
 
@@ -169,8 +199,11 @@ def _read(file: _File, pipeline: Pipeline) -> Table:
     headers, frame = table.headers, table.frame
     frame.columns = list(_unique(headers))
     kept = [at for at, header in enumerate(headers) if not header.startswith(OURS)]
+    places = table.places or range(1, len(headers) + 1)
     return table._replace(
-        headers=tuple(headers[at] for at in kept), frame=frame.select([frame.columns[at] for at in kept])
+        headers=tuple(headers[at] for at in kept),
+        frame=frame.select([frame.columns[at] for at in kept]),
+        places=tuple(places[at] for at in kept),
     )
 
 

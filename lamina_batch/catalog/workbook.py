@@ -15,12 +15,14 @@ from xml.etree import ElementTree as ET
 
 import polars as pl
 
+from lamina_batch.catalog.columns import SOURCE
 from lamina_batch.catalog.delimited import Table
 from lamina_batch.errors import CatalogError, did_you_mean
 from lamina_batch.pipeline.names import folded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from fastexcel import DType, ExcelReader
@@ -55,7 +57,7 @@ def read_workbook(path: Path, *, sheet: str | None, key: Sequence[str]) -> Table
             _refuse_old_format(path, file.read(8), file)
             with zipfile.ZipFile(file) as archive:
                 chosen = _chosen(path, sheet, list(_sheets(archive)))
-                look = _look(archive, chosen.part)
+                look = _look(archive, chosen.part, _zero_formats(archive))
     except _DAMAGED as error:
         raise _damaged(path, str(error)) from error
     where = f"{path}#{chosen.name}"
@@ -122,9 +124,15 @@ class _Look(NamedTuple):
     #: the last row and the last column that hold something, counted from 1
     rows: int
     columns: int
+    #: the first column that holds something, where fastexcel begins
+    first_column: int
     #: the names of cells, as the spreadsheet gives them
     errors: list[str]
     uncalculated: list[str]
+    #: the first and the last cell of each block of merged cells, as (column, row) from 1
+    merged: list[tuple[tuple[int, int], tuple[int, int]]]
+    #: (column, row) of a number -> the digits that its format shows at the least: 5 for 00000
+    padded: dict[tuple[int, int], int]
 
 
 _TAG = rb"<(?:\w+:)?"
@@ -136,19 +144,50 @@ _UNCALCULATED = re.compile(
     rb"<(?:\w+:)?f(?:\s[^>]*)?(?:/>|>[^<]*</(?:\w+:)?f>)\s*"
     rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
+_MERGED = re.compile(_TAG + rb'mergeCell\s[^>]*?\bref="([A-Z]{1,3})([0-9]{1,7}):([A-Z]{1,3})([0-9]{1,7})"')
+_STYLED_NUMBER = re.compile(
+    _TAG + rb'c\s(?=[^>]*\bs="([0-9]{1,5})")(?![^>]*\bt="[^n])[^>]*?\br="([A-Z]{1,3})([0-9]{1,7})"[^>]*(?<!/)>'
+)
+_ZEROS = re.compile("0{2,}")
 
 
-def _look(archive: zipfile.ZipFile, part: str) -> _Look:
-    last_row, columns = 0, {b"A"}
+def _look(archive: zipfile.ZipFile, part: str, zero_formats: Mapping[int, int]) -> _Look:
+    last_row, columns, valued = 0, {b"A"}, set[bytes]()
     errors: list[str] = []
     uncalculated: list[str] = []
+    merged: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    padded: dict[tuple[int, int], int] = {}
     for text in _pieces(archive, part):
         filled = _FILLED.findall(text)
-        columns |= {column for column, _ in filled}
+        here = {column for column, _ in filled}
+        columns |= here
         last_row = max(last_row, *(int(row) for row in {row for _, row in filled}), 0)
         errors += (name.decode() for name in _ERROR.findall(text))
-        uncalculated += (name.decode() for name in _UNCALCULATED.findall(text))
-    return _Look(last_row, max(map(_number, columns)), errors, uncalculated)
+        blank = dict.fromkeys(_UNCALCULATED.findall(text))
+        uncalculated += (name.decode() for name in blank)
+        valued |= {column for column, row in filled if column + row not in blank} if blank else here
+        for left, top, right, bottom in _MERGED.findall(text):
+            merged.append(((_number(left), int(top)), (_number(right), int(bottom))))
+        if zero_formats:
+            for style, column, row in _STYLED_NUMBER.findall(text):
+                if int(style) in zero_formats:
+                    padded[_number(column), int(row)] = zero_formats[int(style)]
+    first_column = min(map(_number, valued), default=1)
+    return _Look(last_row, max(map(_number, columns)), first_column, errors, uncalculated, merged, padded)
+
+
+def _zero_formats(archive: zipfile.ZipFile) -> dict[int, int]:
+    """The styles that show numbers with zeros in front, and how many digits they show at the least."""
+    if "xl/styles.xml" not in archive.namelist():
+        return {}
+    styles = _xml(archive, "xl/styles.xml")
+    formats = {
+        entry.get("numFmtId"): len(code)
+        for entry in styles.iterfind("{*}numFmts/{*}numFmt")
+        if _ZEROS.fullmatch(code := entry.get("formatCode", ""))
+    }
+    of_styles = [entry.get("numFmtId") for entry in styles.iterfind("{*}cellXfs/{*}xf")]
+    return {style: formats[kind] for style, kind in enumerate(of_styles) if kind in formats}
 
 
 def _pieces(archive: zipfile.ZipFile, part: str) -> Iterator[bytes]:
@@ -189,22 +228,39 @@ def _table(path: Path, sheet: _Sheet, look: _Look, key: Sequence[str]) -> Table:
     import fastexcel  # noqa: PLC0415 - the other sources do without
 
     where = f"{path}#{sheet.name}"
+    keys = {_form(name) for name in key} - {SOURCE}
     try:
         reader = fastexcel.read_excel(path)
         cells = _as_text(reader, sheet.name)
-        header_row = _header_row(where, cells)
-        headers = tuple(text or "" for text in cells.row(header_row))
+        top, skipped = _header_row(where, cells, keys)
+        header_row = _header_end(cells, top, look, keys)
+        headers = _headers(cells[top : header_row + 1])
         frame = cells[header_row + 1 :]
         # Formatted columns beside the table belong to no one's catalog.
         kept = [at for at, name in enumerate(headers) if name.strip() or frame.to_series(at).null_count() < len(frame)]
         headers, frame = tuple(headers[at] for at in kept), frame[:, kept]
-        keys = {_form(name) for name in key}
-        named = [at for at, name in zip(kept, headers, strict=True) if _form(name) in keys]
-        lost = [_lost_zeros(reader, sheet.name, cells.to_series(at), header_row) for at in named]
+        of_key = [
+            _Key(name, at + look.first_column, header_row + 2, frame.to_series(number))
+            for number, (at, name) in enumerate(zip(kept, headers, strict=True))
+            if _form(name) in keys
+        ]
+        lost = [_lost_zeros(reader, sheet.name, one, look) for one in of_key]
     except fastexcel.FastExcelError as error:
         raise _damaged(path, str(error).partition("\n")[0]) from error
-    told = [*_told(look.errors, "an error (such as #N/A)"), *_told(look.uncalculated, _NEVER), *filter(None, lost)]
-    return Table(headers, frame, header_row + 2, tuple(f"{path.name}#{sheet.name}: {note}" for note in told))
+    told = [
+        *skipped,
+        *_told(look.errors, "an error (such as #N/A)"),
+        *_told(look.uncalculated, _NEVER),
+        *filter(None, lost),
+    ]
+    return Table(
+        headers,
+        frame,
+        header_row + 2,
+        notes=tuple(f"{path.name}#{sheet.name}: {note}" for note in told),
+        sheet=sheet.name,
+        places=tuple(at + look.first_column for at in kept),
+    )
 
 
 _NEVER = "a formula that was never calculated (a spreadsheet program does it when it saves the file)"
@@ -242,17 +298,50 @@ def _iso(text: pl.Series, since: pl.Series) -> pl.Series:
     return pl.select(pl.when(since.is_null() | ~text.str.contains(_DATED)).then(text).otherwise(told)).to_series()
 
 
-def _header_row(where: str, cells: pl.DataFrame) -> int:
-    """The first row that is not blank, counted from 0."""
-    if cells.width:
-        filled = cells.select(pl.any_horizontal(pl.all().str.strip_chars() != "").fill_null(value=False)).to_series()
-        row = filled.arg_max()
-        if row is not None and filled[row]:
-            return row
-    raise CatalogError(
-        "the sheet has no header: it is empty",
-        where=where,
-        hint="the first row that is not blank must hold the column names; another sheet is named as catalog.xlsx#Sheet",
+def _header_row(where: str, cells: pl.DataFrame, keys: AbstractSet[str]) -> tuple[int, list[str]]:
+    """The row of the column names, counted from 0, and what to say about it.
+
+    It is the first row that is not blank; or, where that one lacks the key, one of the next that has it: people write
+    titles above their tables.
+    """
+    filled = cells.select(pl.any_horizontal(pl.all().str.strip_chars() != "").fill_null(value=False)).to_series()
+    rows = filled.arg_true().head(_TITLES).to_list()
+    if not rows:
+        raise CatalogError(
+            "the sheet has no header: it is empty",
+            where=where,
+            hint="the first row that is not blank must hold the column names; another sheet is named as "
+            "catalog.xlsx#Sheet",
+        )
+    for row in rows:
+        if keys and keys <= {_form(text or "") for text in cells.row(row)}:
+            return row, [] if row == rows[0] else [f"row {row + 1} is taken for the header: it has the key"]
+    return rows[0], []
+
+
+#: in how many rows, blank ones aside, the header is looked for
+_TITLES = 10
+
+
+def _header_end(cells: pl.DataFrame, top: int, look: _Look, keys: AbstractSet[str]) -> int:
+    """The last row of a header whose cells are merged downwards, counted from 0.
+
+    Only where the key's own cell is merged so far: below it no product can have a key, so none is taken for a name.
+    """
+    merged = {first: bottom for first, (_, bottom) in look.merged}
+    ends = [
+        merged.get((at + look.first_column, top + 1), top + 1)
+        for at, text in enumerate(cells.row(top))
+        if _form(text or "") in keys
+    ]
+    return min(ends, default=top + 1) - 1
+
+
+def _headers(rows: pl.DataFrame) -> tuple[str, ...]:
+    """For each column the lowest of its names: above it may stand one for several columns."""
+    return tuple(
+        next((text for text in reversed(column.to_list()) if text is not None and text.strip()), column[0] or "")
+        for column in rows
     )
 
 
@@ -261,21 +350,40 @@ def _form(name: str) -> str:
     return folded(name.strip().removesuffix(" *"))
 
 
-def _lost_zeros(reader: ExcelReader, sheet: str, column: pl.Series, header_row: int) -> str | None:
-    """What to say where cells of the key are numbers, and have fewer digits than other cells: 123 beside 01234."""
-    cells = column[header_row + 1 :]
-    lengths = pl.select(pl.when(cells.str.contains(r"^[0-9]+$")).then(cells.str.len_chars())).to_series()
-    if lengths.drop_nulls().n_unique() < 2:
+class _Key(NamedTuple):
+    """A column of the key."""
+
+    name: str
+    #: its column in the sheet, and the row of its first cell, both from 1
+    place: int
+    first_row: int
+    cells: pl.Series
+
+
+def _lost_zeros(reader: ExcelReader, sheet: str, key: _Key, look: _Look) -> str | None:
+    """What to say where cells of the key are numbers, and seem to have had zeros in front.
+
+    They have fewer digits than other cells (123 beside 01234), or fewer than their format shows (00123).
+    """
+    keys, first_row = key.cells, key.first_row
+    digits = pl.select(pl.when(keys.str.contains(r"^[0-9]+$")).then(keys.str.len_chars())).to_series()
+    rows = range(first_row, first_row + len(keys))
+    shown = pl.Series([look.padded.get((key.place, row)) for row in rows], dtype=pl.UInt32)
+    format_says = (digits < shown).fill_null(value=False)
+    if format_says.any():
+        short, why = format_says.arg_true(), "than their format shows"
+    elif digits.drop_nulls().n_unique() < 2:
         return None
-    # Numbers are yes or no to fastexcel, and text is neither.
-    numbers = _load(reader, sheet, "boolean", [column.name]).to_series()[header_row + 1 :].is_not_null()
-    short = (numbers & (lengths < lengths.max()).fill_null(value=False)).arg_true()
+    else:
+        # Numbers are yes or no to fastexcel, and text is neither.
+        numbers = _load(reader, sheet, "boolean", [keys.name]).to_series()[first_row - 1 :].is_not_null()
+        short, why = (numbers & (digits < digits.max()).fill_null(value=False)).arg_true(), "than the longest key"
     if short.is_empty():
         return None
     more = f" and {len(short) - 1} more" if len(short) > 1 else ""
     return (
-        f"numbers in the key column {column[header_row]!r} have fewer digits than the longest key: "
-        f"{cells[short[0]]} in row {short[0] + header_row + 2}{more}. "
+        f"numbers in the key column {key.name!r} have fewer digits {why}: "
+        f"{keys[short[0]]} in row {short[0] + first_row}{more}. "
         "A number loses zeros in front: if the keys had some, format the column as text and type them again"
     )
 

@@ -10,6 +10,7 @@ import pytest
 import xlsxwriter
 from catalog_support import Desk, app, sent, text
 from openpyxl import Workbook
+from openpyxl.styles import PatternFill
 
 from lamina_batch.batch import refuse_source
 from lamina_batch.errors import CatalogError, PipelineError, UsageError
@@ -436,3 +437,60 @@ def test_a_stray_cell_far_out_is_refused_before_it_fills_the_memory(desk: Desk) 
     sheet["A1048576"] = " "
     save(desk, sheet)
     assert numbers(desk.read(ROWS)) == [2]
+
+
+# --- as people lay out their sheets ---
+
+
+def test_a_title_above_the_table_is_no_header(desk: Desk) -> None:
+    sheet = book(desk, ["Summer 26"], [], ["SKU *", "Title"], ["00017", "Dress"], ["", ""], ["00018", "Hat"])
+    sheet.merge_cells("A1:B1")
+    save(desk, sheet)
+    catalog = desk.read(ROWS)
+    assert (catalog.headers, cells(catalog)) == (("SKU *", "Title"), [("00017", "Dress"), ("00018", "Hat")])
+    assert numbers(catalog) == [4, 6]
+    assert catalog.notes == ("rows.xlsx#Catalog: row 3 is taken for the header: it has the key",)
+    # Without the key anywhere, the first row is the header, and what it lacks is said.
+    assert desk.read("{from: rows.xlsx, key: ean}").headers[0] == "Summer 26"
+
+
+def test_a_header_of_two_rows_is_one_where_the_key_is_merged_over_both(desk: Desk) -> None:
+    rows = (["sku", "Images", None, "Title"], [None, "front", "back", None], ["00017", "f", "b", "Dress"])
+    sheet = book(desk, *rows)
+    sheet.merge_cells("A1:A2")
+    sheet.merge_cells("B1:C1")
+    sheet.merge_cells("D1:D2")
+    save(desk, sheet)
+    catalog = desk.read(ROWS)
+    assert catalog.headers == ("sku", "front", "back", "Title")
+    assert (cells(catalog), numbers(catalog)) == ([("00017", "f", "b", "Dress")], [3])
+    assert catalog.parts[0].header_row == 2
+
+
+def test_a_product_under_another_merged_header_cell_stays_a_product(desk: Desk) -> None:
+    sheet = book(desk, ["sku", "Notes"], ["00017", None], ["00018", "new"])
+    sheet.merge_cells("B1:B2")
+    save(desk, sheet)
+    assert cells(desk.read(ROWS)) == [("00017", None), ("00018", "new")]
+
+
+def test_zeros_that_only_a_format_shows_are_said(desk: Desk) -> None:
+    sheet = book(desk, ["sku", "price"], [123, 5], [124, 6], ["00125", 7])
+    for name in ("A2", "A3", "B2"):
+        sheet[name].number_format = "00000"
+    save(desk, sheet)
+    [note] = desk.read(ROWS).notes
+    assert "'sku' have fewer digits than their format shows: 123 in row 2 and 1 more." in note
+
+
+def test_every_column_knows_its_place_in_the_sheet(desk: Desk) -> None:
+    sheet = book(desk, [], [None, "sku", "lamina_status", None, "Title"], [None, "1", "failed", None, "Dress"])
+    sheet["H7"].fill = PatternFill("solid", fgColor="FFFF0000")
+    save(desk, sheet)
+    [part] = desk.read(ROWS).parts
+    assert part.places == {"sku": 2, "Title": 5}
+    assert (part.sheet, part.header_row) == ("Catalog", 2)
+    # A cell that was never calculated is nothing to the reader of the cells.
+    sheet["A3"] = "=1+1"
+    save(desk, sheet)
+    assert desk.read(ROWS).parts[0].places == {"sku": 2, "Title": 5}
