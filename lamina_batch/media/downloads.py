@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from lamina_batch.client.retry import backoff
 from lamina_batch.media.disk import Disk, DiskError
-from lamina_batch.media.fetch import Failure, Fetched, Limits, fetch, open_session
+from lamina_batch.media.fetch import Fetched, fetch
+from lamina_batch.media.hosts import Failure, Limits, open_session
 from lamina_batch.media.folder import OutputFolder, Settled
 from lamina_batch.media.names import UNKNOWN, extension, fold
 

@@ -19,7 +19,7 @@ from hostile_server import PNG, HostileServer, answer, redirect, then_hang, when
 
 from lamina_batch.media import downloads as module
 from lamina_batch.media.downloads import Downloaded, Downloads, Wanted
-from lamina_batch.media.fetch import Limits
+from lamina_batch.media.hosts import Limits
 from lamina_batch.media.folder import ASIDE, OutputFolder, Settled
 from lamina_batch.media.names import escaped, parse_pattern
 

@@ -15,7 +15,8 @@ import pytest
 from hostile_server import PNG, HostileServer, answer, chunked, drip, endless, redirect, then_hang
 
 from lamina_batch.media.disk import Disk
-from lamina_batch.media.fetch import Failure, Fetched, Limits, fetch, open_session
+from lamina_batch.media.fetch import Fetched, fetch
+from lamina_batch.media.hosts import Failure, Limits, open_session
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,63 @@
+"""Bodies that come packed although nobody asked for that."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import aiohttp
+
+#: What is unpacked at once.
+_BLOCK = 256 * 1024
+
+
+class Decoder(Protocol):
+    def feed(self, data: bytes) -> Iterator[bytes]: ...
+
+    def complete(self) -> bool:
+        """Whether what was fed may end here."""
+
+
+class _Plain:
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        yield data
+
+    def complete(self) -> bool:
+        return True
+
+
+class _Gunzip:
+    """For servers that pack without being asked. It yields small pieces, so that a bomb can be seen in time."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=31)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while True:
+            piece = self._member.decompress(data, _BLOCK)
+            yield piece
+            data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            if self._member.eof and data:
+                self._member = zlib.decompressobj(wbits=31)
+            elif not data and len(piece) < _BLOCK:
+                return
+
+    def complete(self) -> bool:
+        return self._member.eof
+
+
+_CODINGS: Mapping[str, Callable[[], Decoder]] = {
+    "": _Plain,
+    "identity": _Plain,
+    "gzip": _Gunzip,
+    "x-gzip": _Gunzip,
+}
+
+
+def decoder(response: aiohttp.ClientResponse) -> Decoder | None:
+    """What unpacks the body of this answer; None: it comes in an encoding that was not asked for."""
+    make = _CODINGS.get(response.headers.get("Content-Encoding", "identity").strip().lower())
+    return make() if make is not None else None
