@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -72,10 +72,15 @@ class Failure:
     again: bool = False
     #: seconds that the server wants to be left alone
     retry_after: float | None = None
+    #: the server says that it is asked too often
+    too_many: bool = False
     #: no answer of any kind came: it may be the network, or the whole host
     silent: bool = False
     #: the link itself is wrong: whoever asks, and whenever, it ends so
     sure: bool = False
+
+
+_NO_URL = Failure(reason="its address is no URL", sure=True)
 
 
 def open_session(limits: Limits) -> aiohttp.ClientSession:
@@ -107,17 +112,14 @@ async def ask(
 
     `session` is one of `open_session`. Nothing that the network or the host does is raised.
     """
-    clock = asyncio.timeout(limits.total)
     try:
-        async with clock:
-            return await _follow(session, url, take, headers=headers or {})
-    except TimeoutError as error:
-        if clock.expired():
-            # It had its time; as much again in this run would go the same way.
-            return Failure(reason=f"it did not end within {limits.total:g} s")
-        return network_failure(error, limits)
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        return network_failure(error, limits)
+        async with asyncio.timeout(limits.total):
+            return await _follow(session, url, take, limits=limits, headers=headers or {})
+    except TimeoutError:
+        # It had its time; as much again in this run would go the same way.
+        return Failure(reason=f"it did not end within {limits.total:g} s")
+    except ValueError:
+        return _NO_URL
 
 
 async def _follow(
@@ -125,24 +127,27 @@ async def _follow(
     url: str,
     take: Callable[[aiohttp.ClientResponse], Awaitable[_Taken | Failure]],
     *,
+    limits: Limits,
     headers: Mapping[str, str],
 ) -> _Taken | Failure:
     """Redirects are followed here and not by aiohttp, so that each address is looked at like the first."""
-    try:
-        at = _read_url(url)
-    except ValueError:
-        return Failure(reason="its address is no URL")
+    at = _read_url(url)
     for redirects in range(_MOST_REDIRECTS + 1):
         unfit = _unfit(at)
         if unfit:
             return Failure(reason=f"it redirects, and {unfit}" if redirects else unfit, sure=redirects > 0)
-        async with session.get(at, allow_redirects=False, headers=headers) as response:
-            if response.status not in _REDIRECTS:
-                return await take(response)
-            try:
-                at = at.join(_read_url(response.headers.get("Location", "")))
-            except ValueError:
-                return Failure(reason=f"HTTP {response.status} leads nowhere", sure=True)
+        try:
+            async with session.get(at, allow_redirects=False, headers=headers) as response:
+                if response.status not in _REDIRECTS:
+                    return await take(response)
+                try:
+                    at = at.join(_read_url(response.headers.get("Location", "")))
+                except ValueError:
+                    return Failure(reason=f"HTTP {response.status} leads nowhere", sure=True)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failure = network_failure(error, limits)
+            # The host that `url` names is not silent: it redirected.
+            return replace(failure, silent=failure.silent and not redirects)
     return Failure(reason=f"it redirects more than {_MOST_REDIRECTS} times", sure=True)
 
 
@@ -175,7 +180,7 @@ def refused(response: aiohttp.ClientResponse) -> Failure:
     retry_after = _retry_after(response.headers)
     if again and retry_after is not None and retry_after > _MOST_RETRY_AFTER:
         return Failure(reason=f"HTTP {status}: not before {retry_after:.0f} s from now")
-    return Failure(reason=f"HTTP {status}", again=again, retry_after=retry_after)
+    return Failure(reason=f"HTTP {status}", again=again, retry_after=retry_after, too_many=status == 429)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -216,7 +221,7 @@ def network_failure(error: Exception, limits: Limits) -> Failure:
             number = error.os_error.errno
             reason = f"no connection to the host ({os.strerror(number) if number else type(error.os_error).__name__})"
         case aiohttp.InvalidURL():
-            return Failure(reason="its address is no URL")
+            return _NO_URL
         case aiohttp.ServerDisconnectedError():
             reason = "the connection was closed without an answer"
         case aiohttp.ClientResponseError():
@@ -226,7 +231,7 @@ def network_failure(error: Exception, limits: Limits) -> Failure:
             reason = f"the connection broke ({error.strerror})"
         case ValueError():
             # The last resort of URL and name handling, such as a host name that cannot be encoded.
-            return Failure(reason="its address is no URL")
+            return _NO_URL
         case _:
             reason = f"the connection broke ({type(error).__name__})"
     return Failure(reason=reason, again=True, silent=True)

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import pytest
 from hostile_server import PNG, HostileServer, answer, redirect, then_hang, when
 
-from lamina_batch.media import downloads as module
 from lamina_batch.media.downloads import Downloaded, Downloads, Wanted
-from lamina_batch.media.hosts import Limits
 from lamina_batch.media.folder import ASIDE, OutputFolder, Settled
+from lamina_batch.media.hosts import Limits
 from lamina_batch.media.names import escaped, parse_pattern
+from lamina_batch.media.turns import Manners
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
 LIMITS = Limits(most_bytes=1_000_000, total=20.0, idle=10.0, connect=5.0)
@@ -66,13 +66,14 @@ def downloads(
     pattern: str = PATTERN,
     taken: Mapping[tuple[int, int], Path] | None = None,
     report: Callable[[Downloaded], None] | None = None,
+    sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> Downloads:
     return Downloads(
         pattern=parse_pattern(f"{escaped(str(folder))}/{pattern}"),
         report=report or told.report,
         taken=taken or {},
         now=told.now,
-        sleep=told.sleep,
+        sleep=sleep or told.sleep,
         random=Random(1),
         limits=LIMITS,
     )
@@ -456,8 +457,7 @@ async def test_a_pause_holds_no_place(tmp_path: Path) -> None:
         async def sleep(_: float) -> None:
             await again.wait()
 
-        async with downloads(tmp_path, told) as running:
-            running.sleep = sleep
+        async with downloads(tmp_path, told, sleep=sleep) as running:
             for job in range(10):
                 running.add(wanted(server.on(f"/{job}.png", answer(b"", status="503 Busy"), answer()), job))
             running.add(wanted(server.on("/good.png", answer()), 10))
@@ -468,16 +468,43 @@ async def test_a_pause_holds_no_place(tmp_path: Path) -> None:
     assert len(told.files) == 11
 
 
+async def test_a_host_that_is_asked_too_often_is_left_alone_by_all(tmp_path: Path) -> None:
+    """After a 429 nothing is asked of that host until its pause is over; another host is."""
+    over, others = asyncio.Event(), asyncio.Event()
+    many = answer(b"", status="429 Many")
+    async with HostileServer() as busy, HostileServer() as good:
+        told = Told()
+
+        async def sleep(_: float) -> None:
+            await over.wait()
+
+        def report(one: Downloaded) -> None:
+            told.report(one)
+            if len(told.files) == 28:
+                others.set()
+
+        async with downloads(tmp_path, told, sleep=sleep, report=report) as running:
+            for job in range(12):
+                running.add(wanted(busy.on(f"/{job}.png", many, answer()), job, key=f"K{job}"))
+            for job in range(12, 40):
+                running.add(wanted(good.on(f"/{job}.png", answer()), job, key=f"K{job}"))
+            await others.wait()
+            # Four were on their way when the first refusal came.
+            assert len(busy.requests) == 4
+            over.set()
+            await running.finish()
+    assert len(told.files) == 40
+
+
 async def test_a_host_that_stays_silent_is_given_up_with_all_that_waits_for_it(tmp_path: Path) -> None:
     async with HostileServer() as silent, HostileServer() as good:
         told = Told()
 
         async def sleep(seconds: float) -> None:
             await Told.sleep(told, seconds)
-            told.clock += module.MOST_SILENCE / 2
+            told.clock += Manners().most_silence / 2
 
-        async with downloads(tmp_path, told) as running:
-            running.sleep = sleep
+        async with downloads(tmp_path, told, sleep=sleep) as running:
             for job in range(50):
                 running.add(wanted(silent.on(f"/{job}.png", b""), job))
             running.add(wanted(good.on("/1.png", answer()), 99))
@@ -495,10 +522,9 @@ async def test_a_host_that_answers_now_and_then_is_not_given_up(tmp_path: Path) 
         told = Told()
 
         async def sleep(seconds: float) -> None:
-            told.clock += module.MOST_SILENCE
+            told.clock += Manners().most_silence
 
-        async with downloads(tmp_path, told) as running:
-            running.sleep = sleep
+        async with downloads(tmp_path, told, sleep=sleep) as running:
             for job in range(20):
                 script = answer() if job % 4 == 3 else answer(b"", status="500 Oops")
                 running.add(wanted(server.on(f"/{job}.png", script), job, key=f"K{job}"))
