@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,11 @@ if TYPE_CHECKING:
     from lamina_batch.execution.guards import Stop
 
 SCHEMA_VERSION = 1
+FILE_NAME = "summary.json"
+#: So many runs keep their folder: three months of nights, or four days of hours.
+KEPT_RUNS = 100
+#: As batch.new_run_id makes them: they sort by time.
+_RUN = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 #: Every status a job may be shown with (DESIGN.md section 4), in the order that people read them.
 STATUSES = (
     "completed",
@@ -84,10 +92,29 @@ class Summary:
 
 
 def write_summary(summary: Summary, folder: Path) -> Path:
-    """Write it to `<folder>/runs/<run id>/summary.json`. Raises StateError where it cannot."""
+    """Write it to `<folder>/runs/<run id>/summary.json`, and let the oldest go. Raises StateError where it cannot."""
     text = summary.to_json()
-    file = folder / "runs" / summary.run_id / "summary.json"
-    return write_whole(file, lambda aside: _put(aside, text))
+    runs = folder / "runs"
+    written = write_whole(runs / summary.run_id / FILE_NAME, lambda aside: _put(aside, text))
+    prune_runs(runs, keep=KEPT_RUNS)
+    return written
+
+
+def prune_runs(runs: Path, *, keep: int) -> None:
+    """Remove what earlier runs left in `runs`, but for the newest `keep`. What cannot be removed stays.
+
+    Only a folder named as ours are is looked at, and only the summary in it is ours: with another file in it, it stays.
+    """
+    with suppress(OSError):
+        ours = sorted(entry.name for entry in os.scandir(runs) if _RUN.fullmatch(entry.name))
+        for name in ours[:-keep]:
+            folder = runs / name
+            if folder.is_symlink():
+                continue
+            with suppress(OSError):
+                if os.listdir(folder) == [FILE_NAME]:  # noqa: PTH208  # names are enough
+                    (folder / FILE_NAME).unlink()
+                folder.rmdir()
 
 
 def _put(file: Path, text: str) -> None:
