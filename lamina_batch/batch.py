@@ -366,10 +366,18 @@ def existing_ledger(pipeline: Pipeline) -> Ledger:
 
 
 async def run(
-    pipeline: Pipeline, access: Access, request: RunRequest, *, world: World, reporter: Reporter, control: Control
+    pipeline: Pipeline,
+    access: Access,
+    request: RunRequest,
+    *,
+    world: World,
+    reporter: Reporter,
+    control: Control,
+    run_id: str | None = None,
 ) -> Summary:
     """All of it, or with `submit=False` only what `collect` does. Answers the summary, whatever the rows came to.
 
+    `run_id` is one of `new_run_id`; None: one is made.
     Raises LedgerLockedError where another run holds the ledger, and the errors of each step; a bad end of one
     execution is no error but a number in the summary.
     """
@@ -384,7 +392,7 @@ async def run(
             "leave out --no-wait, or --set run.completion=poll",
         )
     refuse_network(pipeline.state)
-    run_id = new_run_id(world)
+    run_id = run_id or new_run_id(world)
     async with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, sleep=world.sleep):
         ledger = open_ledger(pipeline.state) if request.submit else existing_ledger(pipeline)
         with ledger:

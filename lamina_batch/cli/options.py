@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina_batch.cli.shell import conceal, say
+from lamina_batch.cli.shell import conceal, note
 from lamina_batch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -134,5 +134,5 @@ def world() -> World:
         wall=time.time,  # noqa: TID251  # this is the edge where clocks are read
         sleep=asyncio.sleep,  # noqa: TID251  # and where sleep comes from
         random=random.Random(),  # noqa: S311  # backoff and names, no secrets
-        notice=lambda text: say(f"note: {text}"),
+        notice=note,
     )

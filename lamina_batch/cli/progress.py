@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
-from lamina_batch.execution.plan import Action
+from lamina_batch.operations.events import LINE_EVERY, SHOWN_FINDINGS, planned_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from lamina_batch.execution.engine import Progress
     from lamina_batch.execution.job import Job
     from lamina_batch.execution.plan import Plan
-
-#: Seconds between two lines where there is no terminal (DESIGN.md section 5).
-LINE_EVERY = 30.0
-#: Findings shown before a run; the rest stands in findings.csv.
-SHOWN_FINDINGS = 10
 
 
 class Console:
@@ -47,12 +42,7 @@ class Console:
     def planned(self, plan: Plan, checked: Checked) -> None:
         if self._quiet:
             return
-        parts = [f"{plan.frame.height} jobs"]
-        for action, words in _WORDS.items():
-            count = plan.count(action)
-            if count:
-                parts.append(f"{count} {words}")
-        self._print(", ".join(parts))
+        self._print(planned_words(plan))
         errors = checked.findings.filter(checked.findings["severity"] == "error")
         for line in errors.head(SHOWN_FINDINGS).iter_rows(named=True):
             self._print(f"  {finding_line(line)}")
@@ -95,19 +85,6 @@ class Console:
         if self._bar is not None:
             self._bar.clear()
         self._say(text)
-
-
-_WORDS = {
-    Action.SUBMIT: "to start",
-    Action.SHARE: "equal to one of these",
-    Action.UNCHANGED: "unchanged",
-    Action.COLLECT: "running",
-    Action.ASK_ONCE: "timed out earlier",
-    Action.REPORT: "ended badly earlier",
-    Action.HOLD: "held",
-    Action.INVALID: "invalid",
-    Action.LEAVE: "left for another time",
-}
 
 
 def finding_line(finding: Mapping[str, object]) -> str:

@@ -5,19 +5,58 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lamina_batch.cli.options import pipeline_options, world
-from lamina_batch.cli.shell import Command, out, say
-from lamina_batch.errors import LedgerLockedError
+from lamina_batch.cli.shell import NOT_ERRORS, Command, cut, failed, log_to, note, out, say, write_event
+from lamina_batch.errors import LaminaBatchError, LedgerLockedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lamina_batch.batch import Reporter, RunRequest
     from lamina_batch.cli.options import Call
-    from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.operations.notify import Ended
+    from lamina_batch.pipeline.spec import Notify, Pipeline
     from lamina_batch.results.summary import Summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a run shows of itself, and how."""
+
+    #: the summary on stdout
+    as_json: bool
+    #: text or json
+    log_format: str
+    quiet: bool
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--json`, `--log-format` and `--quiet`; the command gets a `Shown`."""
+
+    @wraps(command)
+    def wrapped(*args: Any, as_json: bool, log_format: str, quiet: bool, **rest: Any) -> Any:
+        return command(*args, shown=Shown(as_json=as_json, log_format=log_format, quiet=quiet), **rest)
+
+    for option in (
+        click.option("--quiet", is_flag=True, help="No progress and no notes, only errors."),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="What goes to stderr: text for people, or one JSON object a line (docs/logs.md).",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout."),
+    ):
+        wrapped = option(wrapped)
+    return wrapped
 
 
 @click.command(cls=Command)
@@ -43,8 +82,7 @@ if TYPE_CHECKING:
 @click.option("--adopt-state", is_flag=True, help="Take over a ledger that belongs to another file or service.")
 @click.option("--new-ledger", is_flag=True, help="An empty ledger is meant, although there are results: buys again.")
 @click.option("--yes", is_flag=True, help="Start more executions than max_executions allows.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
-@click.option("--quiet", is_flag=True, help="No progress and no notes, only errors.")
+@output_options
 def run(
     call: Call,
     *,
@@ -57,8 +95,7 @@ def run(
     adopt_state: bool,
     new_ledger: bool,
     yes: bool,
-    as_json: bool,
-    quiet: bool,
+    shown: Shown,
 ) -> None:
     """Check, submit, wait, and write the results.
 
@@ -83,14 +120,13 @@ def run(
         adopt_state=adopt_state,
         new_ledger=new_ledger,
     )
-    _run(call, request, as_json=as_json, quiet=quiet)
+    _run(call, request, shown)
 
 
 @click.command(cls=Command)
 @pipeline_options
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
-@click.option("--quiet", is_flag=True, help="No progress and no notes, only errors.")
-def collect(call: Call, *, as_json: bool, quiet: bool) -> None:
+@output_options
+def collect(call: Call, *, shown: Shown) -> None:
     """Wait for what is running and write the results. Never submits.
 
     \b
@@ -99,36 +135,94 @@ def collect(call: Call, *, as_json: bool, quiet: bool) -> None:
     """
     from lamina_batch.batch import RunRequest
 
-    _run(call, RunRequest(submit=False), as_json=as_json, quiet=quiet)
+    _run(call, RunRequest(submit=False), shown)
 
 
-def _run(call: Call, request: Any, *, as_json: bool, quiet: bool) -> None:
+def _run(call: Call, request: RunRequest, shown: Shown) -> None:
     from lamina_batch import batch
     from lamina_batch.cli.progress import Console
     from lamina_batch.execution.engine import Control
+    from lamina_batch.operations.events import EventLog
+    from lamina_batch.operations.notify import Ended
 
-    pipeline = call.load()
-    control = Control()
-    console = Console(say=say, now=time.monotonic, terminal=sys.stderr.isatty(), quiet=quiet)
-    try:
-        with call.access(pipeline) as access:
-            work = batch.run(pipeline, access, request, world=world(), reporter=console, control=control)
-            summary = asyncio.run(_with_signals(work, control))
-    except LedgerLockedError as error:
-        if request.if_locked != "skip":
+    here = world()
+    run_id = batch.new_run_id(here)
+    log: EventLog | None = None
+    with ExitStack() as stack:
+        reporter: Reporter
+        if shown.log_format == "json":
+            log = EventLog(write=write_event, now=here.now, wall=here.wall, run_id=run_id, quiet=shown.quiet)
+            stack.enter_context(log.capturing())
+            log_to(log)
+            reporter = log
+        else:
+            terminal = sys.stderr is not None and sys.stderr.isatty()
+            console = Console(say=say, now=here.now, terminal=terminal, quiet=shown.quiet)
+            stack.callback(console.close)
+            reporter = console
+        pipeline: Pipeline | None = None
+        summary: Summary | None = None
+        error: str | None = None
+        control = Control()
+        try:
+            pipeline = call.load()
+            if log is not None:
+                log.pipeline = pipeline.name
+                log.started("run" if request.submit else "collect")
+            with call.access(pipeline) as access:
+                work = batch.run(
+                    pipeline, access, request, world=here, reporter=reporter, control=control, run_id=run_id
+                )
+                summary = asyncio.run(_with_signals(work, control))
+            code = summary.exit_code
+        except LedgerLockedError as locked:
+            if request.if_locked != "skip":
+                code, error = failed(locked), locked.what
+            else:
+                say(f"skipped: {locked.what}")
+                code = 0
+        except asyncio.CancelledError:
+            error = "stopped before anything was submitted"
+            say(error)
+            code = 128 + (control.signal or signal.SIGINT)
+        except NOT_ERRORS:
             raise
-        say(f"skipped: {error.what}")
-        return
-    except asyncio.CancelledError:
-        say("stopped before anything was submitted")
-        sys.exit(128 + (control.signal or signal.SIGINT))
-    finally:
-        console.close()
-    if as_json:
-        out(summary.to_json().rstrip("\n"))
-    if not quiet:
-        _tell(summary, pipeline)
-    sys.exit(summary.exit_code)
+        except Exception as other:  # noqa: BLE001  # said like every error, and told to who asked for it
+            code, error = failed(other), _words(other)
+        ended = Ended(
+            pipeline=pipeline.name if pipeline is not None else call.file.name,
+            run_id=run_id,
+            exit_code=code,
+            summary=summary,
+            error=error,
+        )
+    if summary is not None and pipeline is not None:
+        if shown.as_json:
+            out(summary.to_json().rstrip("\n"))
+        if not shown.quiet:
+            say("\n".join(_told(summary, pipeline)))
+    if pipeline is not None and pipeline.notify is not None and (summary is not None or error is not None):
+        _notify(pipeline.notify, ended)
+    if log is not None:
+        log.ended(ended)
+    sys.exit(code)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, LaminaBatchError):
+        return f"{error.where}: {error.what}" if error.where else error.what
+    return f"{error.__class__.__name__}: {error}"
+
+
+def _notify(where: Notify, ended: Ended) -> None:
+    from lamina_batch.operations.notify import tell
+
+    # Nobody waits for this twice: Ctrl-C ends it, and what the run came to stands.
+    with suppress(KeyboardInterrupt):
+        here = world()
+        why = asyncio.run(tell(where, ended, cut=cut, sleep=here.sleep, random=here.random))
+        if why is not None:
+            note(why)
 
 
 async def _with_signals(work: Any, control: Any) -> Summary:
@@ -143,8 +237,10 @@ async def _with_signals(work: Any, control: Any) -> Summary:
             # The second time, or before anything is on its way.
             task.cancel()
             return
-        say("stopping: nothing new is submitted; what is being submitted lands first")
-        say("  (again: leave at once; what has not landed then is held, because nobody knows what became of it)")
+        say(
+            "stopping: nothing new is submitted; what is being submitted lands first\n"
+            "  (again: leave at once; what has not landed then is held, because nobody knows what became of it)"
+        )
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
@@ -169,34 +265,35 @@ _STOPPED = {
 }
 
 
-def _tell(summary: Summary, pipeline: Pipeline) -> None:
+def _told(summary: Summary, pipeline: Pipeline) -> Iterator[str]:
+    """What a person is told in the end, line by line."""
     from lamina_batch.results.summary import STATUSES
 
     counts = summary.counts
     parts = [f"{counts[status]} {status.replace('_', ' ')}" for status in STATUSES if counts[status]]
-    say(f"{summary.pipeline}: {counts['jobs']} jobs: {', '.join(parts) or 'nothing to do'}")
-    say(f"  {counts['submitted']} executions started, {counts['unchanged']} unchanged, {summary.seconds:.1f} s")
+    yield f"{summary.pipeline}: {counts['jobs']} jobs: {', '.join(parts) or 'nothing to do'}"
+    yield f"  {counts['submitted']} executions started, {counts['unchanged']} unchanged, {summary.seconds:.1f} s"
     if counts["submitted"]:
         requests = summary.requests
         each = f", {requests.per_ended:.2f} for each that ended" if requests.per_ended is not None else ""
-        say(f"  {requests.total} requests{each}; least possible time by the rate limit {summary.least_seconds:.1f} s")
+        yield f"  {requests.total} requests{each}; least possible time by the rate limit {summary.least_seconds:.1f} s"
     if summary.stopped_by is not None:
-        say(f"  {_STOPPED[summary.stopped_by]}")
+        yield f"  {_STOPPED[summary.stopped_by]}"
     if counts["invalid"]:
-        say(f"  findings: {summary.files.findings}")
+        yield f"  findings: {summary.files.findings}"
     if counts["failed"] or counts["partial"] or counts["rejected"]:
-        say("  the manifest says why rows failed; `run --retry-failed` starts them again, `run --rerun KEY` only some")
+        yield "  the manifest says why rows failed; `run --retry-failed` starts them again, `run --rerun KEY` only some"
     if counts["timed_out"]:
-        say("  what timed out is asked about once in each run; `run --rerun KEY` buys it again")
+        yield "  what timed out is asked about once in each run; `run --rerun KEY` buys it again"
     if counts["running"]:
-        say(f"  running: `lamina-batch collect {pipeline.file.name}` waits for them and writes the results")
+        yield f"  running: `lamina-batch collect {pipeline.file.name}` waits for them and writes the results"
     if counts["held"]:
-        say(f"  held: it is not known whether these were bought; see `lamina-batch held {pipeline.file.name}`")
+        yield f"  held: it is not known whether these were bought; see `lamina-batch held {pipeline.file.name}`"
     if summary.downloads is not None and (summary.downloads.saved or summary.downloads.failed):
         missed = f", {summary.downloads.failed} could not be saved" if summary.downloads.failed else ""
-        say(f"  {summary.downloads.saved} files saved{missed}")
+        yield f"  {summary.downloads.saved} files saved{missed}"
     elif summary.downloads is None and counts["submitted"] and counts["completed"]:
-        say("  the URLs in the manifest expire; `results.download` saves the files")
+        yield "  the URLs in the manifest expire; `results.download` saves the files"
     for wanted, written in zip(pipeline.results.manifest, summary.files.manifest, strict=False):
         said = "" if str(wanted) == written else f" ({wanted.name} could not be replaced: is it open elsewhere?)"
-        say(f"  manifest: {written}{said}")
+        yield f"  manifest: {written}{said}"

@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import traceback
-from typing import Any, NoReturn
+from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
 import click
@@ -16,7 +16,6 @@ from lamina_batch.errors import LaminaBatchError, UsageError
 
 _NOT_BUILT_OPTIONS = (
     "--rerun-file",
-    "--log-format",
     "--offline",
     "--check-images",
     "--include-removed",
@@ -28,6 +27,9 @@ _NOT_BUILT_OPTIONS = (
 #: Shorter than this, a text is no key, and would be cut out of words that only hold it.
 _LEAST_SECRET = 8
 _SECRETS = "lamina_batch.secrets"
+_LOG = "lamina_batch.log"
+#: How click and the shell end a command on purpose.
+NOT_ERRORS = (click.exceptions.Exit, click.Abort, BrokenPipeError)
 
 
 def conceal(secret: str) -> None:
@@ -43,12 +45,12 @@ def clean(text: str) -> str:
     Control characters of the service or a catalog are shown, not sent. Every line after the first is indented: a line
     end in a name cannot make the rest of it look like a message of ours.
     """
-    shown = "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in _cut(text))
+    shown = "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in cut(text))
     first, *others = shown.split("\n")
     return "\n".join([first, *(f"  {line}" if line and not line.startswith("  ") else line for line in others)])
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
     """The text without the key, as it stands or as a URL or JSON would hold it."""
     context = click.get_current_context(silent=True)
     secrets = [os.environ.get("LAMINA_API_KEY", "").strip(), *(context.meta.get(_SECRETS, ()) if context else ())]
@@ -59,9 +61,59 @@ def _cut(text: str) -> str:
     return text
 
 
+class Log(Protocol):
+    """Takes messages that would else be printed (operations/events.py)."""
+
+    def event(self, name: str, message: str, *, level: Literal["info", "warning", "error"], **more: object) -> None: ...
+
+
+def log_to(log: Log) -> None:
+    """From now on what the running command says goes there, and not to the terminal."""
+    click.get_current_context().meta[_LOG] = log
+
+
+def write_event(line: str) -> None:
+    """One event of a log, on stderr, at once."""
+    click.echo(cut(line), err=True)
+
+
 def say(text: str) -> None:
     """A message for a person, on stderr."""
-    click.echo(clean(text), err=True)
+    _say("", "note", text)
+
+
+def note(text: str) -> None:
+    """Something a person should know, and that is no reason to stop."""
+    _say("note: ", "note", text)
+
+
+def _say(
+    mark: str, name: str, text: str, *, level: Literal["info", "warning", "error"] = "info", **more: object
+) -> None:
+    context = click.get_current_context(silent=True)
+    log: Log | None = context.meta.get(_LOG) if context is not None else None
+    if log is None:
+        click.echo(clean(f"{mark}{text}"), err=True)
+    else:
+        log.event(name, text.strip(), level=level, **more)
+
+
+def failed(error: BaseException) -> int:
+    """Say what ended the command; answers the exit code that this means."""
+    match error:
+        case LaminaBatchError(exit_code=code):
+            _say("error: ", "error", str(error), level="error", exit_code=code)
+            return code
+        case KeyboardInterrupt():
+            say("stopped")
+            return 128 + signal.SIGINT
+        case OSError():
+            _say("error: ", "error", str(error), level="error", exit_code=1)
+        case _:
+            # A bug: the screen gets a line, the file the rest.
+            what = f"this is a bug in lamina-batch: {error.__class__.__name__}: {error}"
+            _say("error: ", "error", f"{what}\n  {_crash_log(error)}", level="error", exit_code=1)
+    return 1
 
 
 def out(text: str) -> None:
@@ -71,7 +123,7 @@ def out(text: str) -> None:
 
 def whole(text: str) -> None:
     """A document of ours that was asked for, on stdout: as it stands, for it was made safe when it was made."""
-    click.echo(_cut(text))
+    click.echo(cut(text))
 
 
 # -- the shell around every command --------------------------------------------------------------------------
@@ -98,21 +150,12 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except LaminaBatchError as error:
-            say(f"error: {error}")
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            say("stopped")
-            ctx.exit(128 + signal.SIGINT)
         except click.ClickException as error:
             raise _harmless(error) from None
-        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except NOT_ERRORS:
             raise
-        except OSError as error:
-            say(f"error: {error}")
-            ctx.exit(1)
-        except Exception as error:  # noqa: BLE001  # a bug: the screen gets a line, the file the rest
-            _crashed(ctx, error)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # whatever it is, it is said here
+            ctx.exit(failed(error))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -128,10 +171,10 @@ def _harmless(error: click.ClickException) -> click.ClickException:
     return error
 
 
-def _crashed(ctx: click.Context, error: Exception) -> NoReturn:
+def _crash_log(error: BaseException) -> str:
+    """Where the details of a bug are kept, in words."""
     # Neither a local variable nor the key is in it, so that it may be sent to somebody.
-    text = _cut("".join(traceback.format_exception(error)))
-    say(f"error: this is a bug in lamina-batch: {error.__class__.__name__}: {error}")
+    text = cut("".join(traceback.format_exception(error)))
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="lamina-batch-crash-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
@@ -140,8 +183,7 @@ def _crashed(ctx: click.Context, error: Exception) -> NoReturn:
         kept = f"the details are in {log.name}"
     except OSError as reason:
         kept = f"the details cannot be kept ({reason.strerror})"
-    say(f"  {kept}; whatever was submitted is in the ledger, and a run goes on from there")
-    ctx.exit(1)
+    return f"{kept}; whatever was submitted is in the ledger, and a run goes on from there"
 
 
 class Command(click.Command):

@@ -75,9 +75,14 @@ def find_base_url(environ: Mapping[str, str], home: Path, *, now: datetime, base
 
 def check_base_url(url: str) -> str:
     """The origin to call, without trailing slashes. Raises UsageError where it is not an absolute http(s) URL."""
-    parts = urlsplit(url.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise UsageError(f"not a base URL: {url!r}", hint=f"give an origin such as {DEFAULT_BASE_URL}, without a query")
+    wrong = UsageError(f"not a base URL: {url!r}", hint=f"give an origin such as {DEFAULT_BASE_URL}, without a query")
+    try:
+        parts = urlsplit(url.strip())
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise wrong
+        parts.port  # noqa: B018  # raises for a port that is none
+    except ValueError:
+        raise wrong from None
     if parts.path.rstrip("/").endswith("/v1"):
         raise UsageError(f"a base URL is without the version: {url!r}", hint="leave out /v1")
     if parts.username or parts.password:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.values import Document
 
 #: documented keys that this version does nothing for
-NOT_BUILT = ("schema", "notify", "results.report")
+NOT_BUILT = ("schema", "results.report")
 
 
 def check(document: Document, schema: Schema) -> list[Problem]:
@@ -80,7 +80,9 @@ def _explained(error: ValidationError, document: Document, root: Schema) -> Iter
     elif error.validator in {"minItems", "minProperties"}:
         yield document.problem(steps, "is empty", "give at least one, or take the key out")
     else:
-        what = f"{_expectation(schema)}, is {_shown(value)}"
+        # What is marked so may hold a token, and is not repeated.
+        is_what = "" if schema.get("writeOnly") else f", is {_shown(value)}"
+        what = f"{_expectation(schema)}{is_what}"
         yield document.problem(steps, what, _hint_for(value, steps, schema))
 
 

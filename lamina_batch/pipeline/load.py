@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from lamina_batch.errors import UsageError
 from lamina_batch.pipeline.check import check
-from lamina_batch.pipeline.document import read_document
+from lamina_batch.pipeline.document import FROM_SET, read_document
 from lamina_batch.pipeline.names import folded
 from lamina_batch.pipeline.overrides import apply_override
 from lamina_batch.pipeline.problems import Problem, Steps, as_error
@@ -25,6 +25,7 @@ from lamina_batch.pipeline.spec import (
     Columns,
     FailureLimit,
     InputRule,
+    Notify,
     Pipeline,
     Poll,
     Results,
@@ -120,6 +121,7 @@ class _Builder:
             run=self._run(),
             results=self._results(name, rows.sources),
             state=self._state(),
+            notify=self._notify(),
             places=self._document.places,
         )
 
@@ -219,9 +221,8 @@ class _Builder:
 
     def _webhook(self, webhook: dict[str, str]) -> Webhook:
         url = webhook.get("public_url", "")
-        parts = urlsplit(url)
         steps: Steps = ("run", "webhook")
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.fragment:
+        if not _is_web_address(url):
             what = f"must be an http or https address without a user or a fragment, is {url!r}"
             steps = (*steps, "public_url") if url else steps
             self._problem(steps, what if url else "needs public_url", "for example https://hooks.example.com/lamina")
@@ -234,6 +235,20 @@ class _Builder:
             self._problem((*steps[:2], "listen"), what, "write it as 127.0.0.1:8788")
             return Webhook(public_url=url)
         return Webhook(public_url=url, listen=(host.removeprefix("[").removesuffix("]"), int(port)))
+
+    def _notify(self) -> Notify | None:
+        """Whom a run tells. One with results of its own tells nobody, unless `--set` says whom."""
+        values = self._values.get("notify")
+        if values is None:
+            return None
+        steps: Steps = ("notify", "url")
+        if not _is_web_address(values["url"]):
+            what = "must be an http or https address without a user or a fragment (it may be secret, and is not shown)"
+            self._problem(steps, what, "copy it again from the tool that shall be told")
+        if self._suffix is not None and self._document.places[steps] != FROM_SET:
+            return None
+        options = {"on": tuple(values["on"])} if "on" in values else {}
+        return Notify(url=values["url"], **options)
 
     def _results(self, name: str, sources: tuple[str, ...]) -> Results:
         results = self._values.get("results", {})
@@ -322,6 +337,20 @@ def _listed(steps: Steps, value: str | list[str]) -> Iterator[tuple[Steps, str]]
     else:
         for index, item in enumerate(value):
             yield (*steps, index), item
+
+
+def _is_web_address(url: str) -> bool:
+    """Whether somebody may be called there: http or https, with a host, and nothing that is not sent as it stands."""
+    try:
+        parts = urlsplit(url)
+        return bool(
+            parts.scheme in {"http", "https"}
+            and parts.hostname
+            and parts.port != 0
+            and not (parts.username or parts.password or parts.fragment)
+        )
+    except ValueError:  # brackets that do not close, a port that is none
+        return False
 
 
 def _file_name(name: str) -> str:

@@ -17,6 +17,8 @@ Generation = Literal["auto", "executions", "runs"]
 Auth = Literal["x-api-key", "bearer"]
 Layout = Literal["wide", "long"]
 Completion = Literal["poll", "webhook"]
+#: How a command ended, by its exit code: 0, 3, anything else.
+Ending = Literal["success", "partial", "failure"]
 
 
 class Place(NamedTuple):
@@ -157,6 +159,16 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Notify:
+    """Whom a run tells how it ended."""
+
+    #: it may hold a token, so it is never shown
+    url: str = field(repr=False)
+    #: which ends are told
+    on: tuple[Ending, ...] = ("success", "partial", "failure")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
     #: absolute
     file: Path
@@ -172,6 +184,8 @@ class Pipeline:
     results: Results
     #: the folder of the ledger, absolute
     state: Path
+    #: None: nobody is told
+    notify: Notify | None = None
     #: path of keys -> where it stands, for errors that only the live schema or the catalog can find
     places: Mapping[tuple[str | int, ...], Place] = field(default_factory=dict)
 

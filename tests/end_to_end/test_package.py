@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 
-@pytest.mark.parametrize("name", ["pipeline", "manifest", "summary"])
+@pytest.mark.parametrize("name", ["pipeline", "manifest", "summary", "event"])
 def test_the_published_schemas_are_in_the_package(name: str) -> None:
     schema = json.loads(files("lamina_batch").joinpath(f"schemas/{name}.schema.json").read_text(encoding="utf-8"))
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"

@@ -424,9 +424,8 @@ def test_a_long_value_is_cut(tmp_path: Path) -> None:
     ("added", "place", "named"),
     [
         ("schema: {pin: a.json, on_drift: warn}", "6:1", "schema"),
-        ("notify: {url: 'https://example.com', on: [failure]}", "6:1", "notify"),
-        ("notify:", "6:1", "notify"),
-        ("notify: 5", "6:1", "notify"),
+        ("schema:", "6:1", "schema"),
+        ("schema: 5", "6:1", "schema"),
         ("results: {report: out/a.html}", "6:11", "results.report"),
     ],
 )
@@ -435,6 +434,41 @@ def test_what_is_not_built_is_refused_by_name(tmp_path: Path, added: str, place:
     assert error.what == f"`{named}` is documented but not built in this version"
     assert error.where == f"{tmp_path / 'catalog.yaml'}:{place}"
     assert error.hint
+
+
+# Whom a run tells
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["hook-secret", "ftp://hook-secret", "http://[hook-secret", "https://a:hook-secret@b", "https://b:hook-secret/"],
+)
+def test_an_address_to_notify_that_is_none_is_not_repeated(tmp_path: Path, url: str) -> None:
+    error = refusal(tmp_path, f"{MINIMAL}notify: {{url: '${{HOOK}}'}}\n", environ={"HOOK": url})
+    assert error.where == f"{tmp_path / 'catalog.yaml'}:6:15"
+    assert "http or https" in error.what
+    assert "hook-secret" not in str(error)
+
+
+def test_an_address_to_notify_with_a_line_end_is_not_repeated(tmp_path: Path) -> None:
+    error = refusal(tmp_path, f"{MINIMAL}notify: {{url: '${{HOOK}}'}}\n", environ={"HOOK": "https://b/hook-secret\n"})
+    assert error.what == "notify.url: must be one line of text without control characters"
+
+
+@pytest.mark.parametrize(
+    ("added", "what"),
+    [
+        ("notify: {on: [failure]}", "notify.url: is missing"),
+        ("notify: {url: 'https://b', on: []}", "notify.on: is empty"),
+        (
+            "notify: {url: 'https://b', on: [failures]}",
+            "notify.on.0: must be success, partial or failure, is 'failures'",
+        ),
+        ("run: {webhook: {public_url: 'http://['}}", "run.webhook.public_url: must be an http or https address"),
+    ],
+)
+def test_what_notify_and_webhooks_lack_is_told(tmp_path: Path, added: str, what: str) -> None:
+    assert refusal(tmp_path, f"{MINIMAL}{added}\n").what.startswith(what)
 
 
 # Keys and secrets

@@ -16,6 +16,7 @@ from lamina_batch.pipeline.spec import (
     Columns,
     FailureLimit,
     InputRule,
+    Notify,
     Pipeline,
     Place,
     Poll,
@@ -545,3 +546,27 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_not_a_duration_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="not a duration"):
         duration(text)
+
+
+# Whom a run tells
+
+
+def test_whom_a_run_tells_and_of_what(tmp_path: Path) -> None:
+    environ = {"HOOK": "https://chat.example.com/T0/B0"}
+    text = f"{MINIMAL}notify: {{url: '${{HOOK}}', on: [failure, partial]}}\n"
+    notify = load(tmp_path, text, environ=environ).notify
+    assert notify == Notify(url=environ["HOOK"], on=("failure", "partial"))
+    assert environ["HOOK"] not in repr(notify)
+    assert load(tmp_path, text.replace(", on: [failure, partial]", ""), environ=environ).notify == Notify(
+        url=environ["HOOK"], on=("success", "partial", "failure")
+    )
+    assert load(tmp_path, MINIMAL).notify is None
+
+
+def test_a_run_with_results_of_its_own_tells_nobody_unless_asked(tmp_path: Path) -> None:
+    text = f"{MINIMAL}notify: {{url: https://a.example, on: [failure]}}\n"
+    assert load(tmp_path, text, suffix="sandbox").notify is None
+    asked = load(tmp_path, text, "notify.url=https://b.example", suffix="sandbox").notify
+    assert asked == Notify(url="https://b.example", on=("failure",))
+    asked = load(tmp_path, MINIMAL, "notify={url: https://b.example}", suffix="sandbox").notify
+    assert asked == Notify(url="https://b.example")

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from lamina_batch.pipeline.check import NOT_BUILT
 from lamina_batch.pipeline.load import duration, load_pipeline
 from lamina_batch.pipeline.schema import below, kinds, pipeline_schema
-from lamina_batch.pipeline.spec import Api, Poll, Results, Rows, RunOptions
+from lamina_batch.pipeline.spec import Api, Notify, Poll, Results, Rows, RunOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +91,7 @@ def test_the_defaults_that_editors_show_are_the_ones_that_apply() -> None:
     assert (default("rows", "encoding"), default("rows", "types")) == (rows.encoding, rows.types)
     assert default("api", "generation") == Api().generation
     assert default("api", "auth") == Api().auth
+    assert tuple(default("notify", "on")) == Notify(url="").on
     assert default("results", "layout") == Results(manifest=()).layout
     assert default("run", "poll", "min_interval") == "auto"
     assert Poll().min_interval is None
@@ -134,4 +135,5 @@ def test_every_example_of_the_reference_page_loads(block: str, tmp_path: Path) -
     missing = [line for line in needed if not re.search(rf"^{line.split(':')[0]}:", block, re.MULTILINE)]
     file = tmp_path / "example.yaml"
     file.write_text("\n".join([*missing, block]), encoding="utf-8")
-    load_pipeline(file, environ={"CATALOG_FOLDER": "data"}, today=dt.date(2026, 1, 31))
+    environ = {"CATALOG_FOLDER": "data", "NOTIFY_URL": "https://chat.example.com/hook"}
+    load_pipeline(file, environ=environ, today=dt.date(2026, 1, 31))
