@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from lamina_batch.client.retry import backoff, retryable
-from lamina_batch.media.fetch import Limits, open_session
+from lamina_batch.media.hosts import Limits, network_failure, open_session
 from lamina_batch.results.summary import PROBLEMS, STATUSES
 
 if TYPE_CHECKING:
@@ -110,15 +109,16 @@ async def tell(
     host = urlsplit(notify.url).hostname or ""
     body = cut(json.dumps(ended.body())).encode()
     why = "no answer"
+    limits = Limits(idle=bounds.each, connect=bounds.each)
     try:
         async with (
             asyncio.timeout(bounds.together),
-            open_session(Limits(idle=bounds.each, connect=bounds.each)) as session,
+            open_session(limits) as session,
         ):
             for attempt in range(1, bounds.tries + 1):
                 if attempt > 1:
                     await sleep(backoff(attempt, random, base=1.0))
-                status, why = await _post(session, notify.url, body, bounds.each)
+                status, why = await _post(session, notify.url, body, limits)
                 if status is not None and 200 <= status < 300:
                     return None
                 if not retryable(status):
@@ -128,25 +128,21 @@ async def tell(
     return f"{host} was not told how this run ended: {why}"
 
 
-async def _post(session: aiohttp.ClientSession, url: str, body: bytes, seconds: float) -> tuple[int | None, str]:
+async def _post(session: aiohttp.ClientSession, url: str, body: bytes, limits: Limits) -> tuple[int | None, str]:
     """The status of one try, if there is one, and what happened in words without the address."""
     try:
         async with (
-            asyncio.timeout(seconds),
+            asyncio.timeout(limits.idle),
             session.post(
                 url, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
             ) as response,
         ):
             status = response.status
     except TimeoutError:
-        return None, f"no answer within {seconds:g} s"
-    except aiohttp.InvalidURL:
-        return 0, "notify.url is not an address"
+        return None, f"no answer within {limits.idle:g} s"
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        # The words of aiohttp may hold the address.
-        number = error.os_error.errno if isinstance(error, aiohttp.ClientConnectorError) else None
-        reason = os.strerror(number) if number is not None and number > 0 else error.__class__.__name__
-        return None, f"no connection ({reason})"
+        failure = network_failure(error, limits)
+        return None if failure.again else 0, failure.reason
     if 300 <= status < 400:
         return status, f"it redirects (HTTP {status}), which is not followed"
     return status, f"HTTP {status}"
