@@ -64,7 +64,12 @@ def prepare(page: Page) -> None:
         (page.folder / name).write_text(CATALOG, encoding="utf-8")
     (page.folder / "products.csv").write_text(PRODUCTS, encoding="utf-8")
     shutil.copy2(page.folder / "products.csv", page.folder / "today.csv")
-    page.env |= {"PATH": f"{Path(sys.executable).parent}:{page.env['PATH']}", "HOME": str(page.aside)}
+    page.env |= {
+        "PATH": f"{Path(sys.executable).parent}:{page.env['PATH']}",
+        "HOME": str(page.aside),
+        # Nobody is there.
+        "NOTIFY_URL": "http://127.0.0.1:9/hook",
+    }
 
 
 def _lost_answers(page: Page) -> None:
