@@ -1,0 +1,57 @@
+"""Writing down again what has been bought: results."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from lamina_batch.batch.service import last_app
+from lamina_batch.batch.steps import Prepared, existing_ledger, files_of, gathered, prepare, refuse_source, shown
+from lamina_batch.catalog.source import read_catalog
+from lamina_batch.errors import LedgerLockedError
+from lamina_batch.execution.lock import locked
+from lamina_batch.results.lost import refuse_lost
+from lamina_batch.results.manifest import write_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from lamina_batch.batch.world import World
+    from lamina_batch.execution.ledger import Ledger
+    from lamina_batch.pipeline.spec import Layout, Pipeline
+
+
+async def results(
+    pipeline: Pipeline, manifests: Sequence[Path], layout: Layout, world: World
+) -> tuple[tuple[Path, ...], int]:
+    """Write the manifest again, from the ledger and the rows, and save the files that are missing.
+
+    Nothing is asked of the service. Answers where each manifest stands, and how many files could not be saved. Raises
+    UsageError where there is no ledger yet.
+    """
+    for file in manifests:
+        refuse_source(pipeline, file)
+    with existing_ledger(pipeline) as ledger:
+        refuse_lost(pipeline, ledger)
+        catalog = read_catalog(pipeline)
+        prepared = prepare(pipeline, catalog, last_app(ledger), ledger.meta("service") or "")
+        failed = 0
+        if pipeline.results.download is not None:
+            try:
+                async with locked(pipeline.state, if_locked="fail", holder="results", sleep=world.sleep):
+                    failed = await _save_missing(pipeline, prepared, ledger, world)
+            except LedgerLockedError:
+                world.notice("a run holds this ledger, and saves the missing files itself")
+        written = write_manifest(prepared.catalog, gathered(pipeline, prepared, ledger), manifests, layout)
+    return written, failed
+
+
+async def _save_missing(pipeline: Pipeline, prepared: Prepared, ledger: Ledger, world: World) -> int:
+    async with AsyncExitStack() as stack:
+        files = await files_of(pipeline, ledger, world, world.notice, stack)
+        if files is None:
+            return 0
+        files.missing(shown(pipeline, prepared, ledger))
+        await files.finish()
+    return files.failed

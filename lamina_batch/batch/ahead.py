@@ -1,0 +1,114 @@
+"""Looking ahead: what validate and plan answer, without spending anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_args
+
+import polars as pl
+
+from lamina_batch.batch.service import READS, budget_of, fetch_app, least_interval, makes_video_name
+from lamina_batch.batch.steps import Prepared, binding, credits_for, plan_of, prepare
+from lamina_batch.catalog.source import read_catalog
+from lamina_batch.client.lamina import RUNS
+from lamina_batch.execution.forecast import forecast
+from lamina_batch.execution.ledger import Ledger, find_ledger
+from lamina_batch.execution.plan import Action, Plan
+from lamina_batch.pipeline.spec import Completion
+from lamina_batch.results.lost import refuse_lost, refuse_renamed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lamina_batch.apps.app import App
+    from lamina_batch.batch.world import Access, RunRequest, World
+    from lamina_batch.client.budget import Budget
+    from lamina_batch.execution.forecast import Forecast
+    from lamina_batch.pipeline.spec import Pipeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What `plan` answers."""
+
+    prepared: Prepared
+    plan: Plan
+    executions: int
+    #: what a run would take, by each way to notice the ends
+    forecasts: Mapping[Completion, Forecast]
+    credits: float | None
+    #: key/variant of a changed job -> the inputs that changed
+    changed: dict[str, tuple[str, ...]]
+
+
+def validate(pipeline: Pipeline, access: Access, world: World) -> Prepared:
+    """Check the file, the live schema and every row."""
+    catalog = read_catalog(pipeline)
+    app = asyncio.run(fetch_app(pipeline, access, world, budget_of(pipeline)))
+    return prepare(pipeline, catalog, app, access.service)
+
+
+def preview(pipeline: Pipeline, access: Access, world: World, request: RunRequest) -> Preview:
+    """What a run would do, without doing it and without touching the state folder."""
+    catalog = read_catalog(pipeline)
+    budget = budget_of(pipeline)
+    app = asyncio.run(fetch_app(pipeline, access, world, budget))
+    prepared = prepare(pipeline, catalog, app, access.service)
+    ledger = find_ledger(pipeline.state)
+    if not request.new_ledger:
+        refuse_lost(pipeline, ledger)
+        refuse_renamed(pipeline, ledger, access.service)
+    with ledger or nullcontext():
+        if ledger is not None:
+            ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
+        plan = plan_of(pipeline, prepared, ledger.table() if ledger is not None else [], request, world)
+        executions = plan.count(Action.SUBMIT)
+        return Preview(
+            prepared=prepared,
+            plan=plan,
+            executions=executions,
+            forecasts=_forecasts(pipeline, executions, budget, ledger, app, speed=access.speed),
+            credits=credits_for(pipeline, executions),
+            changed=_changes(plan, ledger) if ledger is not None else {},
+        )
+
+
+def _forecasts(
+    pipeline: Pipeline, executions: int, budget: Budget, ledger: Ledger | None, app: App, *, speed: float
+) -> Mapping[Completion, Forecast]:
+    video = ledger is not None and ledger.meta(makes_video_name(app)) == "True"
+    least = least_interval(pipeline, video=video, speed=speed)
+    remembered = ledger.meta("generation") if ledger is not None else None
+    generation = remembered if pipeline.api.generation == "auto" else pipeline.api.generation
+
+    def by(completion: Completion) -> Forecast:
+        return forecast(
+            executions,
+            durations=ledger.durations(app.app_id) if ledger is not None else (),
+            limit=budget.limit,
+            window=budget.window,
+            max_in_flight=pipeline.run.max_in_flight,
+            completion=completion,
+            generation="runs" if generation == RUNS.name else "executions",
+            min_interval=least,
+            max_interval=max(least, pipeline.run.poll.max_interval),
+            reads=READS,
+        )
+
+    return {completion: by(completion) for completion in get_args(Completion)}
+
+
+def _changes(plan: Plan, ledger: Ledger) -> dict[str, tuple[str, ...]]:
+    """For each changed job, the names of the inputs that differ from its newest revision."""
+    changed = plan.frame.filter(pl.col("reason") == "changed").select("key", "variant", "inputs")
+    answer: dict[str, tuple[str, ...]] = {}
+    for key, variant, inputs in changed.iter_rows():
+        before = ledger.newest_inputs(key, variant)
+        if before:
+            old, new = json.loads(before), json.loads(inputs)
+            name = f"{key}/{variant}" if variant else key
+            answer[name] = tuple(p for p in sorted(old.keys() | new.keys()) if old.get(p) != new.get(p))
+    return answer

@@ -1,0 +1,195 @@
+"""The steps that commands share: rows prepared, planned, put beside what the ledger knows, and their files saved."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lamina_batch.catalog.check import Checked, check_rows
+from lamina_batch.catalog.mapping import map_rows
+from lamina_batch.errors import UsageError, did_you_mean
+from lamina_batch.execution.files import Files
+from lamina_batch.execution.ledger import Binding, Ledger, find_ledger
+from lamina_batch.execution.plan import Plan, Wish, ledger_frame, make_plan, named
+from lamina_batch.media.names import parse_pattern
+from lamina_batch.results.manifest import Outcomes, gather
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AsyncExitStack
+
+    from lamina_batch.apps.app import App
+    from lamina_batch.batch.world import RunRequest, World
+    from lamina_batch.catalog.source import Catalog
+    from lamina_batch.media.names import Pattern
+    from lamina_batch.pipeline.spec import Pipeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """The catalog, mapped and checked against one schema."""
+
+    app: App
+    catalog: Catalog
+    checked: Checked
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about the whole."""
+        read = self.catalog.frame.select(pl.len()).collect().item()
+        kept = self.checked.jobs["lamina_index"].n_unique()
+        skipped = self.checked.skipped_rows
+        left_out = [f"{skipped} by `blank: skip_row`"] if skipped else []
+        if read - kept - skipped:
+            left_out.insert(0, f"{read - kept - skipped} by `where`")
+        told = [f"of {read} rows, {kept} are used: left out {', '.join(left_out)}"] if left_out else []
+        return (*self.checked.notes, *told, *(["there are no rows to run"] if not kept else []))
+
+
+def refuse_source(pipeline: Pipeline, file: Path) -> None:
+    """Raise UsageError where writing `file` would replace the rows or the pipeline file, or become rows itself."""
+    wanted = file.resolve()
+    if wanted == pipeline.file.resolve():
+        raise UsageError("this is the pipeline file itself", where=str(file), hint="give it another name")
+    for source in pipeline.rows.sources:
+        if wanted == Path(source).resolve() or wanted.match(source):
+            raise UsageError(
+                f"this would be read as rows: `rows.from` names {source}",
+                where=str(file),
+                hint="give it another name, or another folder",
+            )
+
+
+def prepare(pipeline: Pipeline, catalog: Catalog, app: App, service: str) -> Prepared:
+    """Map -> check. Raises PipelineError where the pipeline does not fit the app or the catalog."""
+    file_pattern(pipeline)
+    mapped = map_rows(catalog, pipeline, app)
+    return Prepared(app=app, catalog=catalog, checked=check_rows(mapped, pipeline, app, service=service))
+
+
+def file_pattern(pipeline: Pipeline) -> Pattern | None:
+    """Where downloaded files go; None: nothing is downloaded. Raises PipelineError for a pattern that is none."""
+    text = pipeline.results.download
+    if text is None:
+        return None
+    try:
+        pattern = parse_pattern(text)
+    except ValueError as error:
+        raise pipeline.error(("results", "download"), str(error)) from error
+    if pipeline.matrix and not pattern.uses("variant"):
+        raise pipeline.error(
+            ("results", "download"),
+            "has to use {variant}, because there is a matrix",
+            "add it as a folder: {key}/{variant}/",
+        )
+    return pattern
+
+
+async def files_of(
+    pipeline: Pipeline, ledger: Ledger, world: World, note: Callable[[str], None], stack: AsyncExitStack
+) -> Files | None:
+    """What saves files until `stack` is left; None: nothing is to be saved."""
+    pattern = file_pattern(pipeline)
+    if pattern is None:
+        return None
+    files = Files(
+        ledger=ledger,
+        pattern=pattern,
+        now=world.now,
+        wall=world.wall,
+        sleep=world.sleep,
+        random=world.random,
+        note=note,
+    )
+    return await stack.enter_async_context(files)
+
+
+def shown(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> set[int]:
+    """The jobs whose outputs the manifest shows."""
+    return set(gathered(pipeline, prepared, ledger).jobs["job_id"].drop_nulls())
+
+
+def existing_ledger(pipeline: Pipeline) -> Ledger:
+    """The ledger of a pipeline that has run. Raises UsageError where there is none."""
+    ledger = find_ledger(pipeline.state)
+    if ledger is None:
+        raise UsageError(
+            "this pipeline has not run yet: there is no ledger",
+            where=str(pipeline.state),
+            hint="`lamina-batch run` makes one (with --sandbox it is another one)",
+        )
+    return ledger
+
+
+def plan_of(
+    pipeline: Pipeline, prepared: Prepared, table: list[tuple[object, ...]], request: RunRequest, world: World
+) -> Plan:
+    jobs = prepared.checked.jobs
+    _check_names(jobs, (request.only or frozenset()) | request.rerun)
+    ledger = ledger_frame(table)
+    wish = Wish(
+        retry_failed=request.retry_failed,
+        rerun=request.rerun,
+        only=request.only,
+        limit=request.limit,
+        resubmit_held=pipeline.run.on_unknown == "resubmit",
+        share_identical=pipeline.run.share_identical,
+    )
+    plan = make_plan(jobs, ledger, wish, contract=prepared.app.fingerprint, at=world.wall())
+    _check_rerun(plan, request.rerun)
+    return plan
+
+
+def _check_names(jobs: pl.DataFrame, names: frozenset[str]) -> None:
+    """A key that no row has is a mistake to be told before anything is spent."""
+    if not names:
+        return
+    known = set(jobs["key"].drop_nulls()) | set(
+        jobs.select(pl.concat_str("key", pl.lit("/"), "variant")).to_series().drop_nulls()
+    )
+    for name in sorted(names - known):
+        raise UsageError(
+            f"no row has the key {name!r} (rows that `where` or `skip_row` leave out do not count)",
+            hint=did_you_mean(name, known),
+        )
+
+
+def _check_rerun(plan: Plan, rerun: frozenset[str]) -> None:
+    if not rerun:
+        return
+    busy = plan.frame.filter(named(rerun) & pl.col("was_status").is_in(["running", "submitting", "held"]))
+    for key, status in busy.select("key", "was_status").iter_rows():
+        what, hint = (
+            ("still running", "let a plain run collect it first")
+            if status == "running"
+            else ("held: it may have been bought already", "settle it first: see `lamina-batch status`")
+        )
+        raise UsageError(f"{key!r} cannot be run again: it is {what}", hint=hint)
+
+
+def gathered(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> Outcomes:
+    return gather(
+        prepared.checked.jobs,
+        ledger_frame(ledger.table()),
+        ledger.outputs(),
+        [
+            (job_id, position, file and os.path.normpath(ledger.folder / str(file)), sha256, error)
+            for job_id, position, file, sha256, error in ledger.downloads()
+        ],
+        app_id=prepared.app.app_id,
+        share_identical=pipeline.run.share_identical,
+    )
+
+
+def credits_for(pipeline: Pipeline, executions: int) -> float | None:
+    each = pipeline.run.credits_per_execution
+    return None if each is None else each * executions
+
+
+def binding(pipeline: Pipeline, service: str) -> Binding:
+    """What the ledger of this pipeline at this service is tied to."""
+    return Binding(service=service, pipeline=os.path.relpath(pipeline.file, pipeline.state))
