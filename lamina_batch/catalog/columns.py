@@ -68,7 +68,7 @@ class _Finder:
             self.names.append(SOURCE)
         self._by_form: dict[str, list[str]] = {}
         for name in self.names:
-            self._by_form.setdefault(_form(name), []).append(name)
+            self._by_form.setdefault(form(name), []).append(name)
 
     def find(self, written: str) -> str | None:
         if written in self.names:
@@ -76,11 +76,11 @@ class _Finder:
         # A header that stands twice is never half of a match: which of them is meant?
         if written in self.counts:
             return None
-        same = self._by_form.get(_form(written), [])
+        same = self._by_form.get(form(written), [])
         return same[0] if len(same) == 1 else None
 
     def alike(self, written: str) -> Sequence[str]:
-        return self._by_form.get(_form(written), [])
+        return self._by_form.get(form(written), [])
 
 
 def _unmarked(name: str) -> str:
@@ -88,7 +88,8 @@ def _unmarked(name: str) -> str:
     return name.removesuffix(" *")
 
 
-def _form(name: str) -> str:
+def form(name: str) -> str:
+    """The form in which two names of a column count as the same."""
     return lenient(_unmarked(name.strip()))
 
 

@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 
 import polars as pl
 
-from lamina_batch.catalog.columns import SOURCE
+from lamina_batch.catalog.columns import SOURCE, form
 from lamina_batch.catalog.delimited import Table
 from lamina_batch.errors import CatalogError, did_you_mean
 from lamina_batch.pipeline.names import folded
@@ -228,7 +228,7 @@ def _table(path: Path, sheet: _Sheet, look: _Look, key: Sequence[str]) -> Table:
     import fastexcel  # noqa: PLC0415 - the other sources do without
 
     where = f"{path}#{sheet.name}"
-    keys = {_form(name) for name in key} - {SOURCE}
+    keys = {form(name) for name in key} - {SOURCE}
     try:
         reader = fastexcel.read_excel(path)
         cells = _as_text(reader, sheet.name)
@@ -242,7 +242,7 @@ def _table(path: Path, sheet: _Sheet, look: _Look, key: Sequence[str]) -> Table:
         of_key = [
             _Key(name, at + look.first_column, header_row + 2, frame.to_series(number))
             for number, (at, name) in enumerate(zip(kept, headers, strict=True))
-            if _form(name) in keys
+            if form(name) in keys
         ]
         lost = [_lost_zeros(reader, sheet.name, one, look) for one in of_key]
     except fastexcel.FastExcelError as error:
@@ -314,7 +314,7 @@ def _header_row(where: str, cells: pl.DataFrame, keys: AbstractSet[str]) -> tupl
             "catalog.xlsx#Sheet",
         )
     for row in rows:
-        if keys and keys <= {_form(text or "") for text in cells.row(row)}:
+        if keys and keys <= {form(text or "") for text in cells.row(row)}:
             return row, [] if row == rows[0] else [f"row {row + 1} is taken for the header: it has the key"]
     return rows[0], []
 
@@ -332,7 +332,7 @@ def _header_end(cells: pl.DataFrame, top: int, look: _Look, keys: AbstractSet[st
     ends = [
         merged.get((at + look.first_column, top + 1), top + 1)
         for at, text in enumerate(cells.row(top))
-        if _form(text or "") in keys
+        if form(text or "") in keys
     ]
     return min(ends, default=top + 1) - 1
 
@@ -343,11 +343,6 @@ def _headers(rows: pl.DataFrame) -> tuple[str, ...]:
         next((text for text in reversed(column.to_list()) if text is not None and text.strip()), column[0] or "")
         for column in rows
     )
-
-
-def _form(name: str) -> str:
-    """As columns.py compares names: leniently, and without the mark of columns that must be filled."""
-    return folded(name.strip().removesuffix(" *"))
 
 
 class _Key(NamedTuple):

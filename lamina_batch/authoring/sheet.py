@@ -1,0 +1,56 @@
+"""A workbook to fill for a pipeline, put where nothing of anybody's is lost."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lamina_batch.batch import refuse_source
+from lamina_batch.catalog.source import read_catalog
+from lamina_batch.errors import UsageError
+from lamina_batch.results.files import write_whole
+from lamina_batch.sheets.template import write_template
+
+if TYPE_CHECKING:
+    from lamina_batch.apps.app import App
+    from lamina_batch.catalog.source import Catalog
+    from lamina_batch.pipeline.spec import Pipeline
+
+
+def existing_rows(pipeline: Pipeline) -> Catalog | None:
+    """The catalog that `rows.from` names; None where there is no such file yet.
+
+    Raises CatalogError where there is one and it cannot be read.
+    """
+    sources = pipeline.rows.sources
+    if not any(Path(source).exists() or glob.glob(source, recursive=True) for source in sources):  # noqa: PTH207
+        return None
+    return read_catalog(pipeline)
+
+
+def refuse_sheet(pipeline: Pipeline, file: Path, *, replace: bool) -> None:
+    """Raise UsageError where a workbook at `file` would cost somebody their work, or could not be written as such.
+
+    The file that `rows.from` names may be made, but never replaced: it may hold more than its rows.
+    """
+    if file.suffix.lower() != ".xlsx":
+        raise UsageError("a sheet to fill is an .xlsx workbook", where=str(file), hint="name it FILE.xlsx")
+    if file.exists():
+        refuse_source(pipeline, file)
+        if not replace:
+            raise UsageError(
+                "there is such a file already, and somebody may have filled it",
+                where=str(file),
+                hint="give another name, or say --replace",
+            )
+    elif str(file.resolve()) not in {str(Path(source).resolve()) for source in pipeline.rows.sources}:
+        refuse_source(pipeline, file)
+
+
+def write_sheet(pipeline: Pipeline, app: App, file: Path, *, catalog: Catalog | None = None) -> Path:
+    """Write the workbook to fill, whole or not at all; with the rows of `catalog`, if given. Answers where it stands.
+
+    Raises PipelineError where the pipeline does not fit the app or the catalog, StateError where it cannot be written.
+    """
+    return write_whole(file, lambda aside: write_template(pipeline, app, aside, catalog=catalog))

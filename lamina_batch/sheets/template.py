@@ -1,0 +1,322 @@
+"""A workbook to fill: the columns of a pipeline, with the app's labels to choose from, and a page that explains.
+
+The table is the first sheet, so that `rows.from: FILE.xlsx` reads it back. What may be chosen stands on a hidden sheet,
+however short the list is: a list inside a rule holds 255 characters, and no comma.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from xlsxwriter.utility import xl_col_to_name
+
+from lamina_batch.sheets.fields import fields
+from lamina_batch.sheets.xlsx import MOST_ROWS, cut, new_book, refuse_too_large, width_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from lamina_batch.apps.app import App
+    from lamina_batch.catalog.source import Catalog
+    from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.sheets.fields import Field, Kind
+    from lamina_batch.sheets.xlsx import Book, Sheet
+
+#: the names of the sheets; the first is the pipeline's, where it names one
+TABLE, GUIDE, LISTS = "Products", "How to fill in", "Lists"
+
+# Excel's limits, in UTF-16 units.
+_MOST_TITLE, _MOST_MESSAGE = 32, 255
+_MOST_SHEET_NAME = 31
+#: what no name of a sheet holds
+_NOT_IN_A_NAME = re.compile(r"[\[\]:*?/\\]|^'|'$")
+#: Integers of which a cell keeps every digit.
+_LARGEST = 10**15 - 1
+
+_MUST = {"bold": True, "bg_color": "#1F3A5F", "font_color": "#FFFFFF", "border": 1, "border_color": "#FFFFFF"}
+_MAY = {"bold": True, "bg_color": "#D5DFEC", "font_color": "#14263D", "border": 1, "border_color": "#FFFFFF"}
+_THEIRS = {"bold": True, "bg_color": "#ECECEC", "font_color": "#555555", "border": 1, "border_color": "#FFFFFF"}
+_HEAD = {"valign": "vcenter", "text_wrap": True}
+_TEXT = {"num_format": "@", "valign": "top"}
+_MISSING = {"bg_color": "#FFF1C2"}
+_UNKNOWN = {"bg_color": "#FBD9D7", "font_color": "#8A1210"}
+_NUMBERS: Mapping[Kind, str] = {
+    "integer": "0",
+    "float": "General",
+    "date": "yyyy-mm-dd",
+    "datetime": "yyyy-mm-dd hh:mm",
+}
+_WIDTHS: Mapping[Kind, int] = {"text": 30, "url": 44, "integer": 12, "float": 12, "date": 14, "datetime": 20}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Column:
+    """A column of the table."""
+
+    header: str
+    #: None: theirs, which the pipeline does not use
+    field: Field | None
+    #: its column in the catalog, if there is one
+    source: str | None = None
+    #: where on the hidden sheet its choices stand, as a formula names it
+    choices: str = ""
+
+
+def write_template(pipeline: Pipeline, app: App, file: Path, *, catalog: Catalog | None = None) -> None:
+    """Write the workbook to fill, as a new file: empty, or with the rows of `catalog` and all of its columns.
+
+    Raises PipelineError where the pipeline does not fit the app or the catalog, StateError where a sheet cannot hold
+    the rows, UsageError where the pipeline names a sheet as none can be named, OSError.
+    """
+    lists: dict[tuple[str, ...], str] = {}
+    columns = _columns(fields(pipeline, app, catalog), catalog, lists)
+    rows = catalog.frame.collect() if catalog is not None else None
+    height = rows.height if rows is not None else 0
+    refuse_too_large(file, rows=height, columns=len(columns), hint="keep such a catalog as .csv or .parquet")
+    with new_book(file) as book:
+        table = book.sheet(_table_name(pipeline))
+        _write_head(book, table, columns)
+        if rows is not None:
+            text = book.style(**_TEXT)
+            kept = rows.select(column.source for column in columns if column.source is not None)
+            for row, values in enumerate(kept.iter_rows(), start=1):
+                for at, value in enumerate(values):
+                    if value is not None and value != "":
+                        table.value(row, at, _plain(value), text)
+        for at, column in enumerate(columns):
+            if column.field is not None:
+                table.raw.data_validation(1, at, MOST_ROWS - 1, at, _rule(column, column.field, at))
+        _write_signals(book, table, columns)
+        _write_guide(book, columns, pipeline, app)
+        if lists:
+            _write_lists(book, lists)
+
+
+def _table_name(pipeline: Pipeline) -> str:
+    named = pipeline.rows.sheets.get(0) if len(pipeline.rows.sources) == 1 else None
+    name = TABLE if named is None else named
+    if len(name) > _MOST_SHEET_NAME or _NOT_IN_A_NAME.search(name) or name.casefold() in _TAKEN:
+        raise pipeline.error(
+            ("rows", "from"),
+            f"this sheet cannot be called {name!r}",
+            "a name has at most 31 characters, none of []:*?/\\, and is not that of another sheet of the workbook",
+        )
+    return name
+
+
+_TAKEN = {GUIDE.casefold(), LISTS.casefold(), "history"}
+
+
+def _columns(found: Sequence[Field], catalog: Catalog | None, lists: dict[tuple[str, ...], str]) -> list[_Column]:
+    """The columns of the table; what may be chosen is put into `lists`, with the formula that names it."""
+    for field in found:
+        if field.choices and field.choices not in lists:
+            letter = xl_col_to_name(len(lists), col_abs=True)
+            lists[field.choices] = f"'{LISTS}'!{letter}$2:{letter}${len(field.choices) + 1}"
+    named = {field.column: field for field in found}
+    places: list[tuple[str, str | None, Field | None]]
+    if catalog is None:
+        places = [(field.name, None, field) for field in found]
+    else:
+        places = [
+            (header, name, named.get(name)) for name, header in zip(catalog.columns, catalog.headers, strict=True)
+        ]
+    headers = [header for header, _, _ in places]
+    return [
+        _Column(
+            header=header if field is None else _marked(header, field, headers),
+            field=field,
+            source=source,
+            choices="" if field is None else lists.get(field.choices, ""),
+        )
+        for header, source, field in places
+    ]
+
+
+def _marked(header: str, field: Field, others: Sequence[str]) -> str:
+    """The name of the column, with the mark that readers of the sheet know and the reader of the rows ignores."""
+    marked = f"{header} *"
+    return marked if field.required and not header.endswith(" *") and marked not in others else header
+
+
+# --- the table ---
+
+
+def _write_head(book: Book, table: Sheet, columns: Sequence[_Column]) -> None:
+    """The header, the widths and the formats."""
+    text = book.style(**_TEXT)
+    table.raw.set_row(0, 33)
+    for at, column in enumerate(columns):
+        field = column.field
+        look = _THEIRS if field is None else _MUST if field.required else _MAY
+        table.text(0, at, column.header, book.style(**_HEAD, **look))
+        number = _NUMBERS.get(field.kind) if field is not None else None
+        style = text if number is None else book.style(num_format=number, valign="top", align="left")
+        table.raw.set_column(at, at, _width(column), style)
+    table.raw.freeze_panes(1, 1 if columns[0].field is not None and columns[0].field.key else 0)
+    table.raw.repeat_rows(0)
+    table.raw.fit_to_pages(1, 0)
+
+
+def _width(column: _Column) -> int:
+    field = column.field
+    least = _WIDTHS[field.kind] if field is not None else 14
+    if field is not None and field.choices:
+        least = width_of("", field.choices) + 4
+    elif field is not None and field.key:
+        least = 18
+    return max(least, min(len(column.header) + 4, 30))
+
+
+def _rule(column: _Column, field: Field, at: int) -> dict[str, Any]:
+    """What may be typed into a column, and what is said to the person who is about to."""
+    cell = f"{xl_col_to_name(at)}2"
+    must = "Must be filled." if field.required else ""
+    blank = f"Left blank: {' '.join(field.blank)}" if field.blank and not field.required else ""
+    rule: dict[str, Any] = {
+        "validate": "any",
+        "input_title": cut(field.name, _MOST_TITLE),
+        "input_message": cut(" ".join(filter(None, (must, *field.purpose, blank))), _MOST_MESSAGE),
+        "error_title": cut(field.name, _MOST_TITLE),
+    }
+    if column.choices:
+        return rule | {
+            "validate": "list",
+            "source": f"={column.choices}",
+            "error_message": "Please choose one from the list: click the arrow beside the cell.",
+        }
+    match field.kind:
+        case "url":
+            return rule | {
+                "validate": "custom",
+                "value": f"={_is_address(cell)}",
+                "error_message": "This needs the full web address of the file. It begins with https://",
+            }
+        case "integer" | "float":
+            return rule | {
+                "validate": "integer" if field.kind == "integer" else "decimal",
+                "criteria": "between",
+                "minimum": -_LARGEST,
+                "maximum": _LARGEST,
+                "error_message": "This needs a whole number." if field.kind == "integer" else "This needs a number.",
+            }
+        case "date" | "datetime":
+            return rule | {
+                "validate": "date",
+                "criteria": ">=",
+                "value": date(1900, 3, 1),
+                "error_message": "This needs a date.",
+            }
+        case "text":
+            return rule
+
+
+def _write_signals(book: Book, table: Sheet, columns: Sequence[_Column]) -> None:
+    """Colours that come and go while a row is filled: pasting does not ask what may be typed."""
+    last = xl_col_to_name(len(columns) - 1, col_abs=True)
+    missing, unknown = book.style(**_MISSING), book.style(**_UNKNOWN)
+    for at, column in enumerate(columns):
+        cell = f"{xl_col_to_name(at)}2"
+        where = (1, at, MOST_ROWS - 1, at)
+        if column.field is not None and column.field.required:
+            begun = f"=AND(COUNTA($A2:{last}2)>0,LEN(TRIM({cell}))=0)"
+            table.raw.conditional_format(*where, {"type": "formula", "criteria": begun, "format": missing})
+        wrong = ""
+        if column.choices:
+            # As the rows are checked: case, outer and repeated spaces make no difference.
+            wrong = f"SUMPRODUCT(--(TRIM({column.choices})=TRIM({cell})))=0"
+        elif column.field is not None and column.field.kind == "url":
+            wrong = f"NOT({_is_address(cell)})"
+        if wrong:
+            criteria = f"=AND(LEN(TRIM({cell}))>0,{wrong})"
+            table.raw.conditional_format(*where, {"type": "formula", "criteria": criteria, "format": unknown})
+
+
+def _is_address(cell: str) -> str:
+    return f'OR(LEFT({cell},7)="http://",LEFT({cell},8)="https://")'
+
+
+def _plain(value: object) -> object:
+    """A cell's value; lists of a Parquet source as one text."""
+    return "|".join(map(str, value)) if isinstance(value, list) else value
+
+
+# --- the page that explains, and the lists ---
+
+
+def _write_guide(book: Book, columns: Sequence[_Column], pipeline: Pipeline, app: App) -> None:
+    guide = book.sheet(GUIDE)
+    raw = guide.raw
+    title = book.style(bold=True, font_size=18, font_color="#1F3A5F")
+    quiet = book.style(font_color="#555555")
+    head = book.style(**_HEAD, **_MUST)
+    wrap = book.style(text_wrap=True, valign="top", bottom=1, bottom_color="#D9D9D9")
+    bold = book.style(text_wrap=True, valign="top", bottom=1, bottom_color="#D9D9D9", bold=True)
+    shown = book.style(
+        text_wrap=True, valign="top", bottom=1, bottom_color="#D9D9D9", italic=True, font_color="#555555"
+    )
+    for at, width in enumerate(_GUIDE_WIDTHS):
+        raw.set_column(at, at, width)
+    raw.hide_gridlines(2)
+    raw.set_row(0, 27)
+    guide.text(0, 0, "How to fill in this workbook", title)
+    guide.text(1, 0, f"For {pipeline.name}. The pictures, videos or texts are made by the app “{app.name}”.", quiet)
+    steps = (
+        f"Each row of the sheet “{_table_name(pipeline)}” is one product. Fill it from the second row down.",
+        "Columns with a * and a dark heading must be filled. Once a row is begun, what is missing in it turns yellow.",
+        "Where a cell has an arrow, choose from its list. What is pasted and cannot be used turns red.",
+        "For pictures, paste the full web address of the file itself (https://…), not of a page that shows it.",
+        "Leave the headings as they are. Their order does not matter, and columns of your own are welcome.",
+        "Save the workbook as .xlsx and send it back. It is checked before anything is made.",
+    )
+    for number, words in enumerate(steps, start=1):
+        guide.text(number + 2, 0, f"{number}.  {words}")
+    row = len(steps) + 4
+    for at, words in enumerate(("Column", "Must fill", "What goes in", "Left blank", "For example")):
+        guide.text(row, at, words, head)
+    for at, column in enumerate(columns):
+        field = column.field
+        if field is None:
+            continue
+        row += 1
+        choices = ""
+        if field.choices:
+            listed = [choice.strip() for choice in field.choices[:_LISTED]]
+            choices = f"One of: {', '.join(listed)}{', …' if len(field.choices) > _LISTED else '.'}"
+        cells = (
+            # Never the bare name: this page must not be taken for a table of products.
+            (f"{xl_col_to_name(at)}:  {column.header}", bold),
+            ("yes" if field.required else "", wrap),
+            (" ".join(filter(None, (*field.purpose, choices))), wrap),
+            ("" if field.required else " ".join(field.blank), wrap),
+            (field.example, shown),
+        )
+        # Not every program finds the height by itself.
+        lines = max(-(-len(words) // (width - 4)) for (words, _), width in zip(cells, _GUIDE_WIDTHS, strict=True))
+        raw.set_row(row, 15 * max(lines, 1) + 3)
+        for place, (words, style) in enumerate(cells):
+            guide.text(row, place, words, style)
+    guide.text(
+        row + 2, 0, "The last column, read downwards, is one filled row. It stands here to be looked at only.", quiet
+    )
+    raw.fit_to_pages(1, 0)
+
+
+_LISTED = 12
+_GUIDE_WIDTHS = (30, 11, 62, 42, 50)
+
+
+def _write_lists(book: Book, lists: Mapping[tuple[str, ...], str]) -> None:
+    sheet = book.sheet(LISTS)
+    sheet.raw.hide()
+    for at, choices in enumerate(lists):
+        sheet.text(0, at, f"list {at + 1}")
+        sheet.raw.set_column(at, at, width_of("", choices))
+    for row in range(max(map(len, lists), default=0)):
+        for at, choices in enumerate(lists):
+            if row < len(choices):
+                sheet.text(row + 1, at, choices[row])
