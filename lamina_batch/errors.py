@@ -16,7 +16,6 @@ A bad row is not an exception but a finding (catalog/check.py), and the end of o
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -82,6 +81,8 @@ class LedgerLockedError(LaminaBatchError):
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice most like `word`, or None where none is near: what "did you mean" may name."""
+    import difflib  # what goes well does not wait for it
+
     folded = {choice.casefold(): choice for choice in choices}
     found = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
     return folded[found[0]] if found else None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina_batch.cli.options import Service, service_options, world
+from lamina_batch.cli.options import Service, service_options, waited_for, world
 from lamina_batch.cli.shell import Command, Group, out, say
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def _with_client(service: Service, ask: Callable[[LaminaClient], Awaitable[Any]]
     from lamina_batch import batch
 
     with service.open(None) as access:
-        return asyncio.run(batch.ask(access, world(), ask))
+        return waited_for(batch.ask(access, world(), ask))
 
 
 @apps.command("list", cls=Command)

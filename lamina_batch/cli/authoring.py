@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lamina_batch.cli.options import pipeline_options, world
+from lamina_batch.cli.options import pipeline_options, waited_for, world
 from lamina_batch.cli.shell import Command, out, say
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def sheet(call: Call, *, output: Path, empty: bool, replace: bool) -> None:
     refuse_sheet(pipeline, output, replace=replace)
     catalog = None if empty else existing_rows(pipeline)
     with call.access(pipeline) as access:
-        app = asyncio.run(batch.ask(access, world(), lambda client: client.get_app(pipeline.app), pipeline))
+        app = waited_for(batch.ask(access, world(), lambda client: client.get_app(pipeline.app), pipeline))
     out(str(write_sheet(pipeline, app, output, catalog=catalog)))
     if catalog is not None:
         for note in catalog.notes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lamina_batch.cli.options import Call, Service, override_option, pipeline_options, service_options, world
+from lamina_batch.cli.options import (
+    Call,
+    Service,
+    override_option,
+    pipeline_options,
+    service_options,
+    waited_for,
+    world,
+)
 from lamina_batch.cli.shell import Command, Group, out, say
 from lamina_batch.errors import CredentialsError, LaminaBatchError, ServiceError, UsageError
 
@@ -34,7 +41,7 @@ def status(call: Call) -> None:
     from lamina_batch.execution.job import State
     from lamina_batch.execution.ledger import find_ledger
 
-    pipeline = call.load()
+    pipeline = call.locate()
     ledger = find_ledger(pipeline.state)
     if ledger is None:
         out(f"{pipeline.name}: has not run yet (no ledger in {pipeline.state})")
@@ -94,7 +101,7 @@ def held(call: Call, *, adopt: tuple[str, ...], resubmit: tuple[str, ...], give_
         return
     if words.adopt:
         _check_adopted(call, pipeline, words)
-    for job in asyncio.run(settle_held(pipeline, words, world=world())):
+    for job in waited_for(settle_held(pipeline, words, world=world())):
         out(f"{job.name}: {_SETTLED[job.state]}")
 
 
@@ -113,7 +120,7 @@ def _check_adopted(call: Call, pipeline: Pipeline, words: Words) -> None:
         found = held_jobs(pipeline, ledger)
     try:
         with call.access(pipeline) as access:
-            why = asyncio.run(
+            why = waited_for(
                 batch.ask(access, world(), lambda client: refuse_strangers(client, found, words), pipeline)
             )
     except (CredentialsError, ServiceError) as error:
@@ -145,7 +152,7 @@ def _show_held(call: Call, pipeline: Pipeline) -> None:
             since = min(job.submitted_at or 0.0 for job in found.jobs) - 60.0
             try:
                 with call.access(pipeline) as access:
-                    listed, complete = asyncio.run(
+                    listed, complete = waited_for(
                         batch.ask(access, world(), lambda client: list_since(client, pipeline.app, since), pipeline)
                     )
                 if not complete:
@@ -192,7 +199,7 @@ def state_import(
         pipeline = Call(file=file, service=service, overrides=overrides).load()
     else:
         pipeline = pipeline_of(manifest, _pipelines_near(manifest, service, overrides))
-    told, new = asyncio.run(import_manifest(pipeline, manifest, service=service.name(), world=world()))
+    told, new = waited_for(import_manifest(pipeline, manifest, service=service.name(), world=world()))
     say(f"{pipeline.name}: {new} of {told} jobs taken over into {pipeline.state}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,10 +17,12 @@ from lamina_batch.cli.shell import conceal, note
 from lamina_batch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from lamina_batch.batch import Access, World
-    from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.pipeline.spec import Pipeline, Whereabouts
+
+_Result = TypeVar("_Result")
 
 #: The embedded sandbox is so much faster than the service, its window included, that each example ends in a minute.
 SANDBOX_SPEED = 20.0
@@ -110,13 +111,21 @@ class Call:
     def load(self) -> Pipeline:
         from lamina_batch.pipeline.load import load_pipeline
 
-        return load_pipeline(
-            self.file,
-            overrides=self.overrides,
-            environ=os.environ,
-            today=date.today(),  # noqa: DTZ011  # {date} is the local date, as people name their files
-            suffix="sandbox" if self.service.sandbox else None,
-        )
+        return load_pipeline(self.file, **self._circumstances())
+
+    def locate(self) -> Whereabouts:
+        """What is known of it without looking at the rest of the file, which may be wrong."""
+        from lamina_batch.pipeline.load import locate_pipeline
+
+        return locate_pipeline(self.file, **self._circumstances())
+
+    def _circumstances(self) -> dict[str, Any]:
+        return {
+            "overrides": self.overrides,
+            "environ": os.environ,
+            "today": date.today(),  # noqa: DTZ011  # {date} is the local date, as people name their files
+            "suffix": "sandbox" if self.service.sandbox else None,
+        }
 
     @contextmanager
     def access(self, pipeline: Pipeline) -> Iterator[Access]:
@@ -124,7 +133,15 @@ class Call:
             yield access
 
 
+def waited_for(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """What `work` comes to. asyncio takes longer to load than all of `--help`."""
+    import asyncio
+
+    return asyncio.run(work)
+
+
 def world() -> World:
+    import asyncio
     import random
 
     from lamina_batch.batch import World

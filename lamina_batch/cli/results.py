@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina_batch.cli.options import pipeline_options, world
+from lamina_batch.cli.options import pipeline_options, waited_for, world
 from lamina_batch.cli.shell import Command, out, say
 from lamina_batch.errors import UsageError
 
@@ -45,7 +44,7 @@ def results(call: Call, *, outputs: tuple[Path, ...], layout: Any) -> None:
         if file.suffix.lower() not in {".csv", ".xlsx", ".parquet", ".ndjson", ".jsonl"}:
             raise UsageError("a manifest is .csv, .xlsx, .parquet or .ndjson", where=str(file))
     wanted = outputs or pipeline.results.manifest
-    written, failed = asyncio.run(batch.results(pipeline, wanted, layout or pipeline.results.layout, world()))
+    written, failed = waited_for(batch.results(pipeline, wanted, layout or pipeline.results.layout, world()))
     for file in written:
         out(str(file))
     if failed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import sys
 from contextlib import ExitStack, suppress
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina_batch.cli.options import pipeline_options, world
+from lamina_batch.cli.options import pipeline_options, waited_for, world
 from lamina_batch.cli.shell import NOT_ERRORS, Command, cut, failed, log_to, note, out, say, write_event
 from lamina_batch.errors import LaminaBatchError, LedgerLockedError
 
@@ -139,6 +138,8 @@ def collect(call: Call, *, shown: Shown) -> None:
 
 
 def _run(call: Call, request: RunRequest, shown: Shown) -> None:
+    import asyncio
+
     from lamina_batch import batch
     from lamina_batch.cli.progress import Console
     from lamina_batch.execution.engine import Control
@@ -173,7 +174,7 @@ def _run(call: Call, request: RunRequest, shown: Shown) -> None:
                 work = batch.run(
                     pipeline, access, request, world=here, reporter=reporter, control=control, run_id=run_id
                 )
-                summary = asyncio.run(_with_signals(work, control))
+                summary = waited_for(_with_signals(work, control))
             code = summary.exit_code
         except LedgerLockedError as locked:
             if request.if_locked != "skip":
@@ -220,13 +221,15 @@ def _notify(where: Notify, ended: Ended) -> None:
     # Nobody waits for this twice: Ctrl-C ends it, and what the run came to stands.
     with suppress(KeyboardInterrupt):
         here = world()
-        why = asyncio.run(tell(where, ended, cut=cut, sleep=here.sleep, random=here.random))
+        why = waited_for(tell(where, ended, cut=cut, sleep=here.sleep, random=here.random))
         if why is not None:
             note(why)
 
 
 async def _with_signals(work: Any, control: Any) -> Summary:
     """Do `work`; the first signal stops it gently, the second at once."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import tempfile
-import traceback
 from typing import Any, Literal, Protocol
-from urllib.parse import quote
 
 import click
 
@@ -52,6 +48,9 @@ def clean(text: str) -> str:
 
 def cut(text: str) -> str:
     """The text without the key, as it stands or as a URL or JSON would hold it."""
+    import json
+    from urllib.parse import quote
+
     context = click.get_current_context(silent=True)
     secrets = [os.environ.get("LAMINA_API_KEY", "").strip(), *(context.meta.get(_SECRETS, ()) if context else ())]
     for secret in secrets:
@@ -173,6 +172,9 @@ def _harmless(error: click.ClickException) -> click.ClickException:
 
 def _crash_log(error: BaseException) -> str:
     """Where the details of a bug are kept, in words."""
+    import tempfile
+    import traceback
+
     # Neither a local variable nor the key is in it, so that it may be sent to somebody.
     text = cut("".join(traceback.format_exception(error)))
     try:

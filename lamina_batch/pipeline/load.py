@@ -36,6 +36,7 @@ from lamina_batch.pipeline.spec import (
     Template,
     Value,
     Webhook,
+    Whereabouts,
 )
 from lamina_batch.pipeline.template import TemplateError, template_parts
 from lamina_batch.pipeline.values import plain_values
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from lamina_batch.pipeline.schema import Schema
     from lamina_batch.pipeline.values import Document
 
 SOURCE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".ndjson", ".jsonl", *WORKBOOK_EXTENSIONS)
@@ -67,20 +69,53 @@ def load_pipeline(
     Raises PipelineError, naming every problem with its line and column, and UsageError for an override that
     cannot be applied.
     """
+    document, schema = _document(file, overrides, environ)
+    problems = [*document.problems, *check(document, schema)]
+    if problems:
+        raise as_error(document.file, problems)
+    builder = _Builder(document, today, suffix)
+    pipeline = builder.pipeline()
+    if builder.problems:
+        raise as_error(document.file, builder.problems)
+    return pipeline
+
+
+def locate_pipeline(
+    file: Path,
+    *,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str],
+    today: dt.date,
+    suffix: str | None = None,
+) -> Whereabouts:
+    """The name and the ledger of a pipeline, whatever is wrong with the rest of its file. The arguments are as above.
+
+    Raises PipelineError where the file is no YAML, or where `name` or `state` itself cannot be read.
+    """
+    document, _ = _document(file, overrides, environ)
+    problems = [problem for problem in document.problems if problem.steps[:1] in {(key,) for key in _LOCATED}]
+    problems += [
+        document.problem((key,), "must be text")
+        for key in _LOCATED
+        if not isinstance(document.values.get(key, ""), str)
+    ]
+    if problems:
+        raise as_error(document.file, problems)
+    return _Builder(document, today, suffix).whereabouts()
+
+
+#: what `locate_pipeline` reads
+_LOCATED = ("name", "state")
+
+
+def _document(file: Path, overrides: Sequence[str], environ: Mapping[str, str]) -> tuple[Document, Schema]:
+    """The values of the file, the overrides among them, and the schema that they have not been checked against."""
     file = Path(_absolute(Path.cwd(), str(file)))
     schema = pipeline_schema()
     tree = read_document(file)
     for override in overrides:
         apply_override(tree, override, schema)
-    document = plain_values(tree, schema, file, environ)
-    problems = [*document.problems, *check(document, schema)]
-    if problems:
-        raise as_error(file, problems)
-    builder = _Builder(document, today, suffix)
-    pipeline = builder.pipeline()
-    if builder.problems:
-        raise as_error(file, builder.problems)
-    return pipeline
+    return plain_values(tree, schema, file, environ), schema
 
 
 _DURATION = re.compile(r"([0-9]{1,6})(ms|s|m|h)")
@@ -106,8 +141,11 @@ class _Builder:
         self._today = today
         self._suffix = suffix
 
+    def whereabouts(self) -> Whereabouts:
+        return Whereabouts(name=self._name(), state=self._state())
+
     def pipeline(self) -> Pipeline:
-        name = self._values.get("name", self._file.stem)
+        name = self._name()
         self._check_names()
         rows = self._rows()
         return Pipeline(
@@ -124,6 +162,10 @@ class _Builder:
             notify=self._notify(),
             places=self._document.places,
         )
+
+    def _name(self) -> str:
+        name: str = self._values.get("name", self._file.stem)
+        return name
 
     def _rows(self) -> Rows:
         rows = self._values["rows"]

@@ -169,6 +169,15 @@ class Notify:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Whereabouts:
+    """What a file that is perhaps no pipeline any more still says: what it is called, and where its ledger is."""
+
+    name: str
+    #: the folder of the ledger, absolute
+    state: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
     #: absolute
     file: Path
