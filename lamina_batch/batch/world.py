@@ -36,6 +36,8 @@ class Access:
     service: str
     #: how many times faster than the real service it works; shortens the intervals that we choose, not the user's
     speed: float = 1.0
+    #: for messages: where the key was found
+    found_in: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

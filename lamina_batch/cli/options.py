@@ -89,7 +89,7 @@ class Service:
             return
         found = find_credentials(os.environ, Path.home(), now=datetime.now(UTC), base_url=self.base_url)
         conceal(found.api_key)
-        yield Access(base_url=found.base_url, api_key=found.api_key, service=found.base_url)
+        yield Access(base_url=found.base_url, api_key=found.api_key, service=found.base_url, found_in=found.found_in)
 
     def name(self) -> str:
         """What ledgers know it by. Needs no key."""

@@ -55,6 +55,7 @@ __all__ = [
     "AppSummary",
     "Execution",
     "Generation",
+    "Greeting",
     "Kind",
     "LaminaClient",
     "ListEnd",
@@ -134,6 +135,22 @@ class ListEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Greeting:
+    """How the service answered a first small read, and what came with the answer."""
+
+    #: None: no status line was read
+    status: int | None
+    #: 200, and the answer is one of the API's
+    usable: bool
+    #: the service's words for an error, or what went wrong on the way; empty where it is usable
+    message: str = ""
+    #: what the headers say about the limit
+    quota: Quota = field(default_factory=Quota)
+    #: the Date header as it stands; empty: there is none
+    date: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AppSummary:
     app_id: str
     name: str
@@ -172,6 +189,9 @@ class _Answer:
     broken: str | None = None
     #: its JSON; None: it is none
     data: object = None
+    #: what its headers say
+    quota: Quota = field(default_factory=Quota)
+    date: str = ""
 
     @property
     def is_page(self) -> bool:
@@ -248,6 +268,21 @@ class LaminaClient:
     ) -> None:
         if self._session is not None:
             await self._session.close()
+
+    async def greet(self) -> Greeting:
+        """Ask once for one app, whatever comes of it: is the service there, and does it take the key? Never raises."""
+        try:
+            answer = await self._request("GET", "/v1/apps", kind="other", params={"limit": "1"})
+        except _UnansweredError as end:
+            return Greeting(status=None, usable=False, message=str(end))
+        usable = answer.status == 200 and isinstance(enveloped(answer.data), list)
+        return Greeting(
+            status=answer.status,
+            usable=usable,
+            message="" if usable else self._words(answer),
+            quota=answer.quota,
+            date=answer.date,
+        )
 
     # -- the endpoints (API.md section 2; the list: section 11) --------------------------------------------
 
@@ -516,6 +551,7 @@ class LaminaClient:
                     self.budget.settle(ticket, self.now(), quota)
                 answer = await _answer(response)
                 answer.data = read_json(answer.body, self._cut)
+                answer.quota, answer.date = quota, response.headers.get("Date", "")
                 if in_body:
                     quota = replace(quota, retry_after=retry_after_in(answer.data))
                 return answer

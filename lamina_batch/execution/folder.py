@@ -6,8 +6,10 @@ answers of the POSTs that are open: they have been paid for, and the ledger coul
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -60,7 +62,7 @@ _ANYTHING = re.compile(r"fuse(\..*)?|macfuse|osxfuse|9p", re.IGNORECASE)
 
 def refuse_network(folder: Path) -> None:
     """Raise StateError where `folder`, which need not exist yet, is on a network file system."""
-    there = _nearest(folder)
+    there = nearest(folder)
     mount = mount_of(there, read_mounts())
     if mount is not None and is_network(mount):
         hint = "its locks cannot be trusted there: give the pipeline a `state` on a local disk"
@@ -113,7 +115,7 @@ def room_for(jobs: int, input_bytes: int) -> int:
 def ensure_room(folder: Path, needed_bytes: int) -> None:
     """Raise StateError where the disk under `folder`, which need not exist yet, has less room than that."""
     try:
-        disk = os.statvfs(_nearest(folder))
+        disk = os.statvfs(nearest(folder))
     except OSError as error:
         raise StateError(f"the state folder cannot be read: {error.strerror}", where=str(folder)) from error
     free = disk.f_bavail * disk.f_frsize
@@ -132,7 +134,23 @@ def ensure_room(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def _nearest(folder: Path) -> Path:
+def refuse_unwritable(folder: Path) -> None:
+    """Raise StateError where nothing can be written in `folder`, or where it would have to be made. Leaves no trace."""
+    there = nearest(folder)
+    try:
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is not a folder")
+        # A file without a name, where the system has such. A read-only disk is known by nothing less.
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise StateError(
+            f"nothing can be written in {there}: {error.strerror}",
+            where=str(folder),
+            hint="see that the folder may be written by who runs this, and the disk has room",
+        ) from error
+
+
+def nearest(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists; symlinks are resolved."""
     path = Path(os.path.realpath(folder))
     while path != path.parent:

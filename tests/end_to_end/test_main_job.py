@@ -246,7 +246,7 @@ def test_without_a_key_it_says_where_one_comes_from(project: Path, at: Cli) -> N
     assert "--sandbox" in ran.err
 
 
-@pytest.mark.parametrize("name", ["init", "doctor"])
+@pytest.mark.parametrize("name", ["init"])
 def test_commands_of_a_later_version_are_refused_by_name(cli: Cli, name: str) -> None:
     assert "not built" in cli(name, "x", code=2).err
 

@@ -1,0 +1,62 @@
+"""The command that looks after the whole: doctor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from lamina_batch.cli.options import Call, Service, override_option, service_options, world
+from lamina_batch.cli.shell import Command, out, whole
+from lamina_batch.errors import LaminaBatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_T = TypeVar("_T")
+
+
+@click.command(cls=Command)
+@click.argument("pipeline", type=click.Path(path_type=Path), required=False)
+@override_option
+@service_options
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON (docs/doctor.md).")
+def doctor(
+    *, pipeline: Path | None, sandbox: bool, base_url: str | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """Look whether everything is there that a run needs: key, service, limit, clock, and what PIPELINE needs.
+
+    Each line is ok, warn or fail, with what to do. Nothing is spent and nothing is changed. Exits 1 where a line fails.
+
+    \b
+    Examples:
+      lamina-batch doctor
+      lamina-batch doctor catalog.yaml
+    """
+    from lamina_batch.operations import doctor as examination
+    from lamina_batch.operations.facts import gather
+
+    service = Service(sandbox=sandbox, base_url=base_url)
+    with ExitStack() as stack:
+        loaded = _tried(Call(file=pipeline, service=service, overrides=overrides).load) if pipeline else None
+        access = _tried(lambda: stack.enter_context(service.open(None)))
+        facts = asyncio.run(gather(loaded, access, world()))
+    lines = examination.examine(facts)
+    if as_json:
+        whole(json.dumps(examination.as_json(lines), indent=2))
+    else:
+        for line in lines:
+            out(f"{line.level:<5} {line.check}: {line.message}" + (f"\n{line.hint}" if line.hint else ""))
+    sys.exit(examination.exit_code(lines))
+
+
+def _tried(make: Callable[[], _T]) -> _T | LaminaBatchError:
+    try:
+        return make()
+    except LaminaBatchError as error:
+        return error
