@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -38,6 +36,9 @@ def doctor(
       lamina-batch doctor
       lamina-batch doctor catalog.yaml
     """
+    import asyncio
+    import json
+
     from lamina_batch.operations import doctor as examination
     from lamina_batch.operations.facts import gather
 
