@@ -9,7 +9,8 @@
     ├── ServiceError                 1   the Lamina service: unreachable, or an answer that ends the run
     │   └── CredentialsError         1   no key, or one that the service refuses
     ├── LostLedgerError              5   what was bought before is not in the ledger: a run would buy it again
-    └── LedgerLockedError            7   another run holds this ledger
+    ├── LedgerLockedError            7   another run holds this ledger
+    └── DriftError                   8   the app has changed in a way that breaks this pipeline
 
 A bad row is not an exception but a finding (catalog/check.py), and the end of one execution is a value.
 """
@@ -77,6 +78,12 @@ class LostLedgerError(LaminaBatchError):
 
 class LedgerLockedError(LaminaBatchError):
     exit_code = 7
+
+
+class DriftError(LaminaBatchError):
+    """The app's live contract breaks this pipeline, which worked with the one that it was made for."""
+
+    exit_code = 8
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:

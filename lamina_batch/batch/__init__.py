@@ -18,7 +18,8 @@ looks ahead without spending, `again` writes down again, and `steps` holds what 
 from __future__ import annotations
 
 from lamina_batch.batch.again import results
-from lamina_batch.batch.ahead import Preview, preview, validate
+from lamina_batch.batch.ahead import Preview, preview, validate, validate_offline
+from lamina_batch.batch.contract import drift
 from lamina_batch.batch.line import Reporter, new_run_id, run
 from lamina_batch.batch.service import ask
 from lamina_batch.batch.steps import Prepared, binding, existing_ledger, prepare, refuse_source
@@ -33,6 +34,7 @@ __all__ = [
     "World",
     "ask",
     "binding",
+    "drift",
     "existing_ledger",
     "new_run_id",
     "prepare",
@@ -41,4 +43,5 @@ __all__ = [
     "results",
     "run",
     "validate",
+    "validate_offline",
 ]

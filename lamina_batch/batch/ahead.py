@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, get_args
 
 import polars as pl
 
+from lamina_batch.batch.contract import hold_against
 from lamina_batch.batch.service import READS, budget_of, fetch_app, least_interval, makes_video_name
 from lamina_batch.batch.steps import Prepared, binding, credits_for, plan_of, prepare
+from lamina_batch.catalog.drift import read_pinned
 from lamina_batch.catalog.source import read_catalog
 from lamina_batch.client.lamina import RUNS
 from lamina_batch.execution.forecast import forecast
@@ -48,7 +50,23 @@ def validate(pipeline: Pipeline, access: Access, world: World) -> Prepared:
     """Check the file, the live schema and every row."""
     catalog = read_catalog(pipeline)
     app = asyncio.run(fetch_app(pipeline, access, world, budget_of(pipeline)))
-    return prepare(pipeline, catalog, app, access.service)
+    ledger = find_ledger(pipeline.state)
+    with ledger or nullcontext():
+        told = hold_against(pipeline, catalog, app, access.service, ledger)
+    return prepare(pipeline, catalog, app, access.service, told=told)
+
+
+def validate_offline(pipeline: Pipeline) -> Prepared:
+    """Check the file and every row against the pin alone. Raises PipelineError where there is none."""
+    pin = read_pinned(pipeline)
+    if pin is None:
+        raise pipeline.error(
+            ("schema", "pin"),
+            "is not given, and without the service the pin is what rows are checked against",
+            f"`lamina-batch apps pin {pipeline.app}` takes one; then add schema: {{pin: FILE}}",
+        )
+    told = f"checked against the pin of {pin.taken_at}, taken from {pin.taken_from}; the app may have changed since"
+    return prepare(pipeline, read_catalog(pipeline), pin.app, pin.taken_from, told=(told,))
 
 
 def preview(pipeline: Pipeline, access: Access, world: World, request: RunRequest) -> Preview:
@@ -56,12 +74,13 @@ def preview(pipeline: Pipeline, access: Access, world: World, request: RunReques
     catalog = read_catalog(pipeline)
     budget = budget_of(pipeline)
     app = asyncio.run(fetch_app(pipeline, access, world, budget))
-    prepared = prepare(pipeline, catalog, app, access.service)
     ledger = find_ledger(pipeline.state)
-    if not request.new_ledger:
-        refuse_lost(pipeline, ledger)
-        refuse_renamed(pipeline, ledger, access.service)
     with ledger or nullcontext():
+        told = hold_against(pipeline, catalog, app, access.service, ledger)
+        prepared = prepare(pipeline, catalog, app, access.service, told=told)
+        if not request.new_ledger:
+            refuse_lost(pipeline, ledger)
+            refuse_renamed(pipeline, ledger, access.service)
         if ledger is not None:
             ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
         plan = plan_of(pipeline, prepared, ledger.table() if ledger is not None else [], request, world)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
+from lamina_batch.batch.contract import hold_against
 from lamina_batch.batch.service import READS, budget_of, client_for, last_app, least_interval, makes_video
 from lamina_batch.batch.steps import (
     Prepared,
@@ -176,8 +177,11 @@ class _Run:
         catalog = read_catalog(self.pipeline)
         async with client_for(self.pipeline, self.access, self.world, self.budget) as client:
             app = await client.get_app(self.pipeline.app) if self.request.submit else last_app(self.ledger)
+            told: tuple[str, ...] = ()
+            if self.request.submit:
+                told = hold_against(self.pipeline, catalog, app, self.access.service, self.ledger)
             client.generation = await self.generation(client)
-            prepared = prepare(self.pipeline, catalog, app, self.access.service)
+            prepared = prepare(self.pipeline, catalog, app, self.access.service, told=told)
             for note in prepared.notes:
                 self.reporter.note(note)
             ensure_room_in(self.pipeline.results.manifest, prepared.checked.jobs.height)

@@ -36,6 +36,8 @@ class Prepared:
     app: App
     catalog: Catalog
     checked: Checked
+    #: what the contract itself has to say
+    told: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -47,7 +49,7 @@ class Prepared:
         if read - kept - skipped:
             left_out.insert(0, f"{read - kept - skipped} by `where`")
         told = [f"of {read} rows, {kept} are used: left out {', '.join(left_out)}"] if left_out else []
-        return (*self.checked.notes, *told, *(["there are no rows to run"] if not kept else []))
+        return (*self.told, *self.checked.notes, *told, *(["there are no rows to run"] if not kept else []))
 
 
 def refuse_source(pipeline: Pipeline, file: Path) -> None:
@@ -64,11 +66,11 @@ def refuse_source(pipeline: Pipeline, file: Path) -> None:
             )
 
 
-def prepare(pipeline: Pipeline, catalog: Catalog, app: App, service: str) -> Prepared:
+def prepare(pipeline: Pipeline, catalog: Catalog, app: App, service: str, *, told: tuple[str, ...] = ()) -> Prepared:
     """Map -> check. Raises PipelineError where the pipeline does not fit the app or the catalog."""
     file_pattern(pipeline)
     mapped = map_rows(catalog, pipeline, app)
-    return Prepared(app=app, catalog=catalog, checked=check_rows(mapped, pipeline, app, service=service))
+    return Prepared(app=app, catalog=catalog, checked=check_rows(mapped, pipeline, app, service=service), told=told)
 
 
 def file_pattern(pipeline: Pipeline) -> Pattern | None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina_batch.cli.options import Service, service_options, waited_for, world
-from lamina_batch.cli.shell import Command, Group, out, say
+from lamina_batch.cli.options import Call, Service, service_options, waited_for, world
+from lamina_batch.cli.shell import Command, Group, out, say, whole
+from lamina_batch.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from lamina_batch.apps.app import App
+    from lamina_batch.apps.pins import Pin
+    from lamina_batch.catalog.drift import Drift
     from lamina_batch.client.lamina import LaminaClient
 
 
-@click.group(cls=Group, not_built=("pin", "diff", "schema"))
+@click.group(cls=Group)
 def apps() -> None:
     """Look at the apps that your key may use."""
 
@@ -90,3 +97,132 @@ def apps_workflow(app_id: str, *, sandbox: bool, base_url: str | None) -> None:
     for node in workflow.nodes:
         feeds = [target for source, target in workflow.edges if source == node.id]
         out(f"  {node.id}  {node.type}  {node.label!r}" + (f"  feeds {', '.join(feeds)}" if feeds else ""))
+
+
+_pin_option = click.option(
+    "--pin",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The pin (default: schemas/apps/APP.json below this folder).",
+)
+
+
+@apps.command("pin", cls=Command)
+@click.argument("app_id", metavar="APP")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where to write it (default: schemas/apps/APP.json below this folder).",
+)
+@service_options
+def apps_pin(app_id: str, *, output: Path | None, sandbox: bool, base_url: str | None) -> None:
+    """Write down the app's parameters as they are now, so that every later run notices a change.
+
+    Name the file as `schema.pin` in the pipeline, and keep it in version control. Taken again, it says what changed.
+
+    \b
+    Example:
+      lamina-batch apps pin bbb17293-5fe7-4645-8c6e-0745bc28254d
+    """
+    from lamina_batch.apps.pins import pin_file
+    from lamina_batch.authoring.pinning import save_pin
+
+    file = output or pin_file(app_id)
+    pin = _taken(app_id, Service(sandbox=sandbox, base_url=base_url))
+    for line in save_pin(pin, file):
+        say(line)
+    out(str(file))
+
+
+def _taken(app_id: str, service: Service) -> Pin:
+    from lamina_batch import batch
+    from lamina_batch.apps.pins import take_pin
+
+    with service.open(None) as access:
+        app: App = waited_for(batch.ask(access, world(), lambda client: client.get_app(app_id)))
+        return take_pin(app, app_id, taken_from=access.service, at=datetime.now(UTC))
+
+
+@apps.command("diff", cls=Command)
+@click.argument("what", metavar="APP|PIPELINE")
+@_pin_option
+@service_options
+def apps_diff(what: str, *, pin: Path | None, sandbox: bool, base_url: str | None) -> None:
+    """Say how an app differs from its pin; for a pipeline also what of it breaks, and which rows use that.
+
+    A pipeline without a pin is compared with its last run. Exits 8 when a change breaks the pipeline (for an app: could
+    break one), else 0.
+
+    \b
+    Examples:
+      lamina-batch apps diff catalog.yaml
+      lamina-batch apps diff bbb17293-5fe7-4645-8c6e-0745bc28254d
+    """
+    service = Service(sandbox=sandbox, base_url=base_url)
+    if Path(what).suffix.lower() in {".yaml", ".yml"}:
+        if pin is not None:
+            raise UsageError("a pipeline names its own pin", hint="leave out --pin")
+        found, breaks = _diff_pipeline(Path(what), service), "breaks this pipeline"
+    else:
+        found, breaks = _diff_app(what, pin, service), "could break a pipeline"
+    for line in found.lines(broken=True):
+        out(f"{breaks}: {line}")
+    for line in found.lines(broken=False):
+        out(f"changed: {line}")
+    since = found.known.called
+    say(f"{found.known.app.name}: {len(found.changes) or 'no'} changes since {since}")
+    if found.breaks:
+        say(f"  once the pipeline is mended, accept the app as it is now: {found.known.accept}")
+    sys.exit(8 if found.breaks else 0)
+
+
+def _diff_pipeline(file: Path, service: Service) -> Drift:
+    from lamina_batch import batch
+
+    call = Call(file=file, service=service, overrides=())
+    pipeline = call.load()
+    with call.access(pipeline) as access:
+        return batch.drift(pipeline, access, world())
+
+
+def _diff_app(app_id: str, file: Path | None, service: Service) -> Drift:
+    from lamina_batch.apps.pins import pin_file, read_pin
+    from lamina_batch.authoring.pinning import against_pin
+
+    file = file or pin_file(app_id)
+    known = read_pin(file)
+    return against_pin(known, file, _taken(app_id, service))
+
+
+@apps.command("schema", cls=Command)
+@click.argument("app_id", metavar="APP")
+@click.option(
+    "--pin",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Make it from this pin instead of the live app: no key, no network.",
+)
+@service_options
+def apps_schema(app_id: str, *, pin: Path | None, sandbox: bool, base_url: str | None) -> None:
+    """Print the pipeline schema for one app: with it an editor completes the app's inputs and labels.
+
+    Point the first line of a pipeline file to it: # yaml-language-server: $schema=FILE
+
+    \b
+    Example:
+      lamina-batch apps schema bbb17293-5fe7-4645-8c6e-0745bc28254d > catalog.schema.json
+    """
+    import json
+
+    from lamina_batch.apps.pins import read_pin
+    from lamina_batch.authoring.specialise import specialised
+
+    if pin is not None:
+        app = read_pin(pin).app
+        if app.app_id != app_id:
+            raise UsageError(f"this is the pin of another app, {app.app_id}", where=str(pin))
+    else:
+        app = _taken(app_id, Service(sandbox=sandbox, base_url=base_url)).app
+    whole(json.dumps(specialised(app), ensure_ascii=False, indent=2))

@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 @click.option(
     "--findings", type=click.Path(path_type=Path), metavar="FILE", help="Write them to FILE (.csv or .ndjson) too."
 )
-def validate(call: Call, *, findings: Path | None) -> None:
+@click.option("--offline", is_flag=True, help="Check against the pin instead of the live app: no key, no network.")
+def validate(call: Call, *, findings: Path | None, offline: bool) -> None:
     """Check the file, the app's live schema and every row, and spend nothing.
 
-    Exits 3 when there are findings that would keep a row from being run; warnings do not count.
+    Exits 3 when there are findings that would keep a row from being run; warnings do not count. Exits 8 when the app
+    has changed since its pin, or the last run, in a way that breaks this pipeline.
 
     \b
-    Example:
+    Examples:
       lamina-batch validate catalog.yaml --findings findings.csv
+      lamina-batch validate catalog.yaml --offline
     """
     from lamina_batch import batch
     from lamina_batch.cli.progress import finding_line
@@ -38,8 +41,11 @@ def validate(call: Call, *, findings: Path | None) -> None:
     pipeline = call.load()
     if findings is not None:
         batch.refuse_source(pipeline, findings)
-    with call.access(pipeline) as access:
-        prepared = batch.validate(pipeline, access, world())
+    if offline:
+        prepared = batch.validate_offline(pipeline)
+    else:
+        with call.access(pipeline) as access:
+            prepared = batch.validate(pipeline, access, world())
     checked = prepared.checked
     for note in prepared.notes:
         say(f"note: {note}")

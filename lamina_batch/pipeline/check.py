@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.values import Document
 
 #: documented keys that this version does nothing for
-NOT_BUILT = ("schema", "results.report")
+NOT_BUILT = ("results.report",)
 
 
 def check(document: Document, schema: Schema) -> list[Problem]:

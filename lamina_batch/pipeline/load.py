@@ -31,6 +31,7 @@ from lamina_batch.pipeline.spec import (
     Results,
     Rows,
     RunOptions,
+    SchemaOptions,
     Source,
     Sql,
     Template,
@@ -156,6 +157,7 @@ class _Builder:
             inputs=tuple(self._rule(parameter, rule) for parameter, rule in self._values["inputs"].items()),
             matrix={parameter: tuple(values) for parameter, values in self._values.get("matrix", {}).items()},
             api=Api(**self._values.get("api", {})),
+            schema=self._schema(),
             run=self._run(),
             results=self._results(name, rows.sources),
             state=self._state(),
@@ -217,6 +219,12 @@ class _Builder:
                     what = f"is the same parameter as {before[1]!r} in `{before[0]}`"
                     hint = "keep one of them; case and repeated spaces make no difference"
                     self.problems.append(self._document.problem(steps, what, hint, at_key=True))
+
+    def _schema(self) -> SchemaOptions:
+        schema = self._values.get("schema", {})
+        options = {"on_drift": schema["on_drift"]} if "on_drift" in schema else {}
+        pin = Path(_absolute(self._file.parent, schema["pin"])) if "pin" in schema else None
+        return SchemaOptions(pin=pin, **options)
 
     def _rule(self, parameter: str, rule: dict[str, Any]) -> InputRule:
         return InputRule(

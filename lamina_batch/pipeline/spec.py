@@ -17,6 +17,7 @@ Generation = Literal["auto", "executions", "runs"]
 Auth = Literal["x-api-key", "bearer"]
 Layout = Literal["wide", "long"]
 Completion = Literal["poll", "webhook"]
+OnDrift = Literal["fail", "warn"]
 #: How a command ended, by its exit code: 0, 3, anything else.
 Ending = Literal["success", "partial", "failure"]
 
@@ -99,6 +100,15 @@ class InputRule:
 class Api:
     generation: Generation = "auto"
     auth: Auth = "x-api-key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaOptions:
+    """What the app's contract is held against."""
+
+    #: absolute; None: the contract of the last run
+    pin: Path | None = None
+    on_drift: OnDrift = "fail"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +199,7 @@ class Pipeline:
     #: parameter name as written -> values; empty: no fan-out
     matrix: Mapping[str, tuple[str, ...]]
     api: Api
+    schema: SchemaOptions = field(default_factory=SchemaOptions)
     run: RunOptions
     results: Results
     #: the folder of the ledger, absolute

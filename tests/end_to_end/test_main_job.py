@@ -277,7 +277,7 @@ def test_every_shipped_pipeline_runs_in_the_embedded_sandbox(pipeline: Path, tmp
     """From a copy, so that nobody's own results are in the way; one of them has bad rows and says so."""
     import shutil  # noqa: PLC0415
 
-    for name in ("pipelines", "sample_data"):
+    for name in ("pipelines", "sample_data", "schemas"):
         shutil.copytree(TOP / name, tmp_path / name)
     ran = cli("run", f"pipelines/{pipeline.name}", "--sandbox", "--json", code=None, env={"LAMINA_API_KEY": ""})
     summary = ran.summary

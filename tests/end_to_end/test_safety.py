@@ -473,11 +473,6 @@ def opened(pid: int) -> set[Path]:
     return found
 
 
-@pytest.mark.parametrize("command", ["pin", "diff", "schema"])
-def test_what_is_not_built_is_refused_by_name(keyed: Cli, command: str) -> None:
-    assert f"`{command}` is documented but not built" in keyed("apps", command, "x", code=2).err
-
-
 def _output(**changes: object) -> dict[str, object]:
     usual_one: dict[str, object] = {
         "id": "n1",

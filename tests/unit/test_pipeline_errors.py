@@ -423,9 +423,6 @@ def test_a_long_value_is_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("added", "place", "named"),
     [
-        ("schema: {pin: a.json, on_drift: warn}", "6:1", "schema"),
-        ("schema:", "6:1", "schema"),
-        ("schema: 5", "6:1", "schema"),
         ("results: {report: out/a.html}", "6:11", "results.report"),
     ],
 )
