@@ -23,12 +23,14 @@ from lamina_batch.pipeline.spec import Completion
 from lamina_batch.results.lost import refuse_lost, refuse_renamed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from lamina_batch.apps.app import App
     from lamina_batch.batch.world import Access, RunRequest, World
+    from lamina_batch.catalog.mapping import Mapped
     from lamina_batch.client.budget import Budget
     from lamina_batch.execution.forecast import Forecast
+    from lamina_batch.media.preflight import Preflight
     from lamina_batch.pipeline.spec import Pipeline
 
 
@@ -46,14 +48,20 @@ class Preview:
     changed: dict[str, tuple[str, ...]]
 
 
-def validate(pipeline: Pipeline, access: Access, world: World) -> Prepared:
-    """Check the file, the live schema and every row."""
+def validate(
+    pipeline: Pipeline, access: Access, world: World, *, went_on: Callable[[int, int], None] | None = None
+) -> Prepared:
+    """Check the file, the live schema and every row.
+
+    With `went_on` every distinct image and video URL is asked too; it is told how many of how many have been.
+    """
     catalog = read_catalog(pipeline)
     app = asyncio.run(fetch_app(pipeline, access, world, budget_of(pipeline)))
     ledger = find_ledger(pipeline.state)
     with ledger or nullcontext():
         told = hold_against(pipeline, catalog, app, access.service, ledger)
-    return prepare(pipeline, catalog, app, access.service, told=told)
+    look = _look(pipeline, access, world, went_on) if went_on is not None else None
+    return prepare(pipeline, catalog, app, access.service, told=told, look=look)
 
 
 def validate_offline(pipeline: Pipeline) -> Prepared:
@@ -67,6 +75,25 @@ def validate_offline(pipeline: Pipeline) -> Prepared:
         )
     told = f"checked against the pin of {pin.taken_at}, taken from {pin.taken_from}; the app may have changed since"
     return prepare(pipeline, read_catalog(pipeline), pin.app, pin.taken_from, told=(told,))
+
+
+def _look(
+    pipeline: Pipeline, access: Access, world: World, went_on: Callable[[int, int], None]
+) -> Callable[[Mapped], Preflight]:
+    # What it imports takes longer than many a command, and few ask for it.
+    from lamina_batch.media.links import is_private  # noqa: PLC0415
+    from lamina_batch.media.preflight import Preflights  # noqa: PLC0415
+
+    preflights = Preflights(
+        local=is_private(access.base_url),
+        needed=pipeline.run.execution_timeout,
+        now=world.now,
+        wall=world.wall,
+        sleep=world.sleep,
+        random=world.random,
+        went_on=went_on,
+    )
+    return lambda mapped: asyncio.run(preflights.look(mapped))
 
 
 def preview(pipeline: Pipeline, access: Access, world: World, request: RunRequest) -> Preview:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from lamina_batch.apps.app import App
     from lamina_batch.batch.world import RunRequest, World
+    from lamina_batch.catalog.mapping import Mapped
     from lamina_batch.catalog.source import Catalog
     from lamina_batch.media.names import Pattern
+    from lamina_batch.media.preflight import Preflight
     from lamina_batch.pipeline.spec import Pipeline
 
 
@@ -66,11 +68,28 @@ def refuse_source(pipeline: Pipeline, file: Path) -> None:
             )
 
 
-def prepare(pipeline: Pipeline, catalog: Catalog, app: App, service: str, *, told: tuple[str, ...] = ()) -> Prepared:
-    """Map -> check. Raises PipelineError where the pipeline does not fit the app or the catalog."""
+def prepare(
+    pipeline: Pipeline,
+    catalog: Catalog,
+    app: App,
+    service: str,
+    *,
+    told: tuple[str, ...] = (),
+    look: Callable[[Mapped], Preflight] | None = None,
+) -> Prepared:
+    """Map -> check, with what `look` finds out about the mapped values.
+
+    Raises PipelineError where the pipeline does not fit the app or the catalog.
+    """
     file_pattern(pipeline)
     mapped = map_rows(catalog, pipeline, app)
-    return Prepared(app=app, catalog=catalog, checked=check_rows(mapped, pipeline, app, service=service), told=told)
+    if look is None:
+        checked = check_rows(mapped, pipeline, app, service=service)
+    else:
+        seen = look(mapped)
+        told = (*told, *seen.notes)
+        checked = check_rows(mapped, pipeline, app, service=service, known=seen.verdicts)
+    return Prepared(app=app, catalog=catalog, checked=checked, told=told)
 
 
 def file_pattern(pipeline: Pipeline) -> Pattern | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.apps.app import App
     from lamina_batch.catalog.mapping import Mapped
+    from lamina_batch.catalog.verdict import Verdict
     from lamina_batch.pipeline.spec import ColumnType, Pipeline
 
 
@@ -48,12 +50,22 @@ class Checked:
     notes: tuple[str, ...]
 
 
-def check_rows(mapped: Mapped, pipeline: Pipeline, app: App, *, service: str) -> Checked:
-    """Check every mapped row; `service` is the base URL that the content hash is bound to, or `sandbox`."""
+def check_rows(
+    mapped: Mapped,
+    pipeline: Pipeline,
+    app: App,
+    *,
+    service: str,
+    known: Mapping[str, Mapping[str, Verdict]] = MappingProxyType({}),
+) -> Checked:
+    """Check every mapped row; `service` is the base URL that the content hash is bound to, or `sandbox`.
+
+    `known` holds, by parameter and value, verdicts that were found elsewhere, such as on URLs that were asked.
+    """
     found: list[pl.DataFrame] = [_mistyped(mapped)]
     rows = mapped.frame
     for order, item in enumerate(mapped.inputs):
-        values = Values(item, mapped, order)
+        values = Values(item, mapped, order, known.get(item.parameter.name, {}))
         found += values.findings()
         rows = rows.with_columns(values.sent())
 

@@ -11,20 +11,23 @@ from lamina_batch.catalog.verdict import Judge
 from lamina_batch.pipeline.spec import Columns, Sql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from lamina_batch.catalog.mapping import Mapped, MappedInput
     from lamina_batch.catalog.verdict import Verdict
 
 
 class Values:
-    """What the rows give for one input, checked; `order` is its place among the findings of a row."""
+    """What the rows give for one input, checked; `order` is its place among the findings of a row.
 
-    def __init__(self, item: MappedInput, mapped: Mapped, order: int) -> None:
+    `known` are verdicts on values that the schema lets through, by what was learned elsewhere.
+    """
+
+    def __init__(self, item: MappedInput, mapped: Mapped, order: int, known: Mapping[str, Verdict]) -> None:
         self._item = item
         self._mapped = mapped
         self._order = order
-        self._verdicts = self._judged()
+        self._verdicts = {**known, **self._judged()}
 
     def findings(self) -> Iterator[pl.DataFrame]:
         """What is wrong with the values of this input."""

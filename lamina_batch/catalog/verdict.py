@@ -33,6 +33,18 @@ Code = Literal[
     "too_many_values",
     "invalid_value",
     "lenient_match",
+    # of media/judgement.py, where the URLs are asked
+    "url_not_found",
+    "url_refused",
+    "url_unanswered",
+    "host_not_found",
+    "private_url",
+    "url_lapses",
+    "web_page",
+    "wrong_type",
+    "broken_file",
+    "tiny_image",
+    "huge_image",
 ]
 Severity = Literal["error", "warning"]
 

@@ -10,6 +10,7 @@ import click
 
 from lamina_batch.cli.options import pipeline_options, world
 from lamina_batch.cli.shell import Command, out, say
+from lamina_batch.errors import UsageError
 
 if TYPE_CHECKING:
     from lamina_batch.batch import Preview
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
     "--findings", type=click.Path(path_type=Path), metavar="FILE", help="Write them to FILE (.csv or .ndjson) too."
 )
 @click.option("--offline", is_flag=True, help="Check against the pin instead of the live app: no key, no network.")
-def validate(call: Call, *, findings: Path | None, offline: bool) -> None:
+@click.option(
+    "--check-images",
+    is_flag=True,
+    help="Ask every image and video URL too, for its first bytes: is it there, is it an image, and large enough?",
+)
+def validate(call: Call, *, findings: Path | None, offline: bool, check_images: bool) -> None:
     """Check the file, the app's live schema and every row, and spend nothing.
 
     Exits 3 when there are findings that would keep a row from being run; warnings do not count. Exits 8 when the app
@@ -33,19 +39,24 @@ def validate(call: Call, *, findings: Path | None, offline: bool) -> None:
     Examples:
       lamina-batch validate catalog.yaml --findings findings.csv
       lamina-batch validate catalog.yaml --offline
+      lamina-batch validate catalog.yaml --check-images
     """
     from lamina_batch import batch
-    from lamina_batch.cli.progress import finding_line
+    from lamina_batch.cli.progress import Tally, finding_line
     from lamina_batch.results.findings import write_findings
 
     pipeline = call.load()
     if findings is not None:
         batch.refuse_source(pipeline, findings)
+    if offline and check_images:
+        raise UsageError("--check-images asks the hosts of the pictures, and --offline asks nobody", hint="give one")
     if offline:
         prepared = batch.validate_offline(pipeline)
     else:
-        with call.access(pipeline) as access:
-            prepared = batch.validate(pipeline, access, world())
+        here = world()
+        tally = Tally("URLs asked", say=say, now=here.now, terminal=sys.stderr is not None and sys.stderr.isatty())
+        with call.access(pipeline) as access, tally:
+            prepared = batch.validate(pipeline, access, here, went_on=tally.went_on if check_images else None)
     checked = prepared.checked
     for note in prepared.notes:
         say(f"note: {note}")

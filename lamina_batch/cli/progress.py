@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from tqdm import tqdm
 
@@ -85,6 +85,35 @@ class Console:
         if self._bar is not None:
             self._bar.clear()
         self._say(text)
+
+
+class Tally:
+    """Shows on stderr how many of how many are done: a bar at a terminal, a line every 30 s without one."""
+
+    def __init__(self, what: str, *, say: Callable[[str], None], now: Callable[[], float], terminal: bool) -> None:
+        self._what = what
+        self._say = say
+        self._now = now
+        self._terminal = terminal
+        self._bar: tqdm[NoReturn] | None = None
+        self._line_at = now() + LINE_EVERY
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def went_on(self, done: int, total: int) -> None:
+        if not self._terminal:
+            if self._now() >= self._line_at:
+                self._line_at = self._now() + LINE_EVERY
+                self._say(f"{done} of {total} {self._what}")
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=total, desc=self._what, dynamic_ncols=True, leave=False)
+        self._bar.update(done - self._bar.n)
 
 
 def finding_line(finding: Mapping[str, object]) -> str:

@@ -12,7 +12,6 @@ from lamina_batch.errors import LaminaBatchError, UsageError
 
 _NOT_BUILT_OPTIONS = (
     "--rerun-file",
-    "--check-images",
     "--include-removed",
 )
 

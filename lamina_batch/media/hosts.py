@@ -179,7 +179,8 @@ def refused(response: aiohttp.ClientResponse) -> Failure:
     again = status == 425 or retryable(status)
     retry_after = _retry_after(response.headers)
     if again and retry_after is not None and retry_after > _MOST_RETRY_AFTER:
-        return Failure(reason=f"HTTP {status}: not before {retry_after:.0f} s from now")
+        reason = f"HTTP {status}: not before {retry_after:.0f} s from now"
+        return Failure(reason=reason, too_many=status == 429)
     return Failure(reason=f"HTTP {status}", again=again, retry_after=retry_after, too_many=status == 429)
 
 

@@ -32,8 +32,8 @@ class Manners:
     most_open_per_host: int = 4
     #: how often one errand is tried
     tries: int = 4
-    #: seconds of nothing but silence after which all that waits for a host is given up: a host that is gone would else
-    #: hold the end up by some seconds for each errand
+    #: seconds of nothing but silence, or of being asked too often, after which all that waits for a host is given up: a
+    #: host that is gone would else hold the end up by some seconds for each errand
     most_silence: float = 300.0
 
 
@@ -64,7 +64,7 @@ class Turns(Generic[_Errand, _Done]):
     #: hosts in turn, each with what waits for it
     _queues: dict[str, deque[_Waiting[_Errand]]] = field(default_factory=dict, init=False)
     _open: Counter[str] = field(default_factory=Counter, init=False)
-    #: since when each host has not answered at all
+    #: since when each host has given no answer but that it is asked too often
     _silent: dict[str, float] = field(default_factory=dict, init=False)
     #: how many pauses of each host are running
     _resting: Counter[str] = field(default_factory=Counter, init=False)
@@ -132,10 +132,10 @@ class Turns(Generic[_Errand, _Done]):
             came = await self.attempt(waiting.errand)
         finally:
             self._open[host] -= 1
-        if not isinstance(came, Failure) or not came.silent:
-            self._silent.pop(host, None)
-        else:
+        if isinstance(came, Failure) and (came.silent or came.too_many):
             self._silent.setdefault(host, self.now())
+        else:
+            self._silent.pop(host, None)
         if not isinstance(came, Failure):
             self._end(waiting, came)
             return
@@ -145,11 +145,12 @@ class Turns(Generic[_Errand, _Done]):
             return
         tries = f" ({failed.failures} tries)" if failed.failures > 1 else ""
         self._end(waiting, replace(came, reason=came.reason + tries))
-        # A name that nobody has stays so; else silence has to last.
-        gone = came.silent and came.sure
+        # A name that nobody has stays so, and who wants to be left alone for longer means all; else it has to last.
+        gone = (came.silent and came.sure) or (came.too_many and not came.again)
         if gone or self.now() - self._silent.get(host, self.now()) > self.manners.most_silence:
             for other in self._queues.pop(host, ()):
-                reason = f"not tried, because its host does not answer: {came.reason}"
+                does = "asks to be left alone" if came.too_many else "does not answer"
+                reason = f"not tried, because its host {does}: {came.reason}"
                 self._end(other, replace(came, reason=reason))
 
     async def _pause(self, failed: _Waiting[_Errand], came: Failure) -> None:
