@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
@@ -18,7 +19,7 @@ from lamina_batch.catalog.encoding import codec_for, read_text
 from lamina_batch.errors import CatalogError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 _TAB = "\t"
@@ -43,6 +44,8 @@ class Table(NamedTuple):
     sheet: str | None = None
     #: which column of the file each header stands in, from 1; None: they are all of its columns
     places: tuple[int, ...] | None = None
+    #: where columns of ours stand that were left out
+    ours: Mapping[str, int] = MappingProxyType({})
 
 
 def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table:

@@ -45,6 +45,8 @@ class Part:
     header_row: int
     #: column of the catalog -> its column in this file, from 1
     places: Mapping[str, int]
+    #: the same for columns of ours, which the catalog leaves out
+    ours: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,7 @@ def _part(file: _File, table: Table, folder: str) -> Part:
         source=os.path.relpath(str(file), folder),
         header_row=table.first_row - 1,
         places=dict(zip(_unique(table.headers), places, strict=True)),
+        ours=table.ours,
     )
 
 
@@ -204,6 +207,7 @@ def _read(file: _File, pipeline: Pipeline) -> Table:
         headers=tuple(headers[at] for at in kept),
         frame=frame.select([frame.columns[at] for at in kept]),
         places=tuple(places[at] for at in kept),
+        ours={header: places[at] for at, header in enumerate(headers) if header.startswith(OURS)},
     )
 
 

@@ -56,7 +56,7 @@ def read_workbook(path: Path, *, sheet: str | None, key: Sequence[str]) -> Table
         with path.open("rb") as file:
             _refuse_old_format(path, file.read(8), file)
             with zipfile.ZipFile(file) as archive:
-                chosen = _chosen(path, sheet, list(_sheets(archive)))
+                chosen = _chosen(path, sheet, list(sheets_of(archive)))
                 look = _look(archive, chosen.part, _zero_formats(archive))
     except _DAMAGED as error:
         raise _damaged(path, str(error)) from error
@@ -68,14 +68,16 @@ def read_workbook(path: Path, *, sheet: str | None, key: Sequence[str]) -> Table
 # --- the sheets of the workbook ---
 
 
-class _Sheet(NamedTuple):
+class Tab(NamedTuple):
+    """A sheet of a workbook."""
+
     name: str
     visible: bool
     #: its XML within the archive
     part: str
 
 
-def _sheets(archive: zipfile.ZipFile) -> Iterator[_Sheet]:
+def sheets_of(archive: zipfile.ZipFile) -> Iterator[Tab]:
     """The sheets that hold cells, in the order of their tabs."""
     parts = {
         relation.get("Id"): relation.get("Target", "")
@@ -86,7 +88,7 @@ def _sheets(archive: zipfile.ZipFile) -> Iterator[_Sheet]:
         target = next((parts.get(value) for name, value in entry.items() if name.endswith("}id")), None)
         if target is not None:
             part = posixpath.normpath(posixpath.join("/xl", target)).lstrip("/")
-            yield _Sheet(entry.get("name", ""), entry.get("state", "visible") == "visible", part)
+            yield Tab(entry.get("name", ""), entry.get("state", "visible") == "visible", part)
 
 
 def _xml(archive: zipfile.ZipFile, part: str) -> ET.Element:
@@ -97,7 +99,7 @@ def _xml(archive: zipfile.ZipFile, part: str) -> ET.Element:
     return ET.fromstring(text)  # noqa: S314 - bounded above, and expat bounds what entities make of it
 
 
-def _chosen(path: Path, wanted: str | None, sheets: list[_Sheet]) -> _Sheet:
+def _chosen(path: Path, wanted: str | None, sheets: list[Tab]) -> Tab:
     if wanted is None:
         visible = next((sheet for sheet in sheets if sheet.visible), None)
         if visible is None:
@@ -224,7 +226,7 @@ def _refuse_too_large(where: str, look: _Look) -> None:
 # --- the cells ---
 
 
-def _table(path: Path, sheet: _Sheet, look: _Look, key: Sequence[str]) -> Table:
+def _table(path: Path, sheet: Tab, look: _Look, key: Sequence[str]) -> Table:
     import fastexcel  # noqa: PLC0415 - the other sources do without
 
     where = f"{path}#{sheet.name}"

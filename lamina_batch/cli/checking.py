@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @pipeline_options
 @click.option(
-    "--findings", type=click.Path(path_type=Path), metavar="FILE", help="Write them to FILE (.csv or .ndjson) too."
+    "--findings",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write them to FILE too: .csv, .ndjson, or .xlsx for the sheet itself with its bad cells marked.",
 )
 @click.option("--offline", is_flag=True, help="Check against the pin instead of the live app: no key, no network.")
 @click.option(
@@ -38,12 +41,14 @@ def validate(call: Call, *, findings: Path | None, offline: bool, check_images: 
     \b
     Examples:
       lamina-batch validate catalog.yaml --findings findings.csv
+      lamina-batch validate catalog.yaml --findings to-mend.xlsx
       lamina-batch validate catalog.yaml --offline
       lamina-batch validate catalog.yaml --check-images
     """
     from lamina_batch import batch
     from lamina_batch.cli.progress import Tally, finding_line
-    from lamina_batch.results.findings import write_findings
+    from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS
+    from lamina_batch.results.findings import write_findings, write_marked
 
     pipeline = call.load()
     if findings is not None:
@@ -63,10 +68,14 @@ def validate(call: Call, *, findings: Path | None, offline: bool, check_images: 
     for finding in checked.findings.iter_rows(named=True):
         mark = "" if finding["severity"] == "error" else "warning: "
         out(mark + finding_line(finding))
-    if findings is not None:
-        say(f"findings: {write_findings(checked.findings, findings)}")
     bad = checked.jobs.filter(~checked.jobs["valid"])["lamina_index"].n_unique()
     rows = checked.jobs["lamina_index"].n_unique()
+    if findings is not None:
+        if findings.suffix.lower() in WORKBOOK_EXTENSIONS:
+            written = write_marked(checked.findings, findings, prepared.catalog, checked=rows)
+        else:
+            written = write_findings(checked.findings, findings)
+        say(f"findings: {written}")
     skipped = f", {checked.skipped_rows} left out by blank: skip_row" if checked.skipped_rows else ""
     say(f"{pipeline.name}: {rows} rows checked against {prepared.app.name!r}, {bad} invalid{skipped}")
     sys.exit(3 if bad else 0)

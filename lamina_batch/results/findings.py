@@ -13,6 +13,8 @@ from lamina_batch.results.text import harmless
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lamina_batch.catalog.source import Catalog
+
 COLUMNS = ("row", "key", "column", "parameter", "value", "code", "severity", "message", "hint")
 
 
@@ -31,5 +33,17 @@ def write_findings(findings: pl.DataFrame, file: Path) -> Path:
             raise UsageError(
                 f"findings cannot be written as {other or 'a file without an ending'!r}",
                 where=str(file),
-                hint="use .csv or .ndjson (.xlsx is documented but not built in this version)",
+                hint="use .csv or .ndjson, or .xlsx for the sheet itself with its cells marked",
             )
+
+
+def write_marked(findings: pl.DataFrame, file: Path, catalog: Catalog, *, checked: int) -> Path:
+    """Write the workbook that the findings are about again, its bad cells marked; `checked` rows were looked at.
+
+    Raises UsageError where it cannot be marked or `file` has not its ending, StateError where it cannot be written.
+    """
+    # What it imports takes longer than many a command.
+    from lamina_batch.sheets.annotate import annotate, refuse_ending  # noqa: PLC0415
+
+    refuse_ending(catalog, file)
+    return write_whole(file, lambda aside: annotate(findings, catalog, aside, checked=checked))

@@ -1,0 +1,341 @@
+"""Findings in the sheet they are about: a person's own workbook again, with the bad cells marked and reasons in words.
+
+Of an XLSX source it is a copy, changed in a few places of its XML: whatever else is in it stays as it is. Of any other
+source a new workbook of the same cells is made first, and then marked in the same way.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from xml.etree import ElementTree as ET
+from xml.parsers import expat
+
+import polars as pl
+from xlsxwriter.utility import xl_col_to_name
+
+from lamina_batch.catalog.columns import form
+from lamina_batch.catalog.workbook import sheets_of
+from lamina_batch.errors import UsageError
+from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS
+from lamina_batch.sheets.marking import REASONS, Marks, Paint, Sheet
+from lamina_batch.sheets.notes import NO_NOTES, NO_SHAPES, noted_cells, with_notes, with_shapes
+from lamina_batch.sheets.package import WORKBOOK, Package
+from lamina_batch.sheets.styles import NO_STYLES, Styles
+from lamina_batch.sheets.summary import ERROR, PAGE, WARNING, Line, Page, page_xml, put_last
+from lamina_batch.sheets.xlsx import new_book, refuse_too_large, width_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lamina_batch.catalog.source import Catalog, Part
+
+#: what a person with the sheet before them can do, where the hint of a finding speaks of the pipeline file
+_HINTS: Mapping[str, str] = {
+    "blank_image": "paste its web address (https://…)",
+    "missing_input": "fill the cell",
+    "duplicate_key": "give each product its own",
+    "invalid_value": "ask those who make the pictures",
+}
+#: findings about what is not there: of several columns only those that are blank are meant
+_BLANKS = ("blank_image", "missing_input")
+#: cells of a sheet that get a note; the reasons beside the rows have no such limit
+_MOST_NOTES = 1_000
+_NOTES_KIND = "application/vnd.openxmlformats-officedocument.spreadsheetml.comments+xml"
+_SHAPES_KIND = "application/vnd.openxmlformats-officedocument.vmlDrawing"
+_STYLES_KIND = "application/vnd.openxmlformats-officedocument.spreadsheetml.styles+xml"
+
+
+class Finding(NamedTuple):
+    """One line of the findings, and the cells that it means."""
+
+    row: int
+    #: the columns of the catalog
+    columns: tuple[str, ...]
+    column: str
+    value: str
+    message: str
+    hint: str
+    bad: bool
+
+
+class Place(NamedTuple):
+    """One sheet of the workbook that is marked, and where the catalog's cells stand in it."""
+
+    sheet: str
+    header_row: int
+    places: Mapping[str, int]
+    old_reasons: int | None
+    findings: Sequence[Finding]
+
+
+def annotate(findings: pl.DataFrame, catalog: Catalog, file: Path, *, checked: int) -> None:
+    """Write the catalog's own workbook again, marked; `checked` is how many rows were looked at.
+
+    Where the rows are of no workbook, or of several files, it is a new one: a sheet for each file in which something
+    was found, its cells in their own rows. Raises UsageError where the workbook cannot be marked, StateError where a
+    sheet cannot hold the rows, OSError.
+    """
+    found = _by_part(findings, catalog)
+    own = _own_workbook(catalog)
+    if own is not None:
+        places = [
+            Place(part.sheet or "", part.header_row, part.places, part.ours.get(REASONS), found[part.source])
+            for part in catalog.parts
+        ]
+        _mark(own, places, file, checked)
+        return
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as aside:
+        copy = Path(aside) / "cells.xlsx"
+        _mark(copy, _write_cells(catalog, found, copy), file, checked)
+
+
+def refuse_ending(catalog: Catalog, file: Path) -> None:
+    """Raise UsageError where no program would open the marked workbook under this name."""
+    own = _own_workbook(catalog)
+    macros = own is not None and own.suffix.lower() == ".xlsm"
+    if (file.suffix.lower() == ".xlsm") != macros:
+        right, why = (".xlsm", "the workbook holds macros") if macros else (".xlsx", "there are no macros to keep")
+        raise UsageError(f"this has to be a {right} file", where=str(file), hint=f"{why}: name it FILE{right}")
+
+
+def _own_workbook(catalog: Catalog) -> Path | None:
+    """The one workbook that all rows are of."""
+    paths = {part.path for part in catalog.parts}
+    own = next(iter(paths))
+    return own if len(paths) == 1 and own.suffix.lower() in WORKBOOK_EXTENSIONS else None
+
+
+# --- what is meant ---
+
+
+def _by_part(findings: pl.DataFrame, catalog: Catalog) -> dict[str, list[Finding]]:
+    """The findings of each file, by what `lamina_source` calls it."""
+    known = {form(name): name for name in catalog.columns} | {name: name for name in catalog.columns}
+    found: dict[str, list[Finding]] = {part.source: [] for part in catalog.parts}
+    # Only those rows, so that the others need not become Python's.
+    cells = catalog.frame.join(findings.select("lamina_index").lazy(), on="lamina_index", how="semi").collect()
+    rows = {row["lamina_index"]: row for row in cells.iter_rows(named=True)}
+    for line in findings.iter_rows(named=True):
+        columns = _columns(line["column"], known)
+        if line["code"] in _BLANKS:
+            row = rows[line["lamina_index"]]
+            columns = tuple(name for name in columns if _is_blank(row[name])) or columns
+        found[line.get("source") or catalog.parts[0].source].append(
+            Finding(
+                row=int(line["row"]),
+                columns=columns,
+                column=", ".join(columns) or line["column"] or line["parameter"],
+                value=line["value"],
+                message=line["message"],
+                hint=_HINTS.get(line["code"], line["hint"]),
+                bad=line["severity"] == "error",
+            )
+        )
+    return found
+
+
+def _columns(named: str, known: Mapping[str, str]) -> tuple[str, ...]:
+    """The columns that a finding names, one or several with commas between them; names may hold commas too."""
+    words = named.split(", ")
+    columns: list[str] = []
+    while words:
+        for end in range(len(words), 0, -1):
+            name = ", ".join(words[:end])
+            column = known.get(name) or known.get(form(name))
+            if column is not None:
+                columns.append(column)
+                break
+        else:
+            end = 1
+        words = words[end:]
+    return tuple(dict.fromkeys(columns))
+
+
+def _is_blank(cell: object) -> bool:
+    return cell is None or not str(cell).strip()
+
+
+# --- a workbook of the same cells ---
+
+
+def _write_cells(catalog: Catalog, found: Mapping[str, Sequence[Finding]], file: Path) -> list[Place]:
+    """A new workbook: a sheet for each file with findings, or for the first where there are none."""
+    parts = [part for part in catalog.parts if found[part.source]] or [catalog.parts[0]]
+    places = {name: at for at, name in enumerate(catalog.columns, start=1)}
+    taken: set[str] = {PAGE}
+    written: list[Place] = []
+    with new_book(file) as book:
+        head = book.style(bold=True, bg_color="#E7E6E6", bottom=1)
+        for part in parts:
+            rows = catalog.frame
+            if catalog.several:
+                rows = rows.filter(pl.col("lamina_source") == part.source)
+            frame = rows.select("lamina_row", *catalog.columns).collect()
+            last = int(frame["lamina_row"].max() or 0)  # type: ignore[arg-type]  # row numbers
+            hint = "findings as .csv have no limit"
+            refuse_too_large(file, rows=last, columns=len(places), hint=hint)
+            name = _sheet_name(part, taken)
+            sheet = book.sheet(name)
+            for at, header in enumerate(catalog.headers):
+                sheet.text(part.header_row - 1, at, header, head)
+                sheet.raw.set_column(at, at, width_of(header, frame[catalog.columns[at]]))
+            sheet.raw.freeze_panes(part.header_row, 0)
+            for number, *values in frame.iter_rows():
+                for at, value in enumerate(values):
+                    if value is not None and value != "":
+                        sheet.value(number - 1, at, "|".join(map(str, value)) if isinstance(value, list) else value)
+            written.append(Place(name, part.header_row, places, None, found[part.source]))
+    return written
+
+
+def _sheet_name(part: Part, taken: set[str]) -> str:
+    """A name for the sheet of a file, as Excel allows it."""
+    stem = "".join("_" if char in "[]:*?/\\'" else char for char in part.path.stem)[:25].strip() or "rows"
+    name, number = stem, 2
+    while name.casefold() in taken or name.casefold() == "history":
+        name, number = f"{stem} ({number})", number + 1
+    taken.add(name.casefold())
+    return name
+
+
+# --- the marks ---
+
+
+def _mark(source: Path, places: Sequence[Place], file: Path, checked: int) -> None:
+    try:
+        with zipfile.ZipFile(source) as archive:
+            parts = {tab.name: tab.part for tab in sheets_of(archive)}
+            package = Package(archive)
+            styles, styles_part = _styles(package)
+            paint = _paint(styles)
+            lines = [line for place in places for line in _mark_sheet(package, parts[place.sheet], place, paint)]
+            strict = "purl.oclc.org" in package.namespace
+            views = b"workbookView" in package.read(WORKBOOK)
+            page = page_xml(_page(lines, checked), styles, strict=strict, views=views)
+            put_last(package, WORKBOOK, page, parts.get(PAGE))
+            package.write(styles_part, styles.data())
+            package.save(file)
+    except (expat.ExpatError, ET.ParseError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            "this workbook cannot be marked: it is not as spreadsheet programs write them",
+            where=str(source),
+            hint=f"save it once in a spreadsheet program; or give --findings a .csv ({error})",
+        ) from error
+
+
+def _styles(package: Package) -> tuple[Styles, str]:
+    part = package.related(WORKBOOK, "styles")
+    if part is None:
+        part = package.free_name("xl/styles{}.xml")
+        package.add(part, NO_STYLES, _STYLES_KIND)
+        package.relate(WORKBOOK, part, "styles")
+    return Styles(package.read(part)), part
+
+
+def _paint(styles: Styles) -> Paint:
+    grounds = {True: ERROR, False: WARNING, None: None}
+    return Paint(
+        header=styles.plain(colour="FF1F3A5F", font='<b/><color rgb="FFFFFFFF"/>'),
+        error=styles.plain(font='<color rgb="FF8A1210"/>'),
+        warning=styles.plain(font='<color rgb="FF6B4E00"/>'),
+        colour=lambda style, bad: styles.filled(style, grounds[bad]),
+        old=styles.marked(frozenset({ERROR, WARNING})),
+    )
+
+
+def _mark_sheet(package: Package, part: str, place: Place, paint: Paint) -> list[Line]:
+    """Mark one sheet of the package. Answers its lines for the page that lists them."""
+    sheet = Sheet(package.read(part))
+    cells: dict[int, dict[int, bool]] = {}
+    reasons: dict[int, tuple[str, bool]] = {}
+    notes: dict[str, str] = {}
+    lines: list[Line] = []
+    for finding in place.findings:
+        words = f"{finding.message} – {finding.hint}" if finding.hint else finding.message
+        named = ""
+        for column in finding.columns:
+            own = (finding.row, place.places[column])
+            for row, at in dict.fromkeys((own, sheet.anchor(*own))):
+                on_row = cells.setdefault(row, {})
+                on_row[at] = on_row.get(at, False) or finding.bad
+            top, at = sheet.anchor(*own)
+            cell = f"{xl_col_to_name(at - 1)}{top}"
+            named = named or cell
+            notes[cell] = f"{notes[cell]}\n{words}" if cell in notes else words
+        said = f"{finding.column}: {words}" if finding.column else words
+        before, bad = reasons.get(finding.row, ("", False))
+        reasons[finding.row] = (f"{before}  •  {said}" if before else said, bad or finding.bad)
+        lines.append(
+            Line(
+                sheet=place.sheet,
+                row=finding.row,
+                cell=named or f"A{finding.row}",
+                column=finding.column,
+                value=finding.value,
+                message=finding.message,
+                hint=finding.hint,
+                bad=finding.bad,
+            )
+        )
+    marks = Marks(header_row=place.header_row, cells=cells, reasons=reasons, old_reasons=place.old_reasons)
+    package.write(part, sheet.marked(marks, paint, _put_notes(package, part, sheet, notes)))
+    return lines
+
+
+def _put_notes(package: Package, part: str, sheet: Sheet, texts: Mapping[str, str]) -> tuple[str, str] | None:
+    """Put notes on cells that have none, and take off those of a round before.
+
+    Answers the id of a new relation to the shapes of the notes, and the namespace of such ids; None: there was one.
+    """
+    listing = package.related(part, "comments")
+    known = noted_cells(package.read(listing)) if listing is not None else {}
+    wanted = {cell: text for cell, text in texts.items() if known.get(cell, True)}
+    wanted = dict(list(wanted.items())[:_MOST_NOTES])
+    gone = [cell for cell, ours in known.items() if ours]
+    if not wanted and not gone:
+        return None
+    if listing is None:
+        listing = package.free_name("xl/comments{}.xml")
+        package.add(listing, NO_NOTES, _NOTES_KIND)
+        package.relate(part, listing, "comments")
+    package.write(listing, with_notes(package.read(listing), wanted))
+    if sheet.notes is not None:
+        shapes = package.relations(part)[sheet.notes][1]
+        package.write(shapes, with_shapes(package.read(shapes), gone=gone, cells=wanted))
+        return None
+    shapes = package.free_name("xl/drawings/vmlDrawing{}.vml")
+    package.say_extension("vml", _SHAPES_KIND)
+    package.write(shapes, with_shapes(NO_SHAPES, gone=gone, cells=wanted))
+    return package.relate(part, shapes, "vmlDrawing"), package.namespace
+
+
+# --- in words ---
+
+
+def _page(lines: Sequence[Line], checked: int) -> Page:
+    bad = [line for line in lines if line.bad]
+    rows = len({(line.sheet, line.row) for line in bad})
+    warned = len(lines) - len(bad)
+    words = [f"{_count(checked, 'row')} checked. {_count(rows, 'row')} cannot be made as it stands."]
+    if rows != 1:
+        words = [f"{_count(checked, 'row')} checked. {_count(rows, 'row')} cannot be made as they stand."]
+    if not rows:
+        words = [f"{_count(checked, 'row')} checked. All of them can be made."]
+    if bad:
+        words.append("Cells to mend are red on their sheets; the reasons stand at the end of each row, and in notes.")
+    if warned:
+        words.append(f"{_count(warned, 'cell')} in yellow: a look is worth it, but the row is made all the same.")
+    if lines:
+        words.append(
+            "Click a row or a column below to go to its cell. Mend it there, save the workbook, and send it back."
+        )
+        words.append(f"The column {REASONS} and this page are ours: they are ignored when the workbook is read.")
+    title = f"{_count(len(bad), 'thing')} to mend" if bad else "Nothing to mend"
+    return Page(title, words, lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
