@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lamina_batch.batch.service import last_app
@@ -10,8 +11,10 @@ from lamina_batch.batch.steps import Prepared, existing_ledger, files_of, gather
 from lamina_batch.catalog.source import read_catalog
 from lamina_batch.errors import LedgerLockedError
 from lamina_batch.execution.lock import locked
+from lamina_batch.execution.plan import ledger_frame
 from lamina_batch.results.lost import refuse_lost
 from lamina_batch.results.manifest import write_manifest
+from lamina_batch.results.removed import with_removed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +26,11 @@ if TYPE_CHECKING:
 
 
 async def results(
-    pipeline: Pipeline, manifests: Sequence[Path], layout: Layout, world: World
+    pipeline: Pipeline, manifests: Sequence[Path], layout: Layout, world: World, *, include_removed: bool = False
 ) -> tuple[tuple[Path, ...], int]:
     """Write the manifest again, from the ledger and the rows, and save the files that are missing.
 
+    With `include_removed` what the ledger knows of rows that are no longer run follows the rows.
     Nothing is asked of the service. Answers where each manifest stands, and how many files could not be saved. Raises
     UsageError where there is no ledger yet.
     """
@@ -36,6 +40,9 @@ async def results(
         refuse_lost(pipeline, ledger)
         catalog = read_catalog(pipeline)
         prepared = prepare(pipeline, catalog, last_app(ledger), ledger.meta("service") or "")
+        if include_removed:
+            jobs = with_removed(prepared.checked.jobs, ledger_frame(ledger.table()))
+            prepared = replace(prepared, checked=replace(prepared.checked, jobs=jobs))
         failed = 0
         if pipeline.results.download is not None:
             try:

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     help="Write here (.csv, .xlsx, .parquet or .ndjson) instead of where the pipeline says.",
 )
 @click.option("--layout", type=click.Choice(["wide", "long"]), help="Instead of the pipeline's.")
-def results(call: Call, *, outputs: tuple[Path, ...], layout: Any) -> None:
+@click.option(
+    "--include-removed",
+    is_flag=True,
+    help="Add, behind the rows, what was bought for rows that are gone from the source or that `where` leaves out now.",
+)
+def results(call: Call, *, outputs: tuple[Path, ...], layout: Any, include_removed: bool) -> None:
     """Write the manifest again, from the ledger and the rows, and save the files that are missing.
 
     The service itself is not asked for anything.
@@ -44,7 +49,8 @@ def results(call: Call, *, outputs: tuple[Path, ...], layout: Any) -> None:
         if file.suffix.lower() not in {".csv", ".xlsx", ".parquet", ".ndjson", ".jsonl"}:
             raise UsageError("a manifest is .csv, .xlsx, .parquet or .ndjson", where=str(file))
     wanted = outputs or pipeline.results.manifest
-    written, failed = waited_for(batch.results(pipeline, wanted, layout or pipeline.results.layout, world()))
+    layout = layout or pipeline.results.layout
+    written, failed = waited_for(batch.results(pipeline, wanted, layout, world(), include_removed=include_removed))
     for file in written:
         out(str(file))
     if failed:

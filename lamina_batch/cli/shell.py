@@ -10,10 +10,7 @@ import click
 
 from lamina_batch.errors import LaminaBatchError, UsageError
 
-_NOT_BUILT_OPTIONS = (
-    "--rerun-file",
-    "--include-removed",
-)
+_NOT_BUILT_OPTIONS = ("--rerun-file",)
 
 # -- what is printed -----------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jsonschema
 import polars as pl
 import pytest
 from process import PIPELINE, TOP, Cli, Service, read_manifest, row, write_rows
@@ -220,6 +221,29 @@ def test_results_writes_any_form_again_without_the_network(project: Path, at: Cl
     assert frame["lamina_status"].to_list() == ["completed"] * frame.height
     assert frame.height > 3, "a line per output"
     assert pl.read_ndjson(project / "again.ndjson").height == frame.height
+
+
+def test_what_was_bought_for_rows_that_are_gone_is_shown_when_asked_for(project: Path, at: Cli) -> None:
+    write_rows(project, [row(1), row(2), row(3), row(4)])
+    pipeline = project / "p.yaml"
+    pipeline.write_text(pipeline.read_text().replace("  key: sku\n", "  key: sku\n  where: title != 'Dress 2'\n"))
+    at("run", "p.yaml", "--set", "rows.where=true", "--limit", "3")
+    # Gone, left out, changed since, and never bought.
+    write_rows(project, [row(1, title="Skirt"), row(2)])
+    at("results", "p.yaml")
+    assert [line["lamina_key"] for line in read_manifest(project / "out" / "p.csv")] == ["00001"]
+    at("results", "p.yaml", "--include-removed", "-o", "all.csv", "-o", "all.ndjson", "-o", "all.xlsx")
+    lines = read_manifest(project / "all.csv")
+    told = [(line["lamina_key"], line["sku"], line["lamina_row"], line["lamina_status"]) for line in lines]
+    assert told == [
+        ("00001", "00001", "2", "planned"),
+        ("00002", "", "", "completed"),
+        ("00003", "", "", "completed"),
+    ]
+    assert all(line["lamina_Front View"].startswith("http") for line in lines[1:])
+    schema = json.loads((TOP / "schemas" / "manifest.schema.json").read_text())
+    for line in (project / "all.ndjson").read_text().splitlines():
+        jsonschema.validate(json.loads(line), schema)
 
 
 def test_a_manifest_fed_back_in_changes_nothing(project: Path, at: Cli, service: Service) -> None:

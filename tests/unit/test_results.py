@@ -19,6 +19,7 @@ from lamina_batch.execution.plan import ledger_frame
 from lamina_batch.results.files import ensure_writable, write_whole
 from lamina_batch.results.findings import COLUMNS, write_findings
 from lamina_batch.results.manifest import build, gather, write_manifest
+from lamina_batch.results.removed import with_removed
 from lamina_batch.results.summary import STATUSES, Requests, Summary, Written, exit_code, write_summary
 
 if TYPE_CHECKING:
@@ -187,6 +188,22 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         write_whole(file, fail)
     assert file.read_text() == "first"
     assert [f.name for f in file.parent.iterdir()] == ["x.csv"], "nothing half written is left"
+
+
+def test_what_only_the_ledger_knows_follows_in_its_newest_revision() -> None:
+    ledger = ledger_frame(
+        [
+            (1, "gone", "", 1, "d" * 64, "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None),
+            (2, "0001", "", 1, "e" * 64, "completed", "app", "c", "e2", 1, 0.0, 1.5, 1.5, 0, None, None),
+            (3, "0001", "Size=XL", 1, HASH, "failed", "app", "c", "e3", 1, 0.0, 1.5, 1.5, 0, "x", "it broke"),
+            (4, "never sent", "", 1, "f" * 64, "planned", "app", "c", None, 0, None, None, None, 0, None, None),
+            (5, "gone", "", 2, "f" * 64, "completed", "app", "c", "e5", 1, 0.0, 1.5, 1.5, 0, None, None),
+        ]
+    )
+    outcomes = gather(with_removed(jobs(), ledger), ledger, [], app_id="app", share_identical=True)
+    told = outcomes.jobs.select("lamina_index", "key", "variant", "status", "execution_id").rows()
+    assert told[4:] == [(None, "0001", "Size=XL", "failed", "e3"), (None, "gone", "", "completed", "e5")]
+    assert with_removed(jobs(), ledger.clear()).rows() == jobs().rows()
 
 
 def summary(**counts: int) -> Summary:
