@@ -87,7 +87,7 @@ class Service:
             with embedded(options) as url:
                 yield Access(base_url=url, api_key=SANDBOX_KEY, service="sandbox", speed=SANDBOX_SPEED)
             return
-        found = find_credentials(os.environ, Path.home(), now=datetime.now(UTC), base_url=self.base_url)
+        found = find_credentials(os.environ, _home(), now=datetime.now(UTC), base_url=self.base_url)
         conceal(found.api_key)
         yield Access(base_url=found.base_url, api_key=found.api_key, service=found.base_url, found_in=found.found_in)
 
@@ -97,7 +97,15 @@ class Service:
 
         if self.sandbox:
             return "sandbox"
-        return find_base_url(os.environ, Path.home(), now=datetime.now(UTC), base_url=self.base_url)
+        return find_base_url(os.environ, _home(), now=datetime.now(UTC), base_url=self.base_url)
+
+
+def _home() -> Path:
+    """Where the official tool keeps its file. In a container nobody may be at home."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

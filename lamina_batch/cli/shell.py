@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 from typing import Any, Literal, Protocol
 
 import click
@@ -101,6 +103,10 @@ def failed(error: BaseException) -> int:
         case KeyboardInterrupt():
             say("stopped")
             return 128 + signal.SIGINT
+        case UnicodeEncodeError(object=str(name)):
+            # Python found a locale that cannot spell a file's name, and was told not to go beyond it.
+            what = f"this locale cannot spell {name!a}\n  set LANG=C.UTF-8, or take PYTHONUTF8=0 out of the environment"
+            _say("error: ", "error", what, level="error", exit_code=1)
         case OSError():
             _say("error: ", "error", str(error), level="error", exit_code=1)
         case _:
@@ -133,6 +139,10 @@ class Group(click.Group):
         super().__init__(*args, **kwargs)
         self.not_built = not_built
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        _mend_streams()
+        return super().main(*args, **kwargs)
+
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
@@ -157,6 +167,18 @@ class Group(click.Group):
         if args and args[0] in self.not_built:
             raise UsageError(f"`{args[0]}` is documented but not built in this version")
         return super().resolve_command(ctx, args)
+
+
+def _mend_streams() -> None:
+    """See that there is something to write to, and that a name no locale could spell is escaped instead of a crash."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Closed by who started us. The next file that is opened would get its number, and what is meant for stderr.
+            os.open(os.devnull, os.O_RDWR)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _harmless(error: click.ClickException) -> click.ClickException:
