@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.apps.app import App
     from lamina_batch.batch.world import Access, RunRequest, World
+    from lamina_batch.catalog.check import Checked
     from lamina_batch.catalog.mapping import Mapped
     from lamina_batch.client.budget import Budget
     from lamina_batch.execution.forecast import Forecast
@@ -61,7 +62,7 @@ def validate(
     with ledger or nullcontext():
         told = hold_against(pipeline, catalog, app, access.service, ledger)
     look = _look(pipeline, access, world, went_on) if went_on is not None else None
-    return prepare(pipeline, catalog, app, access.service, told=told, look=look)
+    return prepare(pipeline, catalog, app, access.service, contents=False, told=told, look=look)
 
 
 def validate_offline(pipeline: Pipeline) -> Prepared:
@@ -74,7 +75,7 @@ def validate_offline(pipeline: Pipeline) -> Prepared:
             f"`lamina-batch apps pin {pipeline.app}` takes one; then add schema: {{pin: FILE}}",
         )
     told = f"checked against the pin of {pin.taken_at}, taken from {pin.taken_from}; the app may have changed since"
-    return prepare(pipeline, read_catalog(pipeline), pin.app, pin.taken_from, told=(told,))
+    return prepare(pipeline, read_catalog(pipeline), pin.app, pin.taken_from, contents=False, told=(told,))
 
 
 def _look(
@@ -118,7 +119,7 @@ def preview(pipeline: Pipeline, access: Access, world: World, request: RunReques
             executions=executions,
             forecasts=_forecasts(pipeline, executions, budget, ledger, app, speed=access.speed),
             credits=credits_for(pipeline, executions),
-            changed=_changes(plan, ledger) if ledger is not None else {},
+            changed=_changes(plan, prepared.checked, ledger) if ledger is not None else {},
         )
 
 
@@ -147,11 +148,11 @@ def _forecasts(
     return {completion: by(completion) for completion in get_args(Completion)}
 
 
-def _changes(plan: Plan, ledger: Ledger) -> dict[str, tuple[str, ...]]:
+def _changes(plan: Plan, checked: Checked, ledger: Ledger) -> dict[str, tuple[str, ...]]:
     """For each changed job, the names of the inputs that differ from its newest revision."""
-    changed = plan.frame.filter(pl.col("reason") == "changed").select("key", "variant", "inputs")
+    changed = checked.with_inputs(plan.frame.filter(pl.col("reason") == "changed"))
     answer: dict[str, tuple[str, ...]] = {}
-    for key, variant, inputs in changed.iter_rows():
+    for key, variant, inputs in changed.select("key", "variant", "inputs").iter_rows():
         before = ledger.newest_inputs(key, variant)
         if before:
             old, new = json.loads(before), json.loads(inputs)

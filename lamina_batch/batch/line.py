@@ -205,7 +205,7 @@ class _Run:
                     files = await files_of(self.pipeline, self.ledger, self.world, self.reporter.note, stack)
                     if files is not None:
                         files.missing(shown(self.pipeline, prepared, self.ledger))
-                    outcome = await self.execute(client, app, plan, files)
+                    outcome = await self.execute(client, prepared, plan, files)
                     await self.finish(files, outcome)
             except StateError:
                 # The ledger can no longer be written; what it knows is still owed.
@@ -226,7 +226,7 @@ class _Run:
         """
         sends = plan.frame.filter(pl.col("action") == Action.SUBMIT)
         if sends.height:
-            size = int(sends["inputs"].str.len_bytes().sum())
+            size = int(sends["inputs_bytes"].sum())
             ensure_room(self.pipeline.state, room_for(sends.height, size))
             self.ledger.reserve = stack.enter_context(Reserve(self.pipeline.state))
 
@@ -241,8 +241,9 @@ class _Run:
             known = await client.probe_generation()
         return known or EXECUTIONS
 
-    async def execute(self, client: LaminaClient, app: App, plan: Plan, files: Files | None) -> Outcome:
+    async def execute(self, client: LaminaClient, prepared: Prepared, plan: Plan, files: Files | None) -> Outcome:
         """Send what the plan says, unless something forbids it; collect what runs in any case."""
+        app, with_inputs = prepared.app, prepared.checked.with_inputs
         forbidden = _forbidden(self.pipeline, plan, self.request) if self.request.submit else None
         sends = self.request.submit and forbidden is None
         count = plan.count(Action.SUBMIT) if sends else 0
@@ -277,7 +278,7 @@ class _Run:
         try:
             async with self.receiving(engine, client):
                 outcome = await engine.run(
-                    plan.submissions() if sends else (), count, running=running, ask_once=ask_once, held=held
+                    plan.submissions(with_inputs) if sends else (), count, running=running, ask_once=ask_once, held=held
                 )
         except asyncio.CancelledError:
             # The second signal: leave at once, with what was cut off held and everything else written.

@@ -74,21 +74,22 @@ def prepare(
     app: App,
     service: str,
     *,
+    contents: bool = True,
     told: tuple[str, ...] = (),
     look: Callable[[Mapped], Preflight] | None = None,
 ) -> Prepared:
     """Map -> check, with what `look` finds out about the mapped values.
 
+    `contents` False: there is nothing to look them up in (`check_rows`).
     Raises PipelineError where the pipeline does not fit the app or the catalog.
     """
     file_pattern(pipeline)
     mapped = map_rows(catalog, pipeline, app)
-    if look is None:
-        checked = check_rows(mapped, pipeline, app, service=service)
-    else:
-        seen = look(mapped)
-        told = (*told, *seen.notes)
-        checked = check_rows(mapped, pipeline, app, service=service, known=seen.verdicts)
+    seen = look(mapped) if look is not None else None
+    checked = check_rows(
+        mapped, pipeline, app, service=service, contents=contents, known=seen.verdicts if seen is not None else {}
+    )
+    told = (*told, *(seen.notes if seen is not None else ()))
     return Prepared(app=app, catalog=catalog, checked=checked, told=told)
 
 

@@ -43,7 +43,8 @@ class Cells:
             for written in self._typed_names
         ]
         sql = [self._seen_by_sql(written).alias(written) for written in sql_names]
-        return self._catalog.frame.select(*self._catalog.marks, *raw).with_columns(*bad, *sql).collect()
+        rows = self._catalog.collect(self._catalog.frame.select(*self._catalog.marks, *raw))
+        return rows.with_columns(*bad, *sql) if bad or sql else rows
 
     def kind(self, written: str) -> pl.DataType:
         return self._kinds[self._names[written]]
@@ -59,10 +60,10 @@ class Cells:
         self._refuse_nested(path, f"the column {self._names[written]!r} in its lists", inner)
         return self._raw(written).list.eval(as_text(pl.element(), inner))
 
-    def result(self, path: KeyPath, values: pl.Series) -> pl.Expr:
+    def result(self, path: KeyPath, name: str, kind: pl.DataType) -> pl.Expr:
         """What SQL gave for each row, as text. Raises PipelineError where these are no single values."""
-        self._refuse_nested(path, "the result", values.dtype)
-        return as_text(pl.lit(values), values.dtype)
+        self._refuse_nested(path, "the result", kind)
+        return as_text(pl.col(name), kind)
 
     def blank(self, written: str) -> pl.Expr:
         return is_blank(self._raw(written), self.kind(written))

@@ -7,9 +7,10 @@ the plainly good cells pass, and each distinct (parameter, value) of the rest is
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
@@ -20,14 +21,16 @@ from lamina_batch.catalog.content import (
     string_json,
     text_json,
 )
-from lamina_batch.catalog.findings import assembled, said
+from lamina_batch.catalog.findings import FINDING, assembled, said
 from lamina_batch.catalog.values import Values
+from lamina_batch.catalog.verdict import Judge
+from lamina_batch.pipeline.spec import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from lamina_batch.apps.app import App
-    from lamina_batch.catalog.mapping import Mapped
+    from lamina_batch.catalog.mapping import Mapped, MappedInput, Part
     from lamina_batch.catalog.verdict import Verdict
     from lamina_batch.pipeline.spec import ColumnType, Pipeline
 
@@ -35,8 +38,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
     #: a line for each row and variant, in the order of the source: `lamina_index`, `row`, `key`, `variant` ("" without
-    #: a matrix), `inputs` (canonical JSON) and `content` (its hash, see content.py), both null where not `valid`, and
-    #: `code` and `message` of the row's first error, null where `valid`
+    #: a matrix), `content` (the hash of what is sent, see content.py), `inputs_bytes` (the length of its canonical
+    #: JSON), both null where not `valid`, and `code` and `message` of the row's first error, null where `valid`.
+    #: Unless all contents were asked for, `content` and `inputs_bytes` are null as well where no other row is alike
     jobs: pl.DataFrame
     #: a line for each bad cell, by row and then in the order of `inputs`: `lamina_index` (to join with `jobs`) and, as
     #: text, `row`, `key`, `column`, `parameter`, `value`, `code`, `severity`, `message`, `hint`, and `source` where
@@ -48,6 +52,16 @@ class Checked:
     app_defaults: tuple[tuple[str, int], ...]
     #: warnings about the whole, for people
     notes: tuple[str, ...]
+    _checker: _Checker
+
+    def with_inputs(self, jobs: pl.DataFrame) -> pl.DataFrame:
+        """Some of the jobs with `inputs`, the canonical JSON of what is sent; null where not `valid`.
+
+        It is made anew each time: of a large catalog it would fill the memory.
+        """
+        made = self._checker.inputs(jobs.get_column("lamina_index").unique())
+        found = jobs.join(made, on=["lamina_index", "variant"], how="left", maintain_order="left")
+        return found.with_columns(pl.when("valid").then("inputs").alias("inputs"))
 
 
 def check_rows(
@@ -56,43 +70,193 @@ def check_rows(
     app: App,
     *,
     service: str,
+    contents: bool = True,
     known: Mapping[str, Mapping[str, Verdict]] = MappingProxyType({}),
 ) -> Checked:
     """Check every mapped row; `service` is the base URL that the content hash is bound to, or `sandbox`.
 
-    `known` holds, by parameter and value, verdicts that were found elsewhere, such as on URLs that were asked.
+    `known` holds, by parameter and value, verdicts that were found elsewhere, such as on URLs that were asked. Without
+    `contents` only those are made without which it cannot be told which rows are equal: enough where there is no ledger
+    to look them up in.
     """
-    found: list[pl.DataFrame] = [_mistyped(mapped)]
-    rows = mapped.frame
-    for order, item in enumerate(mapped.inputs):
-        values = Values(item, mapped, order, known.get(item.parameter.name, {}))
-        found += values.findings()
-        rows = rows.with_columns(values.sent())
+    checker = _Checker(mapped, service, app, known)
+    twice = checker.shared_keys(pipeline)
 
-    members = {
-        item.parameter.name: list_json(pl.col(item.slot)) if item.several else text_json(pl.col(item.slot))
-        for item in mapped.inputs
-    }
-    found += _keys(rows, inputs_expression(members), pipeline)
-    findings = assembled(found, mapped.frame)
-    jobs = _jobs(rows, members, mapped, findings)
-    valid = rows.join(findings.filter(severity="error"), on="lamina_index", how="anti")
-    variants = len(_variants(mapped))
-    blanks = [(item.parameter.name, valid.get_column(item.slot).null_count() * variants) for item in mapped.inputs]
+    def batch(rows: pl.DataFrame) -> _Batch:
+        return checker.check(rows, twice, contents=contents)
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        batches = list(threads.map(batch, mapped.parts(_PART)))
+    jobs = pl.concat([batch.jobs for batch in batches], rechunk=False)
+    if not contents:
+        jobs = checker.with_contents_of_alike(jobs, pl.concat(batch.alike for batch in batches))
+    blanks = [sum(counts) for counts in zip(*(batch.blanks for batch in batches), strict=True)]
+    names = [item.parameter.name for item in mapped.inputs]
     return Checked(
-        jobs=jobs.with_columns(content_hashes(service, app.app_id, jobs.get_column("inputs"))).select(_JOBS),
-        findings=findings,
-        skipped_rows=mapped.skipped_rows,
-        app_defaults=tuple((name, count) for name, count in blanks if count),
+        jobs=jobs,
+        findings=pl.concat([batch.findings for batch in batches], rechunk=False),
+        skipped_rows=sum(batch.skipped_rows for batch in batches),
+        app_defaults=tuple(
+            (name, count * len(checker.variants)) for name, count in zip(names, blanks, strict=True) if count
+        ),
         notes=mapped.notes,
+        _checker=checker,
     )
 
 
-_JOBS = ("lamina_index", "row", "key", "variant", "inputs", "content", "valid", "code", "message")
+#: rows that are mapped and checked at a time, and how many such parts at once: what bounds the memory
+_PART = 65_536
+_THREADS = 2
 
 
-def _keys(rows: pl.DataFrame, inputs: pl.Expr, pipeline: Pipeline) -> Iterator[pl.DataFrame]:
-    yield said(
+class _Batch(NamedTuple):
+    """What the check of some rows came to."""
+
+    jobs: pl.DataFrame
+    findings: pl.DataFrame
+    #: for each of `jobs`, a number that is equal where the inputs are, and seldom otherwise
+    alike: pl.Series
+    #: for each input, the valid rows that leave it out
+    blanks: tuple[int, ...]
+    skipped_rows: int
+
+
+class _Checker:
+    """Checks rows of one catalog, some at a time."""
+
+    def __init__(self, mapped: Mapped, service: str, app: App, known: Mapping[str, Mapping[str, Verdict]]) -> None:
+        self._mapped = mapped
+        self._service = service
+        self._app_id = app.app_id
+        self._judges = [Judge(item.parameter, known.get(item.parameter.name, {})) for item in mapped.inputs]
+        self.variants = _variants(mapped)
+
+    def check(self, rows: pl.DataFrame, twice: pl.DataFrame, *, contents: bool) -> _Batch:
+        """Check these rows; `twice` are the findings about keys that stand more than once in the catalog."""
+        part = self._mapped.part(rows)
+        found = [_mistyped(part), _blank_keys(part.frame)]
+        if not twice.is_empty():
+            found.append(twice.join(part.frame.select("lamina_index"), on="lamina_index", how="semi"))
+        frame, said = self._sent(part)
+        findings = assembled([*found, *said], part.frame)
+        errors = (
+            findings.filter(severity="error")
+            .unique("lamina_index", keep="first", maintain_order=True)
+            .select("lamina_index", "code", "message")
+        )
+        if errors.is_empty():
+            nothing = pl.lit(None, dtype=pl.String)
+            valid, frame = frame, frame.with_columns(nothing.alias("code"), nothing.alias("message"))
+        else:
+            valid = frame.join(errors, on="lamina_index", how="anti", maintain_order="left")
+            frame = frame.join(errors, on="lamina_index", how="left", maintain_order="left")
+        slots = [item.slot for item in self._mapped.inputs]
+        alike = frame.select(slots).hash_rows() if slots else pl.Series([0] * frame.height, dtype=pl.UInt64)
+        frame = frame.with_columns(valid=pl.col("code").is_null(), alike=alike)
+        jobs = self._jobs(frame, contents=contents)
+        return _Batch(
+            jobs=jobs.select(_JOBS),
+            findings=findings,
+            alike=jobs.get_column("alike"),
+            blanks=tuple(valid.get_column(slot).null_count() for slot in slots),
+            skipped_rows=part.skipped_rows,
+        )
+
+    def _sent(self, part: Part) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
+        """The rows with the values as they are sent, and what is to be said about them."""
+        frame = part.frame
+        found: list[pl.DataFrame] = []
+        for order, (item, judge) in enumerate(zip(self._mapped.inputs, self._judges, strict=True)):
+            values = Values(item, judge, part, order)
+            found += values.findings()
+            sent = values.sent()
+            if sent is not None:
+                frame = frame.with_columns(sent)
+        return frame, found
+
+    def _jobs(self, frame: pl.DataFrame, *, contents: bool) -> pl.DataFrame:
+        """Every row in every variant, in the order of the source."""
+        jobs = []
+        for variant in self.variants:
+            base = frame.select(
+                "lamina_index",
+                "valid",
+                "code",
+                "message",
+                "alike",
+                *((self._inputs(variant).alias("inputs"),) if contents else ()),
+                row="lamina_row",
+                key="lamina_key",
+                variant=pl.lit(_variant_name(variant)),
+            )
+            jobs.append(self._with_content(base) if contents else base.with_columns(_NO_CONTENT))
+        return jobs[0] if len(jobs) == 1 else pl.concat(jobs).sort("lamina_index", maintain_order=True)
+
+    def _with_content(self, jobs: pl.DataFrame) -> pl.DataFrame:
+        hashes = content_hashes(self._service, self._app_id, jobs.get_column("inputs"))
+        return jobs.select(
+            pl.exclude("inputs"),
+            content=pl.when("valid").then(hashes),
+            inputs_bytes=pl.when("valid").then(pl.col("inputs").str.len_bytes()),
+        )
+
+    def _inputs(self, variant: Mapping[str, str]) -> pl.Expr:
+        """The canonical inputs of rows whose slots hold what is sent."""
+        members = {item.parameter.name: _member(item) for item in self._mapped.inputs}
+        return inputs_expression(members | {name: pl.lit(string_json(value)) for name, value in variant.items()})
+
+    def inputs(self, index: pl.Series) -> pl.DataFrame:
+        """The canonical inputs of these rows, in every variant: `lamina_index`, `variant`, `inputs`."""
+        frame, _ = self._sent(self._mapped.some(index))
+        return pl.concat(
+            frame.select("lamina_index", variant=pl.lit(_variant_name(variant)), inputs=self._inputs(variant))
+            for variant in self.variants
+        )
+
+    def with_contents_of_alike(self, jobs: pl.DataFrame, alike: pl.Series) -> pl.DataFrame:
+        """The jobs, with the content of those that may be equal to another."""
+        first = jobs.get_column("variant") == _variant_name(self.variants[0])
+        asked = jobs.select("lamina_index", "valid").with_columns(alike=alike).filter(first & pl.col("valid"))
+        if asked.get_column("alike").n_unique() == asked.height:
+            return jobs
+        index = asked.filter(pl.col("alike").is_duplicated()).select("lamina_index")
+        made = [
+            self._with_content(self.inputs(some.get_column("lamina_index")).with_columns(valid=pl.lit(value=True)))
+            for some in index.iter_slices(_PART)
+        ]
+        found = pl.concat(made).select("lamina_index", "variant", "content", "inputs_bytes")
+        return (
+            jobs.drop("content", "inputs_bytes")
+            .join(found, on=["lamina_index", "variant"], how="left", maintain_order="left")
+            .select(_JOBS)
+        )
+
+    def shared_keys(self, pipeline: Pipeline) -> pl.DataFrame:
+        """A finding for each row that shares its key with one whose inputs differ."""
+        keys = self._mapped.key().hash()
+        rows = pl.DataFrame(schema=FINDING)
+        if keys.n_unique() == keys.len():
+            return rows
+        frame, _ = self._sent(self._mapped.whole(keys.is_duplicated()))
+        return _shared_keys(frame, self._inputs({}), pipeline)
+
+
+def _member(item: MappedInput) -> pl.Expr:
+    """The JSON of one input; null where it is left out."""
+    if isinstance(item.rule.source, Value) and not item.several:
+        return pl.lit(string_json(item.rule.source.values[0]))
+    return list_json(pl.col(item.slot)) if item.several else text_json(pl.col(item.slot))
+
+
+_JOBS = ("lamina_index", "row", "key", "variant", "content", "inputs_bytes", "valid", "code", "message")
+_NO_CONTENT = (
+    pl.lit(None, dtype=pl.String).alias("content"),
+    pl.lit(None, dtype=pl.UInt32).alias("inputs_bytes"),
+)
+
+
+def _blank_keys(rows: pl.DataFrame) -> pl.DataFrame:
+    return said(
         rows.filter(pl.col("lamina_blank_key").is_not_null()),
         _KEYS,
         code="blank_key",
@@ -100,6 +264,9 @@ def _keys(rows: pl.DataFrame, inputs: pl.Expr, pipeline: Pipeline) -> Iterator[p
         message=pl.format("'{}' is blank, and it names the row", "lamina_blank_key"),
         hint="give the row a key of its own: results are kept and found by it",
     )
+
+
+def _shared_keys(rows: pl.DataFrame, inputs: pl.Expr, pipeline: Pipeline) -> pl.DataFrame:
     named = pl.col("lamina_row").cast(pl.String)
     if "lamina_source" in rows.columns:
         named = pl.format("{} of {}", named, "lamina_source")
@@ -111,7 +278,7 @@ def _keys(rows: pl.DataFrame, inputs: pl.Expr, pipeline: Pipeline) -> Iterator[p
     )
     others = pl.when(pl.len().over(group) > _NAMED_ROWS).then(pl.lit(", ...")).otherwise(pl.lit(""))
     listed = pl.col("named").head(_NAMED_ROWS).str.join(", ").over(group)
-    yield said(
+    return said(
         shared,
         _KEYS,
         code="duplicate_key",
@@ -127,9 +294,9 @@ _NAMED_ROWS = 5
 _KEYS, _TYPES = -2, -1
 
 
-def _mistyped(mapped: Mapped) -> pl.DataFrame:
+def _mistyped(part: Part) -> pl.DataFrame:
     return said(
-        mapped.mistyped,
+        part.mistyped,
         _TYPES,
         code="invalid_type",
         column=pl.col("column"),
@@ -157,28 +324,5 @@ def _variants(mapped: Mapped) -> list[dict[str, str]]:
     ]
 
 
-def _jobs(rows: pl.DataFrame, members: Mapping[str, pl.Expr], mapped: Mapped, findings: pl.DataFrame) -> pl.DataFrame:
-    """Every row in every variant, with its canonical inputs where nothing is wrong with the row."""
-    jobs = pl.concat(
-        rows.select(
-            "lamina_index",
-            pl.col("lamina_row").alias("row"),
-            pl.col("lamina_key").alias("key"),
-            pl.lit("; ".join(sorted(f"{name}={value}" for name, value in variant.items()))).alias("variant"),
-            inputs_expression(
-                {**members, **{name: pl.lit(string_json(value)) for name, value in variant.items()}}
-            ).alias("inputs"),
-        )
-        for variant in _variants(mapped)
-    )
-    errors = (
-        findings.filter(severity="error")
-        .unique("lamina_index", keep="first", maintain_order=True)
-        .select("lamina_index", "code", "message")
-    )
-    valid = pl.col("code").is_null()
-    return (
-        jobs.sort("lamina_index", maintain_order=True)
-        .join(errors, on="lamina_index", how="left", maintain_order="left")
-        .with_columns(valid.alias("valid"), pl.when(valid).then("inputs").alias("inputs"))
-    )
+def _variant_name(variant: Mapping[str, str]) -> str:
+    return "; ".join(sorted(f"{name}={value}" for name, value in variant.items()))

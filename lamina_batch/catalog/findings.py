@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 _SAID = ("column", "parameter", "value", "code", "severity", "message", "hint")
 #: where it belongs: the row, the check among the checks, the cell within its list
 _PLACE = {"lamina_index": pl.UInt32, "order": pl.Int64, "position": pl.Int64}
-_SCHEMA = _PLACE | dict.fromkeys(_SAID, pl.String)
+#: what `said` answers
+FINDING = dict(sorted((_PLACE | dict.fromkeys(_SAID, pl.String)).items()))
 
 
 def said(rows: pl.DataFrame, order: int, **words: str | pl.Expr) -> pl.DataFrame:
@@ -31,23 +32,25 @@ def said(rows: pl.DataFrame, order: int, **words: str | pl.Expr) -> pl.DataFrame
         "lamina_index": pl.col("lamina_index"),
     }
     return rows.select(
-        (pl.lit(word) if isinstance(word, str) else word).cast(_SCHEMA[name]).alias(name)
-        for name, word in sorted(given.items())
+        (pl.lit(word) if isinstance(word, str) else word).cast(FINDING[name]).alias(name)
+        for name in FINDING
+        for word in [given[name]]
     )
 
 
 def assembled(found: Iterable[pl.DataFrame], rows: pl.DataFrame) -> pl.DataFrame:
     """All findings with the rows they are about, by row and then in order."""
     source = ["source"] if "lamina_source" in rows.columns else []
-    about = rows.select(
+    told = pl.concat([pl.DataFrame(schema=FINDING), *(one for one in found if not one.is_empty())])
+    about = rows if not told.is_empty() else rows.clear()
+    about = about.select(
         "lamina_index",
         pl.col("lamina_row").cast(pl.String).alias("row"),
         pl.col("lamina_key").alias("key"),
         *(pl.col(f"lamina_{name}").alias(name) for name in source),
     )
     return (
-        pl.concat(found)
-        .join(about, on="lamina_index", how="inner")
+        told.join(about, on="lamina_index", how="inner")
         .sort(list(_PLACE), maintain_order=True)
         .select("lamina_index", "row", "key", *_SAID, *source)
     )

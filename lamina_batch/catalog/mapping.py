@@ -20,7 +20,7 @@ from lamina_batch.catalog.sql import WHERE, parse_sql, run_sql
 from lamina_batch.pipeline.spec import Sql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from lamina_batch.apps.app import App, Parameter
     from lamina_batch.catalog.columns import KeyPath
@@ -44,21 +44,64 @@ class MappedInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mapped:
+class Part:
+    """Some of the rows, mapped."""
+
     #: a line for each row that is kept, in the order of the source: `lamina_index`, `lamina_row`, `lamina_source`
     #: (where there are several files), `lamina_key` (text), `lamina_blank_key` (the first column of the key that is
     #: blank, or null), and the slots of `inputs`: the text or the list of texts to send, null where blank. In a list
     #: from `columns` the place tells the column, so a blank among them is a null.
     frame: pl.DataFrame
-    inputs: tuple[MappedInput, ...]
-    #: parameters of the matrix and their values, in the file's order
-    matrix: tuple[tuple[Parameter, tuple[str, ...]], ...]
     #: cells that cannot be read as `types` says: `lamina_index`, `column`, `value`, `type`
     mistyped: pl.DataFrame
     #: rows left out by `blank: skip_row`
     skipped_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    """The rows that `where` lets through, and how they become inputs.
+
+    What the rules make of them takes several times the room of the cells, so it is made part by part, for those who
+    need it.
+    """
+
+    inputs: tuple[MappedInput, ...]
+    #: parameters of the matrix and their values, in the file's order
+    matrix: tuple[tuple[Parameter, tuple[str, ...]], ...]
     #: warnings about the whole, for people
     notes: tuple[str, ...]
+    #: the cells that the rules read, a line for each row
+    _rows: pl.DataFrame
+    _rules: Callable[[pl.DataFrame], Part]
+    _key: pl.Expr
+
+    @property
+    def height(self) -> int:
+        """How many rows there are, those included that `blank: skip_row` leaves out."""
+        return self._rows.height
+
+    def key(self) -> pl.Series:
+        """`lamina_key` of every row, those included that `blank: skip_row` leaves out."""
+        return self._rows.select(self._key).to_series()
+
+    def parts(self, size: int) -> Iterator[pl.DataFrame]:
+        """All rows in their order, so many at a time, to be handed to `part`."""
+        # No rows are a part too: it has the columns.
+        for start in range(0, max(self.height, 1), size):
+            yield self._rows.slice(start, size)
+
+    def part(self, rows: pl.DataFrame) -> Part:
+        """What the rules make of these rows."""
+        return self._rules(rows)
+
+    def whole(self, chosen: pl.Series | None = None) -> Part:
+        """All of it at once, or of the rows for which `chosen` is true."""
+        return self._rules(self._rows if chosen is None else self._rows.filter(chosen))
+
+    def some(self, index: pl.Series) -> Part:
+        """What the rules make of the rows with this `lamina_index`."""
+        return self.whole(self._rows.get_column("lamina_index").is_in(index.implode()))
 
 
 def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
@@ -76,28 +119,28 @@ def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
     names, notes = find_columns(catalog, pipeline, [*_uses(pipeline), *sql_uses])
     cells = Cells(catalog, pipeline, names)
 
+    # SQL may look at the whole catalog (an average, say), so it is run over all of it and not in parts.
     rows = cells.read(dict.fromkeys(use.written for use in sql_uses))
     if WHERE in sqls:
         rows = rows.filter(_passed(pipeline, sqls[WHERE], rows, cells))
+    made = {f"{_MADE}{sql.path[1]}": run_sql(pipeline, sql, rows) for path, sql in sqls.items() if path != WHERE}
+    rows = rows.drop({use.written for use in sql_uses} - set(catalog.marks)).with_columns(**made)
 
+    values: list[pl.Expr] = []
     inputs: list[MappedInput] = []
-    skip = pl.lit(value=False)
     for number, (parameter, rule) in enumerate(resolved.inputs):
         path = ("inputs", rule.parameter)
-        slot = f"lamina_input_{number}"
         sql = sqls.get((*path, "sql"))
         if sql is not None:
-            values = cells.result(sql.path, run_sql(pipeline, sql, rows))
+            name = f"{_MADE}{rule.parameter}"
+            source = cells.result(sql.path, name, made[name].dtype)
             read = sql.roots
         else:
-            values = source_values(cells, path, rule)
+            source = source_values(cells, path, rule)
             read = tuple(use.written for use in column_uses(path, rule))
-        rows = rows.with_columns(values.alias(slot))
-        several = rows.schema[slot] == pl.List
-        rows = rows.with_columns(finished(pl.col(slot), rule, several=several))
-        if rule.blank == "skip_row":
-            # What SQL makes of a mistyped cell is NULL, but no blank: that row is a finding.
-            skip |= pl.col(slot).is_null() & ~cells.any_mistyped(read if sql is not None else ())
+        slot = f"lamina_input_{number}"
+        several = rows.lazy().select(source.alias(slot)).collect_schema()[slot] == pl.List
+        values.append(finished(source, rule, several=several).alias(slot))
         inputs.append(
             MappedInput(
                 parameter=parameter,
@@ -107,15 +150,35 @@ def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
                 several=several,
             )
         )
-    kept = rows.filter(~skip)
+    # What SQL makes of a mistyped cell is NULL, but no blank: that row is a finding.
+    skips = [
+        pl.col(item.slot).is_null() & ~cells.any_mistyped(sqls[path].roots if path in sqls else ())
+        for item in inputs
+        if item.rule.blank == "skip_row"
+        for path in [("inputs", item.rule.parameter, "sql")]
+    ]
+
+    def apply(some: pl.DataFrame) -> Part:
+        mapped = some.with_columns(*values)
+        kept = mapped.filter(~pl.any_horizontal(skips)) if skips else mapped
+        return Part(
+            frame=kept.select(*catalog.marks, cells.key(), cells.blank_key(), *(item.slot for item in inputs)),
+            mistyped=cells.mistyped(kept),
+            skipped_rows=mapped.height - kept.height,
+        )
+
     return Mapped(
-        frame=kept.select(*catalog.marks, cells.key(), cells.blank_key(), *(item.slot for item in inputs)),
         inputs=tuple(inputs),
         matrix=resolved.matrix,
-        mistyped=cells.mistyped(kept),
-        skipped_rows=rows.height - kept.height,
         notes=(*catalog.notes, *notes, *resolved.notes),
+        _rows=rows,
+        _rules=apply,
+        _key=cells.key(),
     )
+
+
+#: what SQL made for each row; no column of the source begins so
+_MADE = "lamina_sql:"
 
 
 def _parsed(pipeline: Pipeline) -> dict[KeyPath, SqlExpression]:

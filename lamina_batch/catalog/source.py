@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import functools
 import glob
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Part:
 class Catalog:
     #: the rows that are not wholly blank, in the order of the source: `lamina_index` (UInt32, from 0), `lamina_row`
     #: (UInt32, as a spreadsheet shows it: the header is row 1, in each file), `lamina_source` (only when rows.from is
-    #: a glob or a list), then `columns`
+    #: a glob or a list), then `columns`. Only the columns that are asked for are ever decoded; use `collect`
     frame: pl.LazyFrame
     #: the source's columns by names that are unique, in its order
     columns: tuple[str, ...]
@@ -70,6 +71,10 @@ class Catalog:
     def marks(self) -> tuple[str, ...]:
         """The columns of ours in `frame` that say which row it is."""
         return ("lamina_index", "lamina_row", "lamina_source") if self.several else ("lamina_index", "lamina_row")
+
+    def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        """What was made of `frame`. Raises CatalogError where a file turns out to be damaged."""
+        return _collected(rows)
 
 
 def read_catalog(pipeline: Pipeline) -> Catalog:
@@ -88,18 +93,16 @@ def read_catalog(pipeline: Pipeline) -> Catalog:
     folder = os.path.commonpath([file.path.parent for file in files])
     parts = tuple(_part(file, table, folder) for file, table in tables)
     frames = [
-        table.frame.select(
-            pl.int_range(table.first_row, pl.len() + table.first_row, dtype=pl.UInt32).alias("lamina_row"),
+        table.frame.with_row_index("lamina_row", table.first_row).select(
+            "lamina_row",
             *([pl.lit(part.source).alias("lamina_source")] if several else []),
             *columns,
         )
         for part, (_, table) in zip(parts, tables, strict=True)
     ]
     rows = _concatenated(frames, files)
-    kept = rows.filter(~pl.all_horizontal([is_blank(pl.col(name), rows.schema[name]) for name in columns]))
     return Catalog(
-        # Held in memory: the files may change during a run of hours, and every stage must see the same rows.
-        frame=kept.with_row_index("lamina_index").lazy(),
+        frame=_without_blank(rows, columns, pipeline.rows.key).with_row_index("lamina_index"),
         columns=columns,
         headers=headers,
         several=several,
@@ -200,12 +203,13 @@ def _read(file: _File, pipeline: Pipeline) -> Table:
     except OSError as error:
         raise CatalogError(f"the file cannot be read: {error.strerror or error}", where=str(file)) from error
     headers, frame = table.headers, table.frame
-    frame.columns = list(_unique(headers))
+    names = _unique(headers)
     kept = [at for at, header in enumerate(headers) if not header.startswith(OURS)]
+    found = frame.collect_schema().names()
     places = table.places or range(1, len(headers) + 1)
     return table._replace(
         headers=tuple(headers[at] for at in kept),
-        frame=frame.select([frame.columns[at] for at in kept]),
+        frame=frame.select(pl.col(found[at]).alias(names[at]) for at in kept),
         places=tuple(places[at] for at in kept),
         ours={header: places[at] for at, header in enumerate(headers) if header.startswith(OURS)},
     )
@@ -220,16 +224,17 @@ def _read_workbook(file: _File, pipeline: Pipeline) -> Table:
 
 
 def _read_parquet(source: _File, _pipeline: Pipeline) -> Table:
-    file = source.path
+    # Held in memory as it is packed: the file may change during a run of hours, and every stage must see the same rows.
     try:
-        frame = pl.scan_parquet(file, glob=False, hive_partitioning=False).collect()
+        frame = pl.scan_parquet(io.BytesIO(source.path.read_bytes()))
+        headers = tuple(frame.collect_schema().names())
     except pl.exceptions.PolarsError as error:
         raise CatalogError(
             "this is not a Parquet file, or it is damaged",
-            where=str(file),
+            where=str(source),
             hint=f"polars says: {_first_line(error)}",
         ) from error
-    return Table(tuple(frame.columns), frame, first_row=2)
+    return Table(headers, frame, first_row=2)
 
 
 def _read_ndjson(source: _File, _pipeline: Pipeline) -> Table:
@@ -246,7 +251,7 @@ def _read_ndjson(source: _File, _pipeline: Pipeline) -> Table:
             where=str(file),
             hint=f"polars says: {_first_line(error)}",
         ) from error
-    return Table(tuple(frame.columns), frame, first_row=2)
+    return Table(tuple(frame.columns), frame.lazy(), first_row=2)
 
 
 #: each ending that load.py lets through
@@ -323,10 +328,11 @@ def _common_headers(tables: Sequence[tuple[_File, Table]]) -> tuple[str, ...]:
     return headers
 
 
-def _concatenated(frames: Sequence[pl.DataFrame], files: Sequence[_File]) -> pl.DataFrame:
-    for frame, file in zip(frames, files, strict=True):
-        for name, kind in frame.schema.items():
-            expected = frames[0].schema[name]
+def _concatenated(frames: Sequence[pl.LazyFrame], files: Sequence[_File]) -> pl.LazyFrame:
+    schemas = [frame.collect_schema() for frame in frames]
+    for schema, file in zip(schemas, files, strict=True):
+        for name, kind in schema.items():
+            expected = schemas[0][name]
             known = pl.Null not in (kind, expected)
             if known and kind != expected and not (kind.is_numeric() and expected.is_numeric()):
                 raise CatalogError(
@@ -334,7 +340,32 @@ def _concatenated(frames: Sequence[pl.DataFrame], files: Sequence[_File]) -> pl.
                     where=str(file),
                     hint="the files of one catalog must have the same types",
                 )
-    return pl.concat(frames, how="vertical_relaxed")
+    return pl.concat(frames, how="vertical_relaxed") if len(frames) > 1 else frames[0]
+
+
+def _without_blank(rows: pl.LazyFrame, columns: Sequence[str], key: Sequence[str]) -> pl.LazyFrame:
+    """The rows in which some cell is filled."""
+    schema = rows.collect_schema()
+
+    def blank(names: Sequence[str]) -> pl.Expr:
+        return pl.all_horizontal([is_blank(pl.col(name), schema[name]) for name in names])
+
+    # A row without a blank key is not wholly blank, and so the other columns need not be read for it.
+    named = [name for name in key if name in columns] or columns[:1]
+    if not _collected(rows.select(blank(named).any())).item():
+        return rows
+    return rows.filter(~blank(columns))
+
+
+def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
+    try:
+        return rows.collect()
+    except pl.exceptions.ComputeError as error:
+        if "parquet" not in str(error).lower():
+            raise
+        raise CatalogError(
+            "a Parquet file is damaged", hint=f"write it again; polars says: {_first_line(error)}"
+        ) from error
 
 
 def _listed(names: Sequence[str]) -> str:

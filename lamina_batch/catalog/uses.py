@@ -53,11 +53,12 @@ def find_uses(pipeline: Pipeline, catalog: Catalog | None, before: App) -> Uses:
                 labels[parameter.name, label].places.append(f"matrix.{written}")
 
     mapped = _mapped(pipeline, catalog)
+    frame = mapped.whole().frame if mapped is not None else pl.DataFrame()
     for item in mapped.inputs if mapped is not None else ():
         parameter = known[item.rule.parameter]
         if parameter is None or mapped is None:
             continue
-        rows = mapped.frame.select(_named(mapped.frame).alias("named"), pl.col(item.slot).alias("value"))
+        rows = frame.select(_named(frame).alias("named"), pl.col(item.slot).alias("value"))
         blank[parameter.name] = rows["value"].null_count()
         if isinstance(item.rule.source, Value):
             continue

@@ -7,60 +7,49 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lamina_batch.catalog.findings import said
-from lamina_batch.catalog.verdict import Judge
 from lamina_batch.pipeline.spec import Columns, Sql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from lamina_batch.catalog.mapping import Mapped, MappedInput
-    from lamina_batch.catalog.verdict import Verdict
+    from lamina_batch.catalog.mapping import MappedInput, Part
+    from lamina_batch.catalog.verdict import Judge
 
 
 class Values:
-    """What the rows give for one input, checked; `order` is its place among the findings of a row.
+    """What some rows give for one input, checked; `order` is its place among the findings of a row."""
 
-    `known` are verdicts on values that the schema lets through, by what was learned elsewhere.
-    """
-
-    def __init__(self, item: MappedInput, mapped: Mapped, order: int, known: Mapping[str, Verdict]) -> None:
+    def __init__(self, item: MappedInput, judge: Judge, part: Part, order: int) -> None:
         self._item = item
-        self._mapped = mapped
+        self._part = part
         self._order = order
-        self._verdicts = {**known, **self._judged()}
+        values = part.frame.get_column(item.slot)
+        self._verdicts = judge.verdicts((values.explode() if item.several else values).drop_nulls())
 
     def findings(self) -> Iterator[pl.DataFrame]:
         """What is wrong with the values of this input."""
         yield from self._blanks()
         if self._item.several and not self._item.parameter.multiple:
             yield self._too_many()
-        if self._verdicts:
+        if self._verdicts.height:
             yield self._bad_cells()
 
-    def sent(self) -> pl.Expr:
-        """The values as they are sent: in the app's own spelling, and without blanks among them."""
+    def sent(self) -> pl.Expr | None:
+        """The values as they are sent: in the app's own spelling, without blanks among them; None: as they stand."""
         value = pl.col(self._item.slot)
-        spelt = {said: verdict.sent for said, verdict in self._verdicts.items() if verdict.sent != said}
+        other = self._verdicts.filter(pl.col("sent") != pl.col("value"))
+        spelt = dict(other.select("value", "sent").iter_rows())
         if not self._item.several:
-            return value.replace(spelt) if spelt else value
+            return value.replace(spelt) if spelt else None
         value = value.list.drop_nulls()
         return value.list.eval(pl.element().replace(spelt)) if spelt else value
 
-    def _judged(self) -> dict[str, Verdict]:
-        """Each distinct value about which there is something to say, or that is sent in another spelling."""
-        judge = Judge(self._item.parameter)
-        values = self._mapped.frame.get_column(self._item.slot)
-        values = (values.explode() if self._item.several else values).drop_nulls()
-        doubtful = values.to_frame("value").filter(~judge.clears(pl.col("value")))
-        verdicts = {value: judge.verdict(value) for value in doubtful.get_column("value").unique().sort()}
-        return {value: verdict for value, verdict in verdicts.items() if verdict.code or verdict.sent != value}
-
     def _blanks(self) -> Iterator[pl.DataFrame]:
         parameter, rule = self._item.parameter, self._item.rule
-        blank = self._mapped.frame.filter(pl.col(self._item.slot).is_null())
+        blank = self._part.frame.filter(pl.col(self._item.slot).is_null())
         if isinstance(rule.source, Sql):
             # NULL over a cell that is not of its type: that cell is the finding, and it is not blank.
-            blank = blank.join(self._mapped.mistyped, on="lamina_index", how="anti")
+            blank = blank.join(self._part.mistyped, on="lamina_index", how="anti")
         if parameter.type == "url" and rule.blank is None:
             kind = parameter.accept[0] if parameter.accept else "file"
             instead = f": the app would use its own stock {kind}" if parameter.default is not None else ""
@@ -81,7 +70,7 @@ class Values:
     def _too_many(self) -> pl.DataFrame:
         values = pl.col(self._item.slot).list.drop_nulls()
         return self._said(
-            self._mapped.frame.filter(values.list.len() > 1),
+            self._part.frame.filter(values.list.len() > 1),
             code="too_many_values",
             value=values.list.join(", "),
             message=pl.format(
@@ -92,15 +81,7 @@ class Values:
 
     def _bad_cells(self) -> pl.DataFrame:
         words = ("code", "severity", "message", "hint")
-        verdicts = pl.DataFrame(
-            [
-                (value, verdict.code, verdict.severity, verdict.message, verdict.hint)
-                for value, verdict in self._verdicts.items()
-                if verdict.code is not None
-            ],
-            schema=dict.fromkeys(("value", *words), pl.String),
-            orient="row",
-        )
+        verdicts = self._verdicts.filter(pl.col("code").is_not_null()).select("value", *words)
         found = self._cells().join(verdicts, on="value", how="inner", maintain_order="left")
         columns = ("column", "value", "position", *words)
         return self._said(found, **{name: pl.col(name) for name in columns})
@@ -112,13 +93,13 @@ class Values:
         column = pl.lit(", ".join(item.columns)).alias("column")
         if not item.several:
             position = pl.lit(0, dtype=pl.Int64).alias("position")
-            return self._mapped.frame.select("lamina_index", value, position, column)
+            return self._part.frame.select("lamina_index", value, position, column)
         position = pl.int_ranges(pl.col(item.slot).list.len()).alias("position")
         if isinstance(item.rule.source, Columns):
             places = range(len(item.columns))
             column = pl.col("position").replace_strict(places, item.columns, return_dtype=pl.String)
         return (
-            self._mapped.frame.filter(pl.col(item.slot).is_not_null())
+            self._part.frame.filter(pl.col(item.slot).is_not_null())
             .select("lamina_index", value, position)
             .explode("value", "position")
             .with_columns(column.alias("column"))

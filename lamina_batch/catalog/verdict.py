@@ -1,19 +1,21 @@
 """One value against one parameter: whether the service would take it, what would be sent, and why not.
 
-The JSON Schema of apps/schema.py decides. `clears` is the part of it that polars can answer for a whole column:
-a value that it lets through is valid, about every other one the authority is asked.
+The JSON Schema of apps/schema.py decides, its keywords read as expressions over a whole column. About a keyword that
+has none here, jsonschema is asked, value by value. That both always agree is what a property test holds.
 """
 
 from __future__ import annotations
 
 import operator
+import sys
 from functools import reduce
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jsonschema
 import polars as pl
 
-from lamina_batch.apps.schema import match, value_schema
+from lamina_batch.apps.schema import lenient, match, value_schema
 from lamina_batch.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -69,64 +71,139 @@ class Verdict(NamedTuple):
 
 
 class Judge:
-    """Judges the values of one parameter, each by itself: of several, every one must pass."""
+    """Judges the values of one parameter, each by itself: of several, every one must pass.
 
-    def __init__(self, parameter: Parameter) -> None:
+    `known` are verdicts on values that the schema lets through, by what was learned elsewhere.
+    """
+
+    def __init__(self, parameter: Parameter, known: Mapping[str, Verdict] = MappingProxyType({})) -> None:
         self.parameter = parameter
+        self._known = pl.DataFrame(
+            [(value, *verdict) for value, verdict in known.items()], schema=_VERDICTS, orient="row"
+        )
         self._schema = value_schema(parameter)
         self._authority = jsonschema.Draft202012Validator(self._schema)
+        self._lenient = {lenient(label) for label in parameter.options}
 
     def clears(self, value: pl.Expr) -> pl.Expr:
-        """True where the text is plainly valid; False where the authority must be asked."""
+        """True where the text is valid; False also where only the authority can tell."""
         return reduce(operator.and_, [_holds(key, rule, value) for key, rule in self._schema.items()])
 
     def verdict(self, value: str) -> Verdict:
-        error = next(iter(self._authority.iter_errors(value)), None)
-        if error is None:
-            return Verdict(value)
-        label = match(value, self.parameter.options)
-        if label is not None and self._authority.is_valid(label):
-            if value.split() == label.split():
-                # Spreadsheets trim cells and no eye sees the difference: nothing that anybody could mend.
-                return Verdict(label)
-            return Verdict(
-                label,
-                "lenient_match",
-                "warning",
-                f"{shown(value)} is sent as {label!r}, the app's own spelling",
-                f"write {label!r}",
-            )
-        code = _CODES.get(str(error.validator), "invalid_value")
-        return Verdict(value, code, "error", *self._words(code, value))
+        """The verdict on one value."""
+        said = self.verdicts(pl.Series([value], dtype=pl.String))
+        return Verdict(*said.row(0)[1:]) if said.height else Verdict(value)
 
-    def _words(self, code: Code, value: str) -> tuple[str, str]:
+    def verdicts(self, values: pl.Series) -> pl.DataFrame:
+        """A line for each distinct value about which there is something to say, or that is sent in another spelling.
+
+        `value` and what Verdict has. There is no null among the values.
+        """
+        if self._known.is_empty():
+            return self._judged(values)
+        met = self._known.join(values.to_frame("value"), on="value", how="semi", maintain_order="left")
+        judged = self._judged(values)
+        return pl.concat([met.join(judged, on="value", how="anti", maintain_order="left"), judged])
+
+    def _judged(self, values: pl.Series) -> pl.DataFrame:
+        """What the schema says."""
+        doubtful = values.to_frame("value").filter(~self.clears(pl.col("value"))).unique(maintain_order=True)
+        if not _is_exact(self._schema):
+            valid = [self._authority.is_valid(value) for value in doubtful.get_column("value")]
+            doubtful = doubtful.filter(~pl.Series(valid, dtype=pl.Boolean))
+        if self.parameter.options:
+            meant = [self._meant(value) for value in doubtful.get_column("value")]
+            is_meant = pl.Series([verdict is not None for verdict in meant], dtype=pl.Boolean)
+            refused = doubtful.filter(~is_meant)
+            named = zip(doubtful.get_column("value"), meant, strict=True)
+            known = [(value, *verdict) for value, verdict in named if verdict is not None]
+            return pl.concat([pl.DataFrame(known, schema=_VERDICTS, orient="row"), self._refused(refused)])
+        return self._refused(doubtful)
+
+    def _meant(self, value: str) -> Verdict | None:
+        """The verdict on what is a label in all but case and spaces; None where it is none."""
+        label = match(value, self.parameter.options) if lenient(value) in self._lenient else None
+        if label is None:
+            return None
+        if value.split() == label.split():
+            # Spreadsheets trim cells and no eye sees the difference: nothing that anybody could mend.
+            return Verdict(label)
+        return Verdict(
+            label,
+            "lenient_match",
+            "warning",
+            f"{shown(value)} is sent as {label!r}, the app's own spelling",
+            f"write {label!r}",
+        )
+
+    def _refused(self, values: pl.DataFrame) -> pl.DataFrame:
+        """The verdicts on values that the schema refuses."""
+        codes = (_CODES[keyword] for keyword in self._schema if keyword in _CODES)
+        code: Code = next(codes, "invalid_value")
+        wrong, hint = self._words(code, values.get_column("value"))
+        return values.select(
+            "value",
+            sent="value",
+            code=pl.lit(code),
+            severity=pl.lit("error"),
+            message=pl.concat_str(_all_shown(values.get_column("value")), pl.lit(wrong)),
+            hint=hint,
+        )
+
+    def _words(self, code: Code, values: pl.Series) -> tuple[str, pl.Expr | pl.Series]:
         name = self.parameter.name
         match code:
             case "invalid_option":
-                return f"{shown(value)} is not a label of {name!r}", self._label_hint(value)
+                return f" is not a label of {name!r}", self._label_hints(values)
             case "invalid_url":
-                return f"{shown(value)} is not an http(s) URL, as {name!r} needs", self._url_hint(value)
+                return f" is not an http(s) URL, as {name!r} needs", self._url_hint()
             case _:
-                return f"{shown(value)} does not fit {name!r}", "see `lamina-batch apps show`"
+                return f" does not fit {name!r}", pl.lit("see `lamina-batch apps show`")
 
-    def _label_hint(self, value: str) -> str:
+    def _label_hints(self, values: pl.Series) -> pl.Series:
         labels = self.parameter.options
-        guess = did_you_mean(value, labels)
         if len(labels) <= _FEW_LABELS:
             listed = f"the labels are {', '.join(map(repr, labels))}"
         else:
             listed = f"`lamina-batch apps show` lists the {len(labels)} labels"
-        return f"{guess} {listed}" if guess else listed
+        # A guess takes longer than all the rest. Where so many are wrong, the column is, and no guess helps.
+        guesses = (did_you_mean(value, labels) for value in values.head(_GUESSES))
+        hints = [f"{guess} {listed}" if guess else listed for guess in guesses]
+        return pl.Series(hints, dtype=pl.String).extend_constant(listed, values.len() - len(hints))
 
-    def _url_hint(self, value: str) -> str:
-        if self._authority.is_valid(value.strip()):
-            return "remove the white space around it"
-        if self._authority.is_valid(value.strip().replace(" ", "%20")):
-            return "write each space inside it as %20; several URLs in one cell need `split` in the pipeline"
-        host, slash, _ = value.partition("/")
-        if "://" not in value and slash and "." in host and "\\" not in value:
-            return "put https:// before it"
-        return "the service fetches it itself: give a full address that begins with https://"
+    def _url_hint(self) -> pl.Expr:
+        value = pl.col("value")
+        stripped = value.str.strip_chars(_SPACES)
+        bare = value.str.contains(r"^[^/]*\.[^/]*/") & ~value.str.contains(r"://|\\")
+        return (
+            pl.when(self.clears(stripped))
+            .then(pl.lit("remove the white space around it"))
+            .when(self.clears(stripped.str.replace_all(" ", "%20", literal=True)))
+            .then(pl.lit("write each space inside it as %20; several URLs in one cell need `split` in the pipeline"))
+            .when(bare)
+            .then(pl.lit("put https:// before it"))
+            .otherwise(pl.lit("the service fetches it itself: give a full address that begins with https://"))
+        )
+
+
+#: what `verdicts` answers
+_VERDICTS = dict.fromkeys(("value", *Verdict._fields), pl.String)
+#: distinct wrong labels, of those that are judged together, for which the label that may be meant is looked for
+_GUESSES = 500
+#: what Python strips from a text
+_SPACES = "".join(char for char in map(chr, range(sys.maxunicode + 1)) if char.isspace())
+
+
+def _all_shown(values: pl.Series) -> pl.Series:
+    """`shown` of each."""
+    plain = values.str.contains(_PLAIN) & (values.str.len_bytes() <= _SHOWN)
+    if plain.all():
+        return "'" + values + "'"
+    return pl.Series([shown(value) for value in values], dtype=pl.String)
+
+
+#: what Python shows in single quotes as it stands
+_PLAIN = r"^[ -&(-\[\]-~]*$"
 
 
 def shown(value: str) -> str:
@@ -134,8 +211,18 @@ def shown(value: str) -> str:
     return repr(value if len(value) <= _SHOWN else value[: _SHOWN - 1] + "…")
 
 
+def _is_exact(schema: Mapping[str, Any]) -> bool:
+    """Whether `_holds` says all that the schema says."""
+    return all(_expression(keyword, rule, pl.lit("")) is not None for keyword, rule in schema.items())
+
+
 def _holds(keyword: str, rule: Any, value: pl.Expr) -> pl.Expr:
     """Whether the text satisfies one keyword of a schema; False for a keyword that only the authority knows."""
+    found = _expression(keyword, rule, value)
+    return pl.lit(value=False) if found is None else found
+
+
+def _expression(keyword: str, rule: Any, value: pl.Expr) -> pl.Expr | None:
     match keyword, rule:
         case "type", "string":
             return pl.lit(value=True)
@@ -146,4 +233,4 @@ def _holds(keyword: str, rule: Any, value: pl.Expr) -> pl.Expr:
         case "not", {"pattern": pattern, **rest} if not rest:
             return ~value.str.contains(pattern)
         case _:
-            return pl.lit(value=False)
+            return None

@@ -257,7 +257,7 @@ def _table(path: Path, sheet: Tab, look: _Look, key: Sequence[str]) -> Table:
     ]
     return Table(
         headers,
-        frame,
+        frame.lazy(),
         header_row + 2,
         notes=tuple(f"{path.name}#{sheet.name}: {note}" for note in told),
         sheet=sheet.name,

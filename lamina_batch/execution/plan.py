@@ -16,10 +16,14 @@ from lamina_batch.execution.job import State, Submission
 from lamina_batch.execution.ledger import TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 #: A job that timed out is asked about once a run for so long (DESIGN.md section 5).
 TIMED_OUT_KEPT_SECONDS = 7 * 24 * 3600.0
+
+
+#: jobs whose inputs are made at once: sending them takes minutes
+_AT_A_TIME = 1_000
 
 
 class Action(StrEnum):
@@ -72,12 +76,13 @@ class Plan:
         counted = self.frame.group_by("action", "reason").len().sort("action", "reason")
         return {(str(a), str(r)): int(n) for a, r, n in counted.iter_rows()}
 
-    def submissions(self) -> Iterator[Submission]:
-        """What to send, in the source's order."""
-        wanted = self.frame.lazy().filter(pl.col("action") == Action.SUBMIT)
-        columns = wanted.select("key", "variant", "content", "inputs", "resend").collect()
-        for key, variant, content, inputs, resend in columns.iter_rows():
-            yield Submission(key=key, variant=variant, content=content, inputs=inputs, job_id=resend)
+    def submissions(self, with_inputs: Callable[[pl.DataFrame], pl.DataFrame]) -> Iterator[Submission]:
+        """What to send, in the source's order; `with_inputs` puts `inputs` to some of the jobs when they are due."""
+        wanted = self.frame.filter(pl.col("action") == Action.SUBMIT)
+        for some in wanted.iter_slices(_AT_A_TIME):
+            columns = with_inputs(some).select("key", "variant", "content", "inputs", "resend")
+            for key, variant, content, inputs, resend in columns.iter_rows():
+                yield Submission(key=key, variant=variant, content=content, inputs=inputs, job_id=resend)
 
     def job_ids(self, action: Action) -> list[int]:
         """The ledger's jobs behind the rows with this action."""

@@ -132,9 +132,10 @@ class Preflights:
 
 def _of_rows(mapped: Mapped) -> Iterator[tuple[Parameter, list[str]]]:
     """The distinct URLs for each parameter that takes some, without those that are none."""
+    frame = mapped.whole().frame
     for item in mapped.inputs:
         if item.parameter.type == "url":
-            values = mapped.frame.get_column(item.slot)
+            values = frame.get_column(item.slot)
             values = (values.explode() if item.several else values).drop_nulls().unique(maintain_order=True)
             proper = Judge(item.parameter).clears(pl.col("value"))
             yield item.parameter, values.to_frame("value").filter(proper).get_column("value").to_list()

@@ -210,7 +210,7 @@ async def test_a_verdict_is_a_finding_of_every_cell_that_holds_the_url(tmp_path:
     ]
     assert checked.jobs["valid"].to_list() == [True, False, True, False, False, True]
     assert checked.jobs["code"].to_list()[1] == "url_not_found"
-    assert checked.jobs["inputs"].to_list()[1] is None
+    assert checked.with_inputs(checked.jobs)["inputs"].to_list()[1] is None
 
 
 async def test_few_are_asked_at_once_of_one_host_and_a_pause_is_the_hosts(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina_batch.apps.app import App, Parameter
-from lamina_batch.apps.schema import input_schema, match
+from lamina_batch.apps.schema import input_schema, match, value_schema
 from lamina_batch.catalog.check import check_rows
 from lamina_batch.catalog.content import content_hash
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.catalog.source import Catalog
+from lamina_batch.catalog.verdict import Judge, Verdict, shown
 from lamina_batch.pipeline.spec import (
     Api,
     BlankPolicy,
@@ -150,13 +151,13 @@ def app_of(*parameters: Parameter) -> App:
 @given(rows=ROWS, rule=RULE)
 def test_mapped_columns_equal_the_rules_row_by_row(rows: list[dict[str, str | None]], rule: InputRule) -> None:
     mapped = map_rows(catalog_of(rows), pipeline_of(rule), app_of(Parameter(name="P", type="text", multiple=True)))
-    found = mapped.frame[mapped.inputs[0].slot].to_list()
+    found = mapped.whole().frame[mapped.inputs[0].slot].to_list()
     found = [[part for part in value if part is not None] if isinstance(value, list) else value for value in found]
     expected = {str(at): reference(rule, row) for at, row in enumerate(rows)}
     if rule.blank == "skip_row":
         expected = {key: value for key, value in expected.items() if value is not None}
-    assert dict(zip(mapped.frame["lamina_key"], found, strict=True)) == expected
-    assert mapped.skipped_rows == len(rows) - len(expected)
+    assert dict(zip(mapped.whole().frame["lamina_key"], found, strict=True)) == expected
+    assert mapped.whole().skipped_rows == len(rows) - len(expected)
 
 
 LABELS = ["Big", "Big ", "big", "Plus Size", "plus  size", " Standard", "É", "é ", 'q"\\', "a|b", "\t"]
@@ -243,7 +244,7 @@ def test_a_row_is_valid_exactly_when_the_json_schema_says_so(
             if drawn[item.parameter.name] is None:
                 left_out[item.parameter.name] = left_out.get(item.parameter.name, 0) + 1
 
-    jobs = checked.jobs
+    jobs = checked.with_inputs(checked.jobs)
     found = {key: None if text is None else json.loads(text) for key, text in jobs.select("key", "inputs").rows()}
     assert found == expected
     assert list(found) == list(expected)
@@ -255,3 +256,44 @@ def test_a_row_is_valid_exactly_when_the_json_schema_says_so(
     for text, content in jobs.filter("valid").select("inputs", "content").rows():
         assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         assert content == content_hash("sandbox", "an-app", text)
+
+
+ODD = [
+    *LABELS,
+    *URLS,
+    "x.example/1.jpg",
+    " https://a.example/1",
+    "https://a.example/a b",
+    "it's",
+    "a\\b",
+    "C:\\a.b/c",
+    "\xa0",
+]
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(
+    kind=st.sampled_from(["text", "options", "url"]),
+    labels=st.lists(st.sampled_from(LABELS), min_size=1, max_size=5, unique=True),
+    values=st.lists(
+        st.sampled_from(ODD) | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=90), max_size=8
+    ),
+)
+def test_whole_columns_are_judged_as_the_json_schema_judges_each_value(
+    kind: str, labels: list[str], values: list[str]
+) -> None:
+    """Which values are refused, under which keyword, and how each is shown."""
+    parameter = Parameter(name="P", type=kind, options=tuple(labels) if kind == "options" else ())
+    authority = jsonschema.Draft202012Validator(value_schema(parameter))
+    said = Judge(parameter).verdicts(pl.Series(values, dtype=pl.String))
+    found = {value: Verdict(*verdict) for value, *verdict in said.iter_rows()}
+    assert set(found) == {value for value in values if not authority.is_valid(value)}
+    for value, verdict in found.items():
+        label = match(value, parameter.options)
+        assert verdict.refused == (label is None)
+        assert verdict.sent == (value if label is None else label)
+        if verdict.refused:
+            assert verdict.message.startswith(f"{shown(value)} is not ")
+            assert verdict.code == {"options": "invalid_option", "url": "invalid_url"}[kind]
+        if kind == "url":
+            assert (verdict.hint == "remove the white space around it") == authority.is_valid(value.strip())

@@ -283,7 +283,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert plan.frame.equals(again.frame), "a plan made twice is the same plan"
         self.check_plan(plan, wish)
         reasons = plan.frame.filter(pl.col("action") == Action.SUBMIT)["reason"].to_list()
-        waiting = list(zip(plan.submissions(), reasons, strict=True))
+        waiting = list(zip(plan.submissions(lambda jobs: jobs), reasons, strict=True))
         self.run = Run(ledger=ledger, plan=plan, by_webhook=by_webhook, sharing=share, waiting=waiting)
 
     def planned(self, ledger: Ledger, wish: Wish, contract: str = "c1") -> Plan:

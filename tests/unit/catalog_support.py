@@ -16,6 +16,8 @@ from lamina_batch.pipeline.load import load_pipeline
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import polars as pl
+
     from lamina_batch.pipeline.spec import Pipeline
 
 STOCK = "https://cdn.example.com/stock.jpg"
@@ -62,11 +64,17 @@ class Desk:
         pipeline = self.pipeline(body)
         return map_rows(read_catalog(pipeline), pipeline, app)
 
-    def check(self, app: App, body: str) -> Checked:
+    def check(self, app: App, body: str, *, contents: bool = True) -> Checked:
         pipeline = self.pipeline(body)
-        return check_rows(map_rows(read_catalog(pipeline), pipeline, app), pipeline, app, service="sandbox")
+        mapped = map_rows(read_catalog(pipeline), pipeline, app)
+        return check_rows(mapped, pipeline, app, service="sandbox", contents=contents)
+
+
+def with_inputs(checked: Checked) -> pl.DataFrame:
+    """The jobs with the canonical inputs of each."""
+    return checked.with_inputs(checked.jobs)
 
 
 def sent(checked: Checked) -> list[dict[str, Any] | None]:
     """The inputs of each job; None for one that is not valid."""
-    return [None if inputs is None else json.loads(inputs) for inputs in checked.jobs["inputs"]]
+    return [None if inputs is None else json.loads(inputs) for inputs in with_inputs(checked)["inputs"]]

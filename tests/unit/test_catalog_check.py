@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import polars as pl
 import pytest
-from catalog_support import STOCK, Desk, app, image, options, sent, text
+from catalog_support import STOCK, Desk, app, image, options, sent, text, with_inputs
 
+from lamina_batch.catalog import check
 from lamina_batch.catalog.content import content_hash
 from lamina_batch.catalog.verdict import Code
 
@@ -59,13 +60,14 @@ def test_a_good_row_is_a_job_with_its_inputs_and_their_hash(desk: Desk) -> None:
             "row": 2,
             "key": "001",
             "variant": "",
-            "inputs": inputs,
             "content": content_hash("sandbox", "an-app", inputs),
+            "inputs_bytes": len(inputs),
             "valid": True,
             "code": None,
             "message": None,
         }
     ]
+    assert with_inputs(checked)["inputs"].to_list() == [inputs]
     assert checked.findings.is_empty()
     assert (checked.skipped_rows, checked.app_defaults, checked.notes) == (0, (), ())
 
@@ -448,9 +450,43 @@ def test_names_and_values_reach_the_wire_byte_for_byte(desk: Desk) -> None:
         app(options(name, label)),
         f"{ROWS}inputs: {{{json.dumps(name)}: {{column: c, map: {{x: {json.dumps(label)}}}}}}}\n",
     )
-    assert checked.jobs["inputs"].to_list() == [
+    assert with_inputs(checked)["inputs"].to_list() == [
         json.dumps({name: label}, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     ]
+
+
+# --- large catalogs
+
+
+def test_a_catalog_checked_in_parts_is_the_catalog_checked_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that are shared across parts, spellings and defaults included."""
+    lines = ["A,big,5", "B,?,6", ",Big,7", "A,Big,x", "C,Big,8", "D,,9", "C,Big,8", "E,BIG,10", "B,Big,6"]
+    desk.write("rows.csv", "sku,c,n\n" + "".join(f"{line}\n" for line in lines))
+    body = """
+        rows: {from: rows.csv, key: sku, types: {n: integer}, where: "n IS NULL OR n < 10"}
+        inputs: {S: {column: c}, T: {sql: "n - MIN(n)"}}
+        matrix: {M: [x, y]}
+        """
+    wanted = app(options("S", "Big", default="Big"), text("T"), text("M"))
+    once = desk.check(wanted, body)
+    monkeypatch.setattr(check, "_PART", 2)
+    parts = desk.check(wanted, body)
+    assert parts.jobs.equals(once.jobs)
+    assert parts.findings.equals(once.findings)
+    assert with_inputs(parts).equals(with_inputs(once))
+    assert (parts.app_defaults, parts.skipped_rows) == (once.app_defaults, once.skipped_rows) == ((("S", 2),), 0)
+    assert set(once.findings["code"]) >= {"duplicate_key", "blank_key", "invalid_type", "invalid_option"}
+
+
+def test_without_contents_those_are_made_that_tell_which_rows_are_equal(desk: Desk) -> None:
+    desk.write("rows.csv", "sku,c\nA,x\nB,y\nC,x\nD,?\nE,\nF,?\n")
+    body = f'{ROWS}inputs: {{P: {{column: c}}, S: {{column: c, map: {{x: "", y: "", "": Big}}}}}}\n'
+    wanted = app(text("P"), options("S", "Big"))
+    every = desk.check(wanted, body).jobs
+    few = desk.check(wanted, body, contents=False).jobs
+    assert few["content"].to_list() == [every["content"][0], None, every["content"][2], None, None, None]
+    assert few["inputs_bytes"].to_list() == [every["inputs_bytes"][0], None, every["inputs_bytes"][2], None, None, None]
+    assert few.drop("content", "inputs_bytes").equals(every.drop("content", "inputs_bytes"))
 
 
 def test_the_page_for_users_explains_every_code_and_no_other() -> None:

@@ -57,6 +57,11 @@ def checked(pipeline: Pipeline) -> Checked:
     return check_rows(map_rows(read_catalog(pipeline), pipeline, app), pipeline, app, service="sandbox")
 
 
+def inputs_of(rows: Checked) -> list[str]:
+    """What is sent, of each job."""
+    return rows.with_inputs(rows.jobs)["inputs"].to_list()
+
+
 # --- the apps
 
 
@@ -298,14 +303,14 @@ def test_the_parquet_twin_of_the_apparel_buys_nothing_again() -> None:
 
 
 def test_a_garment_without_a_back_sends_a_shorter_list_of_pictures() -> None:
-    inputs = [json.loads(text) for text in checked(shipped("performance_video")).jobs["inputs"]]
+    inputs = [json.loads(text) for text in inputs_of(checked(shipped("performance_video")))]
     backless = [job for job in inputs if "Positano" in job["Headline"]]
     assert {job["Product Images"] for job in backless} == {"https://images.example.com/apparel/00507_front.jpg"}
     assert all(len(job["Product Images"]) == 2 for job in inputs if job not in backless)
 
 
 def test_the_label_no_stays_text() -> None:
-    assert {json.loads(text)["Captions"] for text in checked(shipped("performance_video")).jobs["inputs"]} == {"No"}
+    assert {json.loads(text)["Captions"] for text in inputs_of(checked(shipped("performance_video")))} == {"No"}
 
 
 def test_each_bad_cell_of_the_suppliers_file_is_named() -> None:
@@ -328,7 +333,7 @@ def test_each_bad_cell_of_the_suppliers_file_is_named() -> None:
     ]
     (near,) = rows.findings.filter(value="Plus-Size")["hint"]
     assert near.startswith("did you mean 'Plus Size'?")
-    good = rows.jobs.filter("valid")
+    good = rows.with_inputs(rows.jobs).filter("valid")
     assert (rows.jobs.height, good.height) == (25, 16)
     twins = good.filter(key="GS-0437/01")
     assert twins["row"].to_list() == [24, 25]
