@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.schema import Schema
     from lamina_batch.pipeline.values import Document
 
+
 def check(document: Document, schema: Schema) -> list[Problem]:
     """Every way in which the document does not fit the schema."""
     # importing jsonschema takes longer than all the rest of loading, and --help needs none of it

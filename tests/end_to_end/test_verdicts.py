@@ -70,7 +70,9 @@ def test_a_report_that_cannot_be_written_loses_nothing_else(project: Path, cli: 
     page.rmdir()
     assert str(page) in cli("results", "p.yaml", "--sandbox").out
     assert page.exists()
-    cli("results", "p.yaml", "--sandbox", "-o", "look.html")
-    assert (project / "look.html").exists()
+    write_rows(project, [row(2), row(3)])
+    cli("results", "p.yaml", "--sandbox", "-o", "look.html", "--include-removed")
+    assert "images.example.com/00003" in (project / "look.html").read_text(encoding="utf-8")
+    assert '"key":"00001"' in (project / "look.html").read_text(encoding="utf-8")
     rows = cli("run", "p.yaml", "--sandbox", "--set", "rows.from=*.csv", "--set", "results.report=x.csv", code=2)
     assert "known: .html, .htm" in rows.err

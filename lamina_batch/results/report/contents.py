@@ -138,13 +138,12 @@ def gather_report(
 ) -> Contents:
     """Put together what a page in `folder` shows: all jobs, or the first, those with a problem before others."""
     counts = outcomes.counts()
-    chosen = (
-        # Both are in the source's order, a line per job.
-        outcomes.jobs.with_columns(checked.jobs["inputs"])
-        .with_row_index("place")
+    first = (
+        outcomes.jobs.with_row_index("place")
         .sort(pl.col("status").is_in(PROBLEMS), descending=True, maintain_order=True)
         .head(most_jobs)
     )
+    chosen = checked.with_inputs(first.with_columns(valid=pl.col("status") != "invalid"))
     jobs: list[tuple[int, Shown]] = []
     characters = 0
     found = _jobs(
