@@ -16,4 +16,4 @@ cp -r "$top/tests/end_to_end" "$top/tests/chaos" "$top"/tests/*.py "$work/outsid
 cp "$top/pyproject.toml" "$work/outside/"
 cd "$work/outside"
 "$work/venv/bin/python" -c 'import lamina_batch, sys; sys.exit("outside" in lamina_batch.__file__)'
-"$work/venv/bin/python" -m pytest -q -n 8 tests/end_to_end
+LAMINA_BATCH_WHEEL=$(echo "$work"/dist/*.whl) "$work/venv/bin/python" -m pytest -q -n 8 tests/end_to_end

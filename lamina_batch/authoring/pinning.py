@@ -8,7 +8,7 @@ from lamina_batch.apps.drift import compare, words
 from lamina_batch.apps.pins import SANDBOX, parse_pin, pin_text
 from lamina_batch.catalog.drift import Drift, Known, judge
 from lamina_batch.errors import UsageError
-from lamina_batch.results.files import write_whole
+from lamina_batch.results.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ def save_pin(pin: Pin, file: Path) -> tuple[str, ...]:
     before = _present(file)
     if not isinstance(before, UsageError) and before is not None and _same(before, pin):
         return (f"unchanged since {before.taken_at}",)
-    write_whole(file, lambda aside: _write(aside, pin_text(pin)))
+    write_text(file, pin_text(pin))
     return (*_replaced(before, pin), *_pinned(pin))
 
 
@@ -90,7 +90,3 @@ def _replaced(before: Pin | UsageError | None, after: Pin) -> Iterator[str]:
     yield from (f"changed: {words(change)}" for change in changes)
     if not changes:
         yield f"nothing of it that matters to a pipeline has changed since {before.taken_at}"
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8", newline="\n")

@@ -9,7 +9,7 @@ import click
 
 import lamina_batch
 from lamina_batch.cli.apps import apps
-from lamina_batch.cli.authoring import sheet
+from lamina_batch.cli.authoring import init, sheet
 from lamina_batch.cli.checking import plan, validate
 from lamina_batch.cli.ledger import held, state, status
 from lamina_batch.cli.operations import doctor
@@ -21,7 +21,6 @@ from lamina_batch.cli.shell import Group
 
 @click.group(
     cls=Group,
-    not_built=("init",),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 could not run, 2 wrong usage, 3 some rows need attention, 4 nothing run because rows "
     "are invalid, 5 stopped to save money, 6 some submissions are held, 7 another run holds the ledger, "
@@ -37,5 +36,5 @@ def main() -> None:
     """
 
 
-for _command in (run, collect, validate, plan, status, held, results, sheet, state, apps, doctor, sandbox):
+for _command in (run, collect, validate, plan, status, held, results, init, sheet, state, apps, doctor, sandbox):
     main.add_command(_command)

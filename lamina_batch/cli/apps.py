@@ -130,13 +130,14 @@ def apps_pin(app_id: str, *, output: Path | None, sandbox: bool, base_url: str |
     from lamina_batch.authoring.pinning import save_pin
 
     file = output or pin_file(app_id)
-    pin = _taken(app_id, Service(sandbox=sandbox, base_url=base_url))
+    pin = taken(app_id, Service(sandbox=sandbox, base_url=base_url))
     for line in save_pin(pin, file):
         say(line)
     out(str(file))
 
 
-def _taken(app_id: str, service: Service) -> Pin:
+def taken(app_id: str, service: Service) -> Pin:
+    """The app as the service has it now."""
     from lamina_batch import batch
     from lamina_batch.apps.pins import take_pin
 
@@ -193,7 +194,7 @@ def _diff_app(app_id: str, file: Path | None, service: Service) -> Drift:
 
     file = file or pin_file(app_id)
     known = read_pin(file)
-    return against_pin(known, file, _taken(app_id, service))
+    return against_pin(known, file, taken(app_id, service))
 
 
 @apps.command("schema", cls=Command)
@@ -224,5 +225,5 @@ def apps_schema(app_id: str, *, pin: Path | None, sandbox: bool, base_url: str |
         if app.app_id != app_id:
             raise UsageError(f"this is the pin of another app, {app.app_id}", where=str(pin))
     else:
-        app = _taken(app_id, Service(sandbox=sandbox, base_url=base_url)).app
+        app = taken(app_id, Service(sandbox=sandbox, base_url=base_url)).app
     whole(json.dumps(specialised(app), ensure_ascii=False, indent=2))

@@ -1,17 +1,115 @@
-"""The commands that make files for people to fill: sheet."""
+"""The commands that make files for people to fill: init and sheet."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lamina_batch.cli.options import pipeline_options, waited_for, world
+from lamina_batch.cli.apps import taken
+from lamina_batch.cli.options import Call, Service, pipeline_options, service_options, waited_for, world
 from lamina_batch.cli.shell import Command, out, say
+from lamina_batch.errors import UsageError
 
 if TYPE_CHECKING:
-    from lamina_batch.cli.options import Call
+    from lamina_batch.authoring.init import Draft
+
+
+@click.command(cls=Command)
+@click.option("--app", "app_id", metavar="ID", help="The app, by its id.")
+@click.option("--search", metavar="WORDS", help="The app, by words that the service finds it for.")
+@click.option(
+    "--rows", metavar="FILE", help="Your product rows (.csv .tsv .xlsx .parquet .ndjson): columns are matched by name."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE.yaml",
+    help="The pipeline file to write (default: named after the rows, or the app).",
+)
+@click.option("--name", metavar="TEXT", help="A label for people (default: the file's name).")
+@service_options
+def init(
+    *,
+    app_id: str | None,
+    search: str | None,
+    rows: str | None,
+    output: Path | None,
+    name: str | None,
+    sandbox: bool,
+    base_url: str | None,
+) -> None:
+    """Write a first pipeline file for an app, with a pin of the app and a schema for editors beside it.
+
+    With --rows, what plainly fits is matched and the rest is marked FILL_IN: nothing runs before that is gone. Without,
+    a spreadsheet to fill is made, with a column for each input. Nothing that is there already is overwritten.
+
+    \b
+    Examples:
+      lamina-batch init --app bbb17293-5fe7-4645-8c6e-0745bc28254d --rows products.csv
+      lamina-batch init --search "try on" --sandbox
+    """
+    from lamina_batch.authoring.init import default_name, draft, refuse_present, write_files
+
+    if (app_id is None) == (search is None):
+        raise UsageError("which app is it for?", hint="give --app ID, or --search WORDS")
+    if output is not None and output.suffix.lower() not in {".yaml", ".yml"}:
+        raise UsageError("a pipeline file is .yaml", where=str(output), hint="name it FILE.yaml")
+    service = Service(sandbox=sandbox, base_url=base_url)
+    pin = taken(app_id if app_id is not None else _chosen(search or "", service), service)
+    file = (output or Path(f"{default_name(pin.app, rows)}.yaml")).absolute()
+    made = draft(pin, file, name=name, rows=rows)
+    refuse_present(made, pin)
+    for written in write_files(made, pin):
+        out(_shown(written))
+    if made.catalog is None:
+        out(_shown(_sheet_of(made, service)))
+    _next_steps(made, service)
+
+
+def _chosen(search: str, service: Service) -> str:
+    """The id of the app that is meant; asks at a terminal where several are found. Raises UsageError elsewhere."""
+    from lamina_batch import batch
+
+    with service.open(None) as access:
+        found = waited_for(batch.ask(access, world(), lambda client: client.list_apps(search=search, limit=100)))
+    if not found:
+        raise UsageError(f"the service finds no app for {search!r}", hint="`lamina-batch apps list` shows them all")
+    if len(found) == 1:
+        say(f"{found[0].name} ({found[0].app_id})")
+        return found[0].app_id
+    asked = sys.stdin.isatty() and sys.stderr.isatty()
+    for number, app in enumerate(found, start=1):
+        (say if asked else out)(f"{f'{number:>3}  ' if asked else ''}{app.app_id}  {app.name}")
+    if not asked:
+        raise UsageError(f"{len(found)} apps are found for {search!r}", hint="choose one: --app ID")
+    chosen: int = click.prompt("Which", type=click.IntRange(1, len(found)), err=True)
+    return found[chosen - 1].app_id
+
+
+def _sheet_of(made: Draft, service: Service) -> Path:
+    """The spreadsheet to fill, beside the pipeline file."""
+    from lamina_batch.authoring.sheet import write_sheet
+
+    pipeline = Call(file=made.file, service=service, overrides=()).load()
+    return write_sheet(pipeline, made.app, made.file.parent / made.rows)
+
+
+def _shown(file: Path) -> str:
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
+
+
+def _next_steps(made: Draft, service: Service) -> None:
+    file, sandbox = _shown(made.file), " --sandbox" if service.sandbox else ""
+    if made.catalog is None:
+        say(f"fill {_shown(made.file.parent / made.rows)}, a row for each product; then")
+    elif made.open:
+        say(f"decide what is marked FILL_IN in {file}: {', '.join(made.open)}; then")
+    say(f"  lamina-batch validate {file}{sandbox}")
+    say(f"  lamina-batch run {file}{sandbox}")
 
 
 @click.command(cls=Command)

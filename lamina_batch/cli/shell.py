@@ -12,6 +12,8 @@ import click
 
 from lamina_batch.errors import LaminaBatchError, UsageError
 
+_NOT_BUILT_OPTIONS = ("--rerun-file",)
+
 # -- what is printed -----------------------------------------------------------------------------------------
 
 
@@ -128,14 +130,7 @@ def whole(text: str) -> None:
 
 
 class Group(click.Group):
-    """Turns errors into messages and exit codes, in this one place.
-
-    `not_built` names commands that are documented and belong to a later version.
-    """
-
-    def __init__(self, *args: Any, not_built: tuple[str, ...] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.not_built = not_built
+    """Turns errors into messages and exit codes, in this one place."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         _mend_streams()
@@ -158,13 +153,6 @@ class Group(click.Group):
             raise
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # whatever it is, it is said here
             ctx.exit(failed(error))
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] in self.not_built:
-            raise UsageError(f"`{args[0]}` is documented but not built in this version")
-        return super().resolve_command(ctx, args)
 
 
 def _mend_streams() -> None:
@@ -214,7 +202,12 @@ class Command(click.Command):
             if isinstance(p, click.Option) and not p.is_flag and not p.multiple
             for name in p.opts
         } | {"--set"}
-        return super().parse_args(ctx, spread_words(args, many, singles))
+        try:
+            return super().parse_args(ctx, spread_words(args, many, singles))
+        except click.NoSuchOption as error:
+            if error.option_name in _NOT_BUILT_OPTIONS:
+                raise UsageError(f"`{error.option_name}` is documented but not built in this version") from None
+            raise
 
 
 def spread_words(args: list[str], many: set[str], singles: set[str]) -> list[str]:

@@ -35,6 +35,15 @@ def write_whole(file: Path, write: Callable[[Path], None]) -> Path:
         return file
 
 
+def write_text(file: Path, text: str) -> Path:
+    """Write a text as `write_whole` writes."""
+
+    def write(aside: Path) -> None:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+
+    return write_whole(file, write)
+
+
 def ensure_writable(file: Path) -> None:
     """Raise StateError where `file` could not be written: better said before money is spent than after."""
     with _beside(file):

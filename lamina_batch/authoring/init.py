@@ -1,0 +1,378 @@
+"""A first pipeline for an app: what is plain is filled in, and what is not stops a run until somebody fills it in.
+
+The file that comes out is for people, so it is text from the start. Whatever is not decided is FILL_IN in a place where
+that is an error, with its line, until it is decided; an input that may stay away is a comment. No row is made with the
+app's stock picture because nobody looked.
+"""
+
+from __future__ import annotations
+
+import json
+import os.path
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lamina_batch.apps.pins import SANDBOX, pin_file, read_pin
+from lamina_batch.authoring.matching import FILL_IN, Match, guess_key, match_columns
+from lamina_batch.authoring.pinning import save_pin
+from lamina_batch.authoring.specialise import specialised
+from lamina_batch.catalog.source import read_catalog
+from lamina_batch.errors import CatalogError, UsageError
+from lamina_batch.pipeline.sheets import split_sheet
+from lamina_batch.pipeline.spec import Api, Pipeline, Results, Rows, RunOptions
+from lamina_batch.pipeline.values import core_value
+from lamina_batch.results.files import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from lamina_batch.apps.app import App, Parameter
+    from lamina_batch.apps.pins import Pin
+    from lamina_batch.catalog.source import Catalog
+
+#: the marks with which UTF-16 begins
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What is known of a pipeline before its file is written."""
+
+    #: the file to write, absolute
+    file: Path
+    name: str
+    app: App
+    taken_from: str
+    #: the rows as the pipeline file names them, `catalog.xlsx#Sheet` too
+    rows: str
+    #: None: utf-8
+    encoding: str | None = None
+    #: the catalog that `rows` names; None: it is a sheet that is still to be filled
+    catalog: Catalog | None = None
+    #: the column that names a row; None: it is not plain which
+    key: str | None = "sku"
+    #: by parameter the column of the catalog that plainly is its own
+    matches: Mapping[str, Match] = field(default_factory=dict)
+
+    @property
+    def pin(self) -> Path:
+        """As the pipeline file names it."""
+        return pin_file(self.app.app_id)
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """What is marked FILL_IN, as keys of the pipeline file."""
+        if self.catalog is None:
+            return ()
+        found = self.matches
+        inputs = [
+            f"inputs.{p.name}"
+            for p in self.app.parameters
+            if (FILL_IN in found[p.name].map.values() if p.name in found else _must_decide(p))
+        ]
+        return (*(["rows.key"] if self.key is None else []), *inputs)
+
+    @property
+    def schema(self) -> Path:
+        """The schema for editors, as the pipeline file names it."""
+        return self.pin.with_suffix(".schema.json")
+
+
+def default_name(app: App, rows: str | None) -> str:
+    """What the file is called if nobody says: after the rows, or else after the app."""
+    text = Path(split_sheet(rows, Path.cwd())[0]).stem if rows is not None else app.name
+    return re.sub(r"[^\w.-]+", "-", text.lower()).strip(".-")[:60] or "pipeline"
+
+
+def draft(pin: Pin, file: Path, *, name: str | None, rows: str | None) -> Draft:
+    """Read the rows, if there are any, and decide how they are named. Raises CatalogError where they cannot be read."""
+    empty = Draft(file=file, name=name or file.stem, app=pin.app, taken_from=pin.taken_from, rows=f"{file.stem}.xlsx")
+    if rows is None:
+        return empty
+    path, sheet = split_sheet(rows, Path.cwd())
+    catalog, encoding = _read(Path(path).absolute(), sheet, pin.app.app_id)
+    named = os.path.relpath(Path(path).absolute(), file.parent) + ("" if sheet is None else f"#{sheet}")
+    return replace(
+        empty,
+        rows=named,
+        encoding=encoding,
+        catalog=catalog,
+        key=guess_key(catalog),
+        matches=match_columns(pin.app, catalog),
+    )
+
+
+def refuse_present(draft: Draft, pin: Pin) -> None:
+    """Raise UsageError where a file that is there already would be lost, or mean something else from now on."""
+    wanted = [draft.file, *([draft.file.parent / draft.rows] if draft.catalog is None else [])]
+    for file in wanted:
+        if file.exists():
+            raise UsageError("there is such a file already", where=str(file), hint="name another one with -o")
+    file = draft.file.parent / draft.pin
+    if not file.exists():
+        return
+    before = read_pin(file)
+    if before.sha256 != pin.sha256 and before.taken_from != SANDBOX:
+        raise UsageError(
+            f"there is a pin of {before.taken_at}, and the app has changed since",
+            where=str(file),
+            hint=f"other pipelines may rely on it: take it again first, with `lamina-batch apps pin {pin.app.app_id}`",
+        )
+
+
+def write_files(draft: Draft, pin: Pin) -> tuple[Path, ...]:
+    """Write the pin, the schema for editors and the pipeline file, each whole or not at all. Answers where they stand.
+
+    Raises StateError where one cannot be written.
+    """
+    folder = draft.file.parent
+    save_pin(pin, folder / draft.pin)
+    texts = {
+        folder / draft.schema: json.dumps(specialised(draft.app), ensure_ascii=False, indent=2) + "\n",
+        draft.file: pipeline_text(draft),
+    }
+    for file, text in texts.items():
+        write_text(file, text)
+    return (draft.file, folder / draft.pin, folder / draft.schema)
+
+
+def pipeline_text(draft: Draft) -> str:
+    """The pipeline file."""
+    return "\n".join([*_head(draft), *_rows(draft), *_inputs(draft), *_rest(draft)]) + "\n"
+
+
+def _read(file: Path, sheet: str | None, app_id: str) -> tuple[Catalog, str | None]:
+    """The rows, and the encoding that had to be guessed."""
+
+    def read(encoding: str) -> Catalog:
+        rows = Rows(sources=(str(file),), sheets={} if sheet is None else {0: sheet}, key=("",), encoding=encoding)
+        run, results = RunOptions(), Results(manifest=())
+        return read_catalog(
+            Pipeline(
+                file=file,
+                name="",
+                app=app_id,
+                rows=rows,
+                inputs=(),
+                matrix={},
+                api=Api(),
+                run=run,
+                results=results,
+                state=file.parent,
+            )
+        )
+
+    try:
+        return read("utf-8"), None
+    except CatalogError:
+        if file.suffix.lower() not in {".csv", ".tsv"} or not file.is_file():
+            raise
+        with file.open("rb") as opened:
+            other = "utf-16" if opened.read(2) in _UTF_16 else "cp1252"
+        try:
+            return read(other), other
+        except CatalogError:
+            pass
+        raise
+
+
+# -- the file, part by part -------------------------------------------------------------------------------------
+
+
+def _head(draft: Draft) -> Iterator[str]:
+    file = draft.file.name
+    yield f"# yaml-language-server: $schema={draft.schema.as_posix()}"
+    yield "#"
+    yield f"# {_line(draft.app.name)}{_said(draft.app.description)}"
+    yield "#"
+    yield f"#     lamina-batch validate {file}        # the file, the app, every row; spends nothing"
+    yield f"#     lamina-batch run {file} --sandbox   # a rehearsal: no key, no credits"
+    yield f"#     lamina-batch run {file} --limit 3   # three rows for real, to look at"
+    yield "#"
+    yield f"# {FILL_IN} marks what is left to decide. Nothing is run before all of it is gone."
+    yield "version: 1"
+    yield f"name: {scalar(draft.name)}"
+    yield f"app: {scalar(draft.app.app_id)}     # {_line(draft.app.name)}"
+    yield ""
+
+
+def _rows(draft: Draft) -> Iterator[str]:
+    key = draft.key
+    yield "rows:"
+    if draft.catalog is None:
+        yield "  # The sheet to fill: one row for each product. Any CSV, XLSX, Parquet or NDJSON file will do as well."
+    yield f"  from: {scalar(draft.rows)}"
+    if key is None:
+        columns = () if draft.catalog is None else draft.catalog.columns
+        yield "  # The column that names a row, or a list of columns: unique, never blank. Results are kept by it."
+        yield f"  # The columns are {_listed(columns)}."
+    yield f"  key: {scalar(key or FILL_IN)}"
+    if draft.encoding is not None:
+        yield "  # The file is not UTF-8, and seems to be this. Look whether accents and umlauts come out right."
+        yield f"  encoding: {draft.encoding}"
+    yield "  # where: \"active = 'yes'\"     # leaves out the other rows: SQL over the columns"
+    yield ""
+
+
+def _inputs(draft: Draft) -> Iterator[str]:
+    yield "# Each input of the app, and where its value comes from: column, columns, value, template or sql."
+    yield "inputs:"
+    found = draft.matches
+    for parameter in draft.app.parameters:
+        match = found.get(parameter.name)
+        yield f"  # {_facts(parameter)}"
+        if draft.catalog is None:
+            yield from _to_fill(parameter)
+        elif match is not None:
+            yield from _matched(parameter, match)
+        else:
+            yield from _unmatched(parameter)
+    yield ""
+
+
+def _to_fill(parameter: Parameter) -> Iterator[str]:
+    """A column of the sheet, named like the input."""
+    rule = {"column": " ".join(parameter.name.split())}
+    if parameter.multiple and parameter.type == "url":
+        yield "  # Several addresses in one cell are parted by |."
+        rule["split"] = "|"
+    if parameter.type == "url" and not parameter.must_supply:
+        if parameter.default is None:
+            rule["blank"] = "app_default"
+        else:
+            yield from _stock(parameter)
+            yield "  # So a blank cell is an error; `blank: skip_row` leaves the row out, `blank: app_default` not."
+    yield _rule(parameter, rule)
+
+
+def _matched(parameter: Parameter, match: Match) -> Iterator[str]:
+    rule = {"column": match.column}
+    if match.split is not None:
+        rule["split"] = match.split
+    if parameter.type == "url" and match.blank:
+        if parameter.must_supply or parameter.default is not None:
+            yield f"  # {_have_none(match.blank)}: left out until there is one."
+            rule["blank"] = "skip_row"
+        else:
+            rule["blank"] = "app_default"
+    elif match.blank and not parameter.must_supply:
+        yield f"  # {_have_none(match.blank)}: {_instead(parameter)}"
+    if match.map:
+        guessed = any(target != FILL_IN for target in match.map.values())
+        yield f"  # Cells that are no label, and the labels that they mean{' (guessed: look)' if guessed else ''}."
+    yield _rule(parameter, rule, match.map)
+
+
+def _unmatched(parameter: Parameter) -> Iterator[str]:
+    """Open: an error where the app needs it or would show a stock picture, a comment where it may stay away."""
+    if _must_decide(parameter):
+        if not parameter.must_supply:
+            yield from _stock(parameter)
+            yield "  # If that is meant, delete the line below."
+        if parameter.multiple:
+            yield "  # Several columns: {columns: [a, b]}."
+        yield _rule(parameter, {"column": FILL_IN})
+        return
+    yield f"  # No column is called so: {_instead(parameter)}"
+    example = {"value": parameter.options[0]} if parameter.options else {"column": "name_of_a_column"}
+    yield f"  # {_rule(parameter, example).strip()}"
+
+
+def _must_decide(parameter: Parameter) -> bool:
+    """Whether a run without this input would be refused, or made with a picture of another product."""
+    return parameter.must_supply or (parameter.type == "url" and parameter.default is not None)
+
+
+def _have_none(rows: int) -> str:
+    return "1 row has none" if rows == 1 else f"{rows} rows have none"
+
+
+def _stock(parameter: Parameter) -> Iterator[str]:
+    kind = parameter.accept[0] if parameter.accept else "file"
+    yield f"  # Without one the app would use its own stock {kind}, of another product."
+
+
+def _instead(parameter: Parameter) -> str:
+    if parameter.default is None or parameter.default == "":
+        return "the app does without."
+    return f"the app takes {_line(json.dumps(parameter.default, ensure_ascii=False))}."
+
+
+def _rule(parameter: Parameter, rule: Mapping[str, str], mapped: Mapping[str, str] | None = None) -> str:
+    parts = [f"{key}: {scalar(value)}" for key, value in rule.items()]
+    if mapped:
+        targets = ", ".join(f"{scalar(cell, key=True)}: {scalar(target)}" for cell, target in mapped.items())
+        parts.insert(1, f"map: {{{targets}}}")
+    return f"  {scalar(parameter.name, key=True)}: {{{', '.join(parts)}}}"
+
+
+def _rest(draft: Draft) -> Iterator[str]:
+    yield "schema:"
+    yield "  # The inputs and labels that this file was written for. If one that is used here changes, a run stops"
+    yield "  # before it spends."
+    if draft.taken_from == SANDBOX:
+        yield "  # They are the sandbox's stand-in for the app. Before the first real run take the real ones:"
+        yield f"  #     lamina-batch apps pin {draft.app.app_id} -o {draft.pin.as_posix()}"
+    yield f"  pin: {draft.pin.as_posix()}"
+    yield ""
+    yield "run:"
+    yield "  canary: 3                     # three first; the rest only if they complete"
+    yield ""
+    yield "results:"
+    yield f"  manifest: {scalar(f'out/{draft.file.stem}.csv')}"
+    yield f"  # report: {scalar(f'out/{draft.file.stem}.html')}"
+    yield '  download: "out/images/{key}/{label}.{ext}"   # the files themselves, because their addresses expire'
+
+
+def _facts(parameter: Parameter) -> str:
+    """What the app says of an input, in a line."""
+    facts = [f"{_line(parameter.name)}: {parameter.type}"]
+    facts += [f"one of {_listed(parameter.options)}"] if parameter.options else []
+    facts += [" or ".join(map(_line, parameter.accept))] if parameter.accept else []
+    facts += ["takes several"] if parameter.multiple else []
+    facts += ["must be given"] if parameter.must_supply else []
+    return ", ".join(facts) + _said(parameter.description)
+
+
+_MOST_LISTED = 12
+_MOST_SAID = 160
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f", and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(scalar(name) for name in names[:_MOST_LISTED]) + more
+
+
+def _said(description: str | None) -> str:
+    """What the service says of a thing, as the end of a line."""
+    text = _line(description or "")
+    return f". {text[:_MOST_SAID]}{'…' if len(text) > _MOST_SAID else ''}" if text else ""
+
+
+def _line(text: str) -> str:
+    """Text for a comment: one line, without what does not show."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.](?:[A-Za-z0-9_./+()&-]|:(?=[A-Za-z0-9])| (?=[A-Za-z0-9_(&+]))*")
+
+
+def scalar(text: str, *, key: bool = False) -> str:
+    """Text as the pipeline file may hold it: without quotes where nothing in it means anything to YAML.
+
+    In a value a `$` is doubled, because the reader takes what follows it for a variable; in a key it stays.
+    """
+    text = text if key else text.replace("$", "$$")
+    # A number or a yes in quotes, for editors: here text is text in any case.
+    if _PLAIN.fullmatch(text) and isinstance(core_value(text), str):
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else _escaped(c) for c in quoted)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
