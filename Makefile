@@ -1,6 +1,8 @@
 # Everything a desk or CI does. `make` alone says what there is.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# What finds barriers in a page. Its rules change with its version.
+AXE := .venv/axe/node_modules/axe-core/package.json
 
 .PHONY: help demo test check lint format chaos bench wheel-test clean
 
@@ -10,7 +12,7 @@ help: ## what there is
 demo: $(BIN)/.runs ## run a catalog of 40 products through the embedded sandbox: no key, no network
 	$(BIN)/lamina-batch run pipelines/premium_catalog.yaml --sandbox
 
-test: $(BIN)/.tests ## the tests
+test: $(BIN)/.tests $(AXE) ## the tests
 	$(BIN)/pytest -q -n 8
 
 check: lint test ## lint, types and tests: what must be green before a commit
@@ -35,6 +37,9 @@ wheel-test: $(BIN)/.tests ## build the wheel, install it alone, and run the end-
 
 clean: ## remove what the above made
 	rm -rf .venv build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(AXE):
+	if command -v npm >/dev/null || test -n "$$CI"; then npm install --silent --no-audit --no-fund --prefix .venv/axe axe-core@4.14.1; else echo "without npm the test of the report with axe-core is skipped"; fi
 
 $(BIN)/.runs: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lamina-batch needs Python 3.11 or newer: make PYTHON=python3.11 …")'

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from playwright.sync_api import Browser
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
@@ -51,6 +53,15 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     for process in running:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the tests of a module."""
+    from browser_support import chromium  # noqa: PLC0415  # only they need it
+
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture

@@ -322,7 +322,7 @@ def _rest(draft: Draft) -> Iterator[str]:
     yield ""
     yield "results:"
     yield f"  manifest: {scalar(f'out/{draft.file.stem}.csv')}"
-    yield f"  # report: {scalar(f'out/{draft.file.stem}.html')}"
+    yield f"  report: {scalar(f'out/{draft.file.stem}.html')}"
     yield '  download: "out/images/{key}/{label}.{ext}"   # the files themselves, because their addresses expire'
 
 

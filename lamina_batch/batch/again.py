@@ -7,7 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lamina_batch.batch.service import last_app
-from lamina_batch.batch.steps import Prepared, existing_ledger, files_of, gathered, prepare, refuse_source, shown
+from lamina_batch.batch.steps import (
+    Prepared,
+    existing_ledger,
+    files_of,
+    gathered,
+    prepare,
+    refuse_source,
+    shown,
+    write_page,
+)
 from lamina_batch.catalog.source import read_catalog
 from lamina_batch.errors import LedgerLockedError
 from lamina_batch.execution.lock import locked
@@ -26,15 +35,21 @@ if TYPE_CHECKING:
 
 
 async def results(
-    pipeline: Pipeline, manifests: Sequence[Path], layout: Layout, world: World, *, include_removed: bool = False
+    pipeline: Pipeline,
+    manifests: Sequence[Path],
+    layout: Layout,
+    world: World,
+    *,
+    report: Path | None = None,
+    include_removed: bool = False,
 ) -> tuple[tuple[Path, ...], int]:
-    """Write the manifest again, from the ledger and the rows, and save the files that are missing.
+    """Write the manifest and the report again, from the ledger and the rows, and save the files that are missing.
 
     With `include_removed` what the ledger knows of rows that are no longer run follows the rows.
-    Nothing is asked of the service. Answers where each manifest stands, and how many files could not be saved. Raises
-    UsageError where there is no ledger yet.
+    Nothing is asked of the service. Answers where each manifest and then the report stands, and how many files could
+    not be saved. Raises UsageError where there is no ledger yet.
     """
-    for file in manifests:
+    for file in (*manifests, *filter(None, [report])):
         refuse_source(pipeline, file)
     with existing_ledger(pipeline) as ledger:
         refuse_lost(pipeline, ledger)
@@ -50,8 +65,16 @@ async def results(
                     failed = await _save_missing(pipeline, prepared, ledger, world)
             except LedgerLockedError:
                 world.notice("a run holds this ledger, and saves the missing files itself")
-        written = write_manifest(prepared.catalog, gathered(pipeline, prepared, ledger), manifests, layout)
-    return written, failed
+        outcomes = gathered(pipeline, prepared, ledger)
+        service = ledger.meta("service") or ""
+        page: tuple[Path, ...] = ()
+        try:
+            written = write_manifest(prepared.catalog, outcomes, manifests, layout)
+        finally:
+            # A manifest that cannot be written keeps nobody from looking at the pictures.
+            if report is not None:
+                page = (write_page(pipeline, prepared, outcomes, report, service=service, at=world.wall()),)
+    return (*written, *page), failed
 
 
 async def _save_missing(pipeline: Pipeline, prepared: Prepared, ledger: Ledger, world: World) -> int:

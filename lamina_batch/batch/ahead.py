@@ -12,7 +12,7 @@ import polars as pl
 
 from lamina_batch.batch.contract import hold_against
 from lamina_batch.batch.service import READS, budget_of, fetch_app, least_interval, makes_video_name
-from lamina_batch.batch.steps import Prepared, binding, credits_for, plan_of, prepare
+from lamina_batch.batch.steps import Prepared, binding, credits_for, plan_of, prepare, refuse_picks
 from lamina_batch.catalog.drift import read_pinned
 from lamina_batch.catalog.source import read_catalog
 from lamina_batch.client.lamina import RUNS
@@ -99,6 +99,7 @@ def _look(
 
 def preview(pipeline: Pipeline, access: Access, world: World, request: RunRequest) -> Preview:
     """What a run would do, without doing it and without touching the state folder."""
+    refuse_picks(pipeline, request, access.service)
     catalog = read_catalog(pipeline)
     budget = budget_of(pipeline)
     app = asyncio.run(fetch_app(pipeline, access, world, budget))
@@ -111,7 +112,8 @@ def preview(pipeline: Pipeline, access: Access, world: World, request: RunReques
             refuse_renamed(pipeline, ledger, access.service)
         if ledger is not None:
             ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
-        plan = plan_of(pipeline, prepared, ledger.table() if ledger is not None else [], request, world)
+        table = ledger.table() if ledger is not None else []
+        plan = plan_of(pipeline, prepared, table, request, at=world.wall(), note=world.notice)
         executions = plan.count(Action.SUBMIT)
         return Preview(
             prepared=prepared,

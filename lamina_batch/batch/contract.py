@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 
 def hold_against(
-    pipeline: Pipeline, catalog: Catalog, app: App, service: str, ledger: Ledger | None
+    pipeline: Pipeline, catalog: Catalog | None, app: App, service: str, ledger: Ledger | None
 ) -> tuple[str, ...]:
     """Notes about what changed of the app since its pin, or without one since the last run.
+
+    Without a catalog it is not known which rows use what changed.
 
     Raises DriftError where it breaks the pipeline, PipelineError for a pin that cannot be used.
     """

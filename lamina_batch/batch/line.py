@@ -22,8 +22,10 @@ from lamina_batch.batch.steps import (
     gathered,
     plan_of,
     prepare,
+    refuse_picks,
     refuse_source,
     shown,
+    write_page,
 )
 from lamina_batch.catalog.source import read_catalog
 from lamina_batch.client.lamina import EXECUTIONS, GENERATIONS, RUNS, LaminaClient, parse_delivery
@@ -103,6 +105,7 @@ async def run(
             "callbacks have to be waited for",
             "leave out --no-wait, or --set run.completion=poll",
         )
+    refuse_picks(pipeline, request, access.service)
     refuse_network(pipeline.state)
     run_id = run_id or new_run_id(world)
     async with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, sleep=world.sleep):
@@ -168,7 +171,7 @@ class _Run:
 
     async def line(self) -> Summary:
         """The straight line, from the app's contract to the summary."""
-        for file in self.pipeline.results.manifest:
+        for file in (*self.pipeline.results.manifest, *filter(None, [self.pipeline.results.report])):
             refuse_source(self.pipeline, file)
             ensure_writable(file)
         pattern = file_pattern(self.pipeline)
@@ -186,7 +189,8 @@ class _Run:
                 self.reporter.note(note)
             ensure_room_in(self.pipeline.results.manifest, prepared.checked.jobs.height)
             findings = write_findings(prepared.checked.findings, self.pipeline.state / "findings.csv")
-            plan = plan_of(self.pipeline, prepared, self.ledger.table(), self.request, self.world)
+            table = self.ledger.table()
+            plan = plan_of(self.pipeline, prepared, table, self.request, at=self.world.wall(), note=self.reporter.note)
             if self.request.submit:
                 # Only now: a wrong address or key must not tie a ledger to itself.
                 self.ledger.bind(binding(self.pipeline, self.access.service), adopt=self.request.adopt_state)
@@ -210,9 +214,7 @@ class _Run:
             except StateError:
                 # The ledger can no longer be written; what it knows is still owed.
                 with suppress(StateError):
-                    wanted = self.pipeline.results
-                    known = gathered(self.pipeline, prepared, self.ledger)
-                    write_manifest(prepared.catalog, known, wanted.manifest, wanted.layout)
+                    self.write(prepared, gathered(self.pipeline, prepared, self.ledger))
                 raise
             if outcome.stopped_by is not None and outcome.reason:
                 self.reporter.note(outcome.reason)
@@ -360,6 +362,24 @@ class _Run:
         if stopped.is_set():
             outcome.stopped_by = outcome.stopped_by or Stop.SIGNAL
 
+    def write(self, prepared: Prepared, outcomes: Outcomes) -> tuple[tuple[Path, ...], Path | None]:
+        """Write the manifest and the report. Answers where they stand; what cannot be written is said."""
+        wanted = self.pipeline.results
+        manifest: tuple[Path, ...] = ()
+        page: Path | None = None
+        # What was bought is in the ledger, and one file is no reason to go without the other.
+        try:
+            manifest = write_manifest(prepared.catalog, outcomes, wanted.manifest, wanted.layout)
+        except StateError as error:
+            self.reporter.note(f"{error}\n  `lamina-batch results` writes it again")
+        if wanted.report is not None:
+            service, at = self.access.service, self.world.wall()
+            try:
+                page = write_page(self.pipeline, prepared, outcomes, wanted.report, service=service, at=at)
+            except StateError as error:
+                self.reporter.note(f"{error}\n  `lamina-batch results` writes it again")
+        return manifest, page
+
     def report(
         self,
         prepared: Prepared,
@@ -372,13 +392,7 @@ class _Run:
     ) -> Summary:
         """Write what people take away, and the numbers."""
         outcomes = gathered(self.pipeline, prepared, self.ledger)
-        wanted = self.pipeline.results
-        manifest: tuple[Path, ...] = ()
-        try:
-            manifest = write_manifest(prepared.catalog, outcomes, wanted.manifest, wanted.layout)
-        except StateError as error:
-            # What was bought is in the ledger; the numbers are still owed.
-            self.reporter.note(f"{error}\n  `lamina-batch results` writes it again")
+        manifest, page = self.write(prepared, outcomes)
         counts = outcomes.counts()
         signal = self.control.signal if outcome.stopped_by is Stop.SIGNAL else None
         least = least_seconds(
@@ -395,7 +409,11 @@ class _Run:
             pipeline=self.pipeline.name,
             run_id=self.run_id,
             exit_code=exit_code(
-                counts, outcome.stopped_by, signal=signal, unwritten=not manifest, unsaved=bool(files and files.failed)
+                counts,
+                outcome.stopped_by,
+                signal=signal,
+                unwritten=not manifest or (page is None and self.pipeline.results.report is not None),
+                unsaved=bool(files and files.failed),
             ),
             stopped_by=outcome.stopped_by,
             counts={
@@ -410,7 +428,11 @@ class _Run:
             seconds=round(self.world.now() - self.began, 3),
             least_seconds=round(least, 3),
             credits=credits_for(self.pipeline, outcome.submitted),
-            files=Written(manifest=tuple(str(file) for file in manifest), report=None, findings=str(findings)),
+            files=Written(
+                manifest=tuple(str(file) for file in manifest),
+                report=None if page is None else str(page),
+                findings=str(findings),
+            ),
             downloads=None if files is None else Saved(saved=files.saved, failed=files.failed),
         )
         write_summary(summary, self.pipeline.state)
@@ -429,9 +451,9 @@ def _forbidden(pipeline: Pipeline, plan: Plan, request: RunRequest) -> Stop | No
 def _to_collect(ledger: Ledger, plan: Plan, request: RunRequest) -> list[Job]:
     """What runs and shall be waited for: all of it, also of rows that are gone, unless only some are asked for."""
     running = ledger.jobs(State.RUNNING)
-    if request.only is None:
+    if request.starts is None:
         return running
-    wanted = set(plan.frame.filter(named(request.only))["was_id"].drop_nulls())
+    wanted = set(plan.frame.filter(named(request.starts))["was_id"].drop_nulls())
     return [job for job in running if job.id in wanted]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.errors import UsageError, did_you_mean
 from lamina_batch.execution.files import Files
 from lamina_batch.execution.ledger import Binding, Ledger, find_ledger
-from lamina_batch.execution.plan import Plan, Wish, ledger_frame, make_plan, named
+from lamina_batch.execution.plan import Plan, Wish, ledger_frame, make_plan, named, with_evidence
 from lamina_batch.media.names import parse_pattern
 from lamina_batch.results.manifest import Outcomes, gather
+from lamina_batch.results.picks import run_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,22 +149,45 @@ def existing_ledger(pipeline: Pipeline) -> Ledger:
     return ledger
 
 
+def refuse_picks(pipeline: Pipeline, request: RunRequest, service: str) -> None:
+    """Raise UsageError where the verdicts are on what something else made."""
+    if request.picks is not None:
+        request.picks.refuse_other(pipeline=pipeline.name, app=pipeline.app, service=service)
+
+
 def plan_of(
-    pipeline: Pipeline, prepared: Prepared, table: list[tuple[object, ...]], request: RunRequest, world: World
+    pipeline: Pipeline,
+    prepared: Prepared,
+    table: list[tuple[object, ...]],
+    request: RunRequest,
+    *,
+    at: float,
+    note: Callable[[str], None],
 ) -> Plan:
+    """What to do with each row. `at` is the present in epoch seconds.
+
+    Raises UsageError for a key that no row has, and for one to be run again that is running or held.
+    """
     jobs = prepared.checked.jobs
-    _check_names(jobs, (request.only or frozenset()) | request.rerun)
+    _check_names(jobs, request.starts or frozenset())
     ledger = ledger_frame(table)
+    rerun = request.rerun
+    if request.picks is not None:
+        evidence = with_evidence(jobs, ledger, share_identical=pipeline.run.share_identical)
+        again = run_again(request.picks, evidence)
+        for text in again.notes:
+            note(text)
+        rerun |= again.rerun
     wish = Wish(
         retry_failed=request.retry_failed,
-        rerun=request.rerun,
-        only=request.only,
+        rerun=rerun,
+        only=request.starts,
         limit=request.limit,
         resubmit_held=pipeline.run.on_unknown == "resubmit",
         share_identical=pipeline.run.share_identical,
     )
-    plan = make_plan(jobs, ledger, wish, contract=prepared.app.fingerprint, at=world.wall())
-    _check_rerun(plan, request.rerun)
+    plan = make_plan(jobs, ledger, wish, contract=prepared.app.fingerprint, at=at)
+    _check_rerun(plan, rerun)
     return plan
 
 
@@ -205,6 +230,27 @@ def gathered(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> Outcomes
         app_id=prepared.app.app_id,
         share_identical=pipeline.run.share_identical,
     )
+
+
+def write_page(
+    pipeline: Pipeline, prepared: Prepared, outcomes: Outcomes, file: Path, *, service: str, at: float
+) -> Path:
+    """Write the report. Answers where it stands. Raises StateError where it cannot be written."""
+    # The template engine is for those who want a report.
+    from lamina_batch.results.report.contents import gather_report  # noqa: PLC0415
+    from lamina_batch.results.report.page import write_report  # noqa: PLC0415
+
+    contents = gather_report(
+        pipeline,
+        prepared.app,
+        prepared.catalog,
+        prepared.checked,
+        outcomes,
+        service=service,
+        made_at=datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        folder=file.parent,
+    )
+    return write_report(contents, file)
 
 
 def credits_for(pipeline: Pipeline, executions: int) -> float | None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from lamina_batch.execution.lock import IfLocked
+    from lamina_batch.results.picks import Picks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,8 @@ class RunRequest:
 
     retry_failed: bool = False
     rerun: frozenset[str] = frozenset()
+    #: verdicts from the report: what was rejected is made again
+    picks: Picks | None = None
     only: frozenset[str] | None = None
     limit: int | None = None
     #: consent to start more than `max_executions`
@@ -58,3 +61,11 @@ class RunRequest:
     new_ledger: bool = False
     #: False: `collect`, which never submits
     submit: bool = True
+
+    @property
+    def starts(self) -> frozenset[str] | None:
+        """The only rows that may be started; None: any."""
+        rejected = None if self.picks is None else {pick.name for pick in self.picks.rejected}
+        if self.only is None and not self.rerun and rejected is None:
+            return None
+        return frozenset((*(self.only or ()), *self.rerun, *(rejected or ())))

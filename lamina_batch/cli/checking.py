@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina_batch.cli.options import pipeline_options, world
+from lamina_batch.cli.options import pipeline_options, rerun_file_option, world
 from lamina_batch.cli.shell import Command, out, say
 from lamina_batch.errors import UsageError
 
@@ -87,6 +87,7 @@ def validate(call: Call, *, findings: Path | None, offline: bool, check_images: 
 @click.option("--only", multiple=True, metavar="KEY…", help="As for run.")
 @click.option("--retry-failed", is_flag=True, help="As for run.")
 @click.option("--rerun", multiple=True, metavar="KEY…", help="As for run.")
+@rerun_file_option
 @click.option("--adopt-state", is_flag=True, help="As for run.")
 @click.option("--new-ledger", is_flag=True, help="As for run.")
 @click.option("--explain", is_flag=True, help="Say for each row what would happen and why.")
@@ -97,6 +98,7 @@ def plan(
     only: tuple[str, ...],
     retry_failed: bool,
     rerun: tuple[str, ...],
+    picks: Any,
     adopt_state: bool,
     new_ledger: bool,
     explain: bool,
@@ -112,7 +114,8 @@ def plan(
     request = batch.RunRequest(
         retry_failed=retry_failed,
         rerun=frozenset(rerun),
-        only=frozenset((*only, *rerun)) or None,
+        picks=picks,
+        only=frozenset(only) or None,
         limit=limit,
         adopt_state=adopt_state,
         new_ledger=new_ledger,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.batch import Access, World
     from lamina_batch.pipeline.spec import Pipeline, Whereabouts
+    from lamina_batch.results.picks import Picks
 
 _Result = TypeVar("_Result")
 
@@ -45,6 +46,22 @@ override_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     help="Override a value of the pipeline file, such as rows.from=today.csv (may be repeated).",
+)
+
+
+def _read_picks(_context: click.Context, _option: click.Parameter, file: Path | None) -> Picks | None:
+    from lamina_batch.results.picks import parse_picks
+
+    return None if file is None else parse_picks(file.read_bytes(), where=str(file))
+
+
+rerun_file_option = click.option(
+    "--rerun-file",
+    "picks",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    callback=_read_picks,
+    metavar="FILE",
+    help="Buy once more what was rejected in the report (`Save verdicts` there writes FILE), and nothing else.",
 )
 
 

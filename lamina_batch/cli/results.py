@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lamina_batch.cli.options import Call
 
 
+_PAGES = {".html", ".htm"}
+
+
 @click.command(cls=Command)
 @pipeline_options
 @click.option(
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE…",
-    help="Write here (.csv, .xlsx, .parquet or .ndjson) instead of where the pipeline says.",
+    help="Write here (.csv, .xlsx, .parquet, .ndjson, or .html for the report) instead of where the pipeline says.",
 )
 @click.option("--layout", type=click.Choice(["wide", "long"]), help="Instead of the pipeline's.")
 @click.option(
@@ -34,23 +37,35 @@ if TYPE_CHECKING:
     help="Add, behind the rows, what was bought for rows that are gone from the source or that `where` leaves out now.",
 )
 def results(call: Call, *, outputs: tuple[Path, ...], layout: Any, include_removed: bool) -> None:
-    """Write the manifest again, from the ledger and the rows, and save the files that are missing.
+    """Write the manifest and the report again, from the ledger and the rows, and save the files that are missing.
 
     The service itself is not asked for anything.
 
     \b
     Example:
       lamina-batch results catalog.yaml -o today.parquet --layout long
+      lamina-batch results catalog.yaml -o look.html
     """
     from lamina_batch import batch
 
     pipeline = call.load()
     for file in outputs:
-        if file.suffix.lower() not in {".csv", ".xlsx", ".parquet", ".ndjson", ".jsonl"}:
-            raise UsageError("a manifest is .csv, .xlsx, .parquet or .ndjson", where=str(file))
-    wanted = outputs or pipeline.results.manifest
-    layout = layout or pipeline.results.layout
-    written, failed = waited_for(batch.results(pipeline, wanted, layout, world(), include_removed=include_removed))
+        if file.suffix.lower() not in {".csv", ".xlsx", ".parquet", ".ndjson", ".jsonl", *_PAGES}:
+            raise UsageError("a manifest is .csv, .xlsx, .parquet or .ndjson, a report .html", where=str(file))
+    pages = [file for file in outputs if file.suffix.lower() in _PAGES]
+    if len(pages) > 1:
+        raise UsageError("one report is written at a time", where=str(pages[1]))
+    manifests = [file for file in outputs if file not in pages] if outputs else pipeline.results.manifest
+    written, failed = waited_for(
+        batch.results(
+            pipeline,
+            manifests,
+            layout or pipeline.results.layout,
+            world(),
+            include_removed=include_removed,
+            report=(pages[0] if pages else None) if outputs else pipeline.results.report,
+        )
+    )
     for file in written:
         out(str(file))
     if failed:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina_batch.cli.options import pipeline_options, waited_for, world
+from lamina_batch.cli.options import pipeline_options, rerun_file_option, waited_for, world
 from lamina_batch.cli.shell import NOT_ERRORS, Command, cut, failed, log_to, note, out, say, write_event
 from lamina_batch.errors import LaminaBatchError, LedgerLockedError
 
@@ -66,6 +66,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--rerun", multiple=True, metavar="KEY…", help="Buy these rows once more, whatever they came to, and nothing else."
 )
+@rerun_file_option
 @click.option(
     "--no-wait",
     is_flag=True,
@@ -89,6 +90,7 @@ def run(
     only: tuple[str, ...],
     retry_failed: bool,
     rerun: tuple[str, ...],
+    picks: Any,
     no_wait: bool,
     if_locked: Any,
     adopt_state: bool,
@@ -105,13 +107,15 @@ def run(
       lamina-batch run pipelines/premium_catalog.yaml --sandbox
       lamina-batch run catalog.yaml --limit 5
       lamina-batch run catalog.yaml --rerun 00123 00127 --yes
+      lamina-batch run catalog.yaml --rerun-file catalog-picks.json
     """
     from lamina_batch.batch import RunRequest
 
     request = RunRequest(
         retry_failed=retry_failed,
         rerun=frozenset(rerun),
-        only=frozenset((*only, *rerun)) or None,
+        picks=picks,
+        only=frozenset(only) or None,
         limit=limit,
         yes=yes,
         wait=not no_wait,
@@ -300,3 +304,6 @@ def _told(summary: Summary, pipeline: Pipeline) -> Iterator[str]:
     for wanted, written in zip(pipeline.results.manifest, summary.files.manifest, strict=False):
         said = "" if str(wanted) == written else f" ({wanted.name} could not be replaced: is it open elsewhere?)"
         yield f"  manifest: {written}{said}"
+    if summary.files.report is not None:
+        said = "" if str(pipeline.results.report) == summary.files.report else " (the old one could not be replaced)"
+        yield f"  report: {summary.files.report}{said}"

@@ -12,8 +12,6 @@ import click
 
 from lamina_batch.errors import LaminaBatchError, UsageError
 
-_NOT_BUILT_OPTIONS = ("--rerun-file",)
-
 # -- what is printed -----------------------------------------------------------------------------------------
 
 
@@ -202,12 +200,7 @@ class Command(click.Command):
             if isinstance(p, click.Option) and not p.is_flag and not p.multiple
             for name in p.opts
         } | {"--set"}
-        try:
-            return super().parse_args(ctx, spread_words(args, many, singles))
-        except click.NoSuchOption as error:
-            if error.option_name in _NOT_BUILT_OPTIONS:
-                raise UsageError(f"`{error.option_name}` is documented but not built in this version") from None
-            raise
+        return super().parse_args(ctx, spread_words(args, many, singles))
 
 
 def spread_words(args: list[str], many: set[str], singles: set[str]) -> list[str]:

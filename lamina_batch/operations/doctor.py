@@ -253,7 +253,7 @@ def _pipeline(facts: Facts) -> Iterator[Found]:
     if isinstance(facts.pipeline, LaminaBatchError):
         yield _failed(facts.pipeline)
     elif facts.pipeline is not None:
-        yield _ok(f"{facts.pipeline.name}: reads well; `lamina-batch validate` checks its rows")
+        yield _ok(f"{facts.pipeline.name}: reads well")
 
 
 def _app(facts: Facts) -> Iterator[Found]:
@@ -262,6 +262,31 @@ def _app(facts: Facts) -> Iterator[Found]:
         yield _failed(app)
     elif app is not None:
         yield _ok(f"{app.name!r}, with {len(app.parameters)} parameters")
+
+
+def _drift(facts: Facts) -> Iterator[Found]:
+    drift = facts.place.drift if facts.place is not None else None
+    if drift is None:
+        return
+    if isinstance(drift, LaminaBatchError):
+        yield _failed(drift)
+        return
+    for note in drift:
+        yield _warn(note, "`lamina-batch apps diff` shows all of it")
+    if not drift and _is_pipeline(facts.pipeline):
+        pinned = facts.pipeline.schema.pin is not None
+        yield _ok(
+            f"the app is as {'it was pinned' if pinned else 'in the last run, if there was one: there is no pin'}"
+        )
+
+
+def _rows(facts: Facts) -> Iterator[Found]:
+    if facts.place is None:
+        return
+    if facts.place.rows is not None:
+        yield _failed(facts.place.rows)
+    else:
+        yield _ok("can be read; `lamina-batch validate` checks them")
 
 
 def _state(facts: Facts) -> Iterator[Found]:
@@ -374,6 +399,8 @@ CHECKS: dict[str, Callable[[Facts], Iterator[Found]]] = {
     "clock": _clock,
     "pipeline": _pipeline,
     "app": _app,
+    "drift": _drift,
+    "rows": _rows,
     "state": _state,
     "results": _results,
     "webhook": _webhook,

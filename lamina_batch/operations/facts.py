@@ -7,14 +7,18 @@ import platform
 import sqlite3
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import polars as pl
 
 import lamina_batch
+from lamina_batch.apps.app import App
 from lamina_batch.batch import ask, binding
+from lamina_batch.batch.contract import hold_against
 from lamina_batch.batch.steps import file_pattern
+from lamina_batch.catalog.source import Catalog, read_catalog
 from lamina_batch.errors import LaminaBatchError
 from lamina_batch.execution.folder import (
     RESERVE_BYTES,
@@ -24,14 +28,13 @@ from lamina_batch.execution.folder import (
     room_for,
 )
 from lamina_batch.execution.ledger import find_ledger
+from lamina_batch.media.names import Pattern
 from lamina_batch.operations.roundtrip import make_trip
 from lamina_batch.results.lost import refuse_lost, refuse_renamed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from lamina_batch.apps.app import App
     from lamina_batch.batch import Access, World
     from lamina_batch.client.lamina import Generation, Greeting, LaminaClient
     from lamina_batch.operations.roundtrip import Trip
@@ -60,8 +63,12 @@ class Service:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """The state folder of a pipeline, and where its results go."""
+    """What a pipeline finds on this computer."""
 
+    #: why the rows cannot be read; None: they can
+    rows: LaminaBatchError | None
+    #: what changed of the app since the pin or the last run, in words; None: the service was not asked
+    drift: tuple[str, ...] | LaminaBatchError | None
     #: what keeps a run from working in the state folder
     state: tuple[LaminaBatchError, ...]
     #: what keeps it from writing its results
@@ -98,6 +105,9 @@ async def gather(
             return await _ask(client, known, here, world)
 
         service = await ask(access, world, question, known)
+    place: Place | None = None
+    if known is not None:
+        place = _place(known, None if isinstance(access, LaminaBatchError) else access.service, service)
     return Facts(
         versions={
             "lamina-batch": lamina_batch.__version__,
@@ -108,7 +118,7 @@ async def gather(
         pipeline=pipeline,
         access=access,
         service=service,
-        place=None if known is None else _place(known, None if isinstance(access, LaminaBatchError) else access),
+        place=place,
         notify_trouble=None if known is None else await _notify_trouble(known),
     )
 
@@ -141,49 +151,64 @@ async def _tried(question: Awaitable[_T]) -> _T | LaminaBatchError:
         return error
 
 
-def _place(pipeline: Pipeline, access: Access | None) -> Place:
+def _place(pipeline: Pipeline, name: str | None, service: Service | None) -> Place:
+    """`name` is what ledgers know the service by; None: it is not known."""
     run = pipeline.run
     needed = RESERVE_BYTES + room_for(run.max_executions, run.max_executions * _INPUT_BYTES)
-    state = [
-        *_refusals(refuse_network, pipeline.state),
-        *_refusals(refuse_unwritable, pipeline.state),
-        *_refusals(lambda folder: ensure_room(folder, needed), pipeline.state),
-    ]
-    counts: Mapping[str, int] | None = None
+    catalog = _attempted(lambda: read_catalog(pipeline))
+    counts = _attempted(lambda: _ledger_counts(pipeline, name))
+    pattern = _attempted(lambda: file_pattern(pipeline))
+    folders = [file.parent for file in pipeline.results.manifest]
+    folders += [pattern.folder] if isinstance(pattern, Pattern) else []
+    app = service.app if service is not None else None
+    drift: tuple[str, ...] | LaminaBatchError | None = None
+    if isinstance(app, App) and name is not None:
+        drift = _attempted(lambda: _drift(pipeline, catalog if isinstance(catalog, Catalog) else None, app, name))
+    return Place(
+        rows=catalog if isinstance(catalog, LaminaBatchError) else None,
+        drift=drift,
+        state=_errors(
+            _attempted(lambda: refuse_network(pipeline.state)),
+            _attempted(lambda: refuse_unwritable(pipeline.state)),
+            _attempted(lambda: ensure_room(pipeline.state, needed)),
+            counts,
+        ),
+        results=_errors(
+            pattern, *(_attempted(partial(refuse_unwritable, folder)) for folder in dict.fromkeys(folders))
+        ),
+        counts=None if isinstance(counts, LaminaBatchError) else counts,
+    )
+
+
+def _attempted(step: Callable[[], _T]) -> _T | LaminaBatchError:
     try:
-        counts = _ledger_counts(pipeline, access)
+        return step()
     except LaminaBatchError as error:
-        state.append(error)
-    folders = dict.fromkeys(file.parent for file in pipeline.results.manifest)
-    try:
-        pattern = file_pattern(pipeline)
-        if pattern is not None:
-            folders[pattern.folder] = None
-        results = [error for folder in folders for error in _refusals(refuse_unwritable, folder)]
-    except LaminaBatchError as error:
-        results = [error]
-    return Place(state=tuple(state), results=tuple(results), counts=counts)
+        return error
 
 
-def _refusals(refuse: Callable[[Path], None], folder: Path) -> Iterator[LaminaBatchError]:
-    try:
-        refuse(folder)
-    except LaminaBatchError as error:
-        yield error
+def _errors(*ends: object) -> tuple[LaminaBatchError, ...]:
+    return tuple(end for end in ends if isinstance(end, LaminaBatchError))
 
 
-def _ledger_counts(pipeline: Pipeline, access: Access | None) -> Mapping[str, int] | None:
+def _ledger_counts(pipeline: Pipeline, name: str | None) -> Mapping[str, int] | None:
     """How many jobs stand in each state; None: there is no ledger. Raises what would keep a run from starting."""
     ledger = find_ledger(pipeline.state)
     with ledger or nullcontext():
         refuse_lost(pipeline, ledger)
-        if access is not None:
-            refuse_renamed(pipeline, ledger, access.service)
+        if name is not None:
+            refuse_renamed(pipeline, ledger, name)
         if ledger is None:
             return None
-        if access is not None:
-            ledger.check_binding(binding(pipeline, access.service))
+        if name is not None:
+            ledger.check_binding(binding(pipeline, name))
         return ledger.counts()
+
+
+def _drift(pipeline: Pipeline, catalog: Catalog | None, app: App, name: str) -> tuple[str, ...]:
+    ledger = find_ledger(pipeline.state)
+    with ledger or nullcontext():
+        return hold_against(pipeline, catalog, app, name, ledger)
 
 
 async def _notify_trouble(pipeline: Pipeline) -> str | None:

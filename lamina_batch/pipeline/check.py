@@ -21,32 +21,14 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.schema import Schema
     from lamina_batch.pipeline.values import Document
 
-#: documented keys that this version does nothing for
-NOT_BUILT = ("results.report",)
-
 
 def check(document: Document, schema: Schema) -> list[Problem]:
-    """Every way in which the document does not fit the schema, or asks for what is not built yet."""
+    """Every way in which the document does not fit the schema."""
     # importing jsonschema takes longer than all the rest of loading, and --help needs none of it
     from jsonschema import Draft202012Validator  # noqa: PLC0415
 
-    problems = list(_not_built(document))
-    refused = {problem.steps for problem in problems}
-    for error in Draft202012Validator(schema).iter_errors(document.values):
-        problems += (
-            problem
-            for problem in _explained(error, document, schema)
-            if not any(problem.steps[:end] in refused for end in range(len(problem.steps) + 1))
-        )
-    return problems
-
-
-def _not_built(document: Document) -> Iterator[Problem]:
-    for key in NOT_BUILT:
-        steps: Steps = tuple(key.split("."))
-        if steps in document.keys:
-            what = f"`{key}` is documented but not built in this version"
-            yield Problem(steps=steps, place=document.keys[steps], what=what, hint="take it out")
+    found = Draft202012Validator(schema).iter_errors(document.values)
+    return [problem for error in found for problem in _explained(error, document, schema)]
 
 
 def _explained(error: ValidationError, document: Document, root: Schema) -> Iterator[Problem]:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 SOURCE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".ndjson", ".jsonl", *WORKBOOK_EXTENSIONS)
 MANIFEST_EXTENSIONS = (".csv", ".xlsx", ".parquet", ".ndjson")
+REPORT_EXTENSIONS = (".html", ".htm")
 
 
 def load_pipeline(
@@ -311,7 +312,10 @@ class _Builder:
             if str(manifest) in sources:
                 self._problem(steps, "would replace the rows it is made from", "give it another name")
             manifests.append(manifest)
-        options = {"layout": results["layout"]} if "layout" in results else {}
+        options: dict[str, Any] = {"layout": results["layout"]} if "layout" in results else {}
+        if "report" in results:
+            self._check_extension(("results", "report"), results["report"], REPORT_EXTENSIONS)
+            options["report"] = self._result(results["report"])
         if "download" in results:
             options["download"] = str(self._result(results["download"]))
         return Results(manifest=tuple(manifests), **options)

@@ -164,6 +164,8 @@ class RunOptions:
 class Results:
     manifest: tuple[Path, ...]
     layout: Layout = "wide"
+    #: the HTML page; None: none is written
+    report: Path | None = None
     #: absolute pattern for the outputs' files (media/names.py); None: they are not downloaded
     download: str | None = None
 

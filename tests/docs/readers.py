@@ -5,6 +5,7 @@ Where a page needs more, PREPARED has a function for it, which does what its rea
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sys
@@ -86,8 +87,21 @@ def _catalog_elsewhere(page: Page) -> None:
     page.env["CATALOG_FOLDER"] = str(page.folder)
 
 
+def _verdicts(page: Page) -> None:
+    """They have looked at the report of a run, and rejected one row."""
+    page.shell("lamina-batch run catalog.yaml")
+    with (page.folder / "out" / "catalog.csv").open(encoding="utf-8", newline="") as file:
+        line = next(csv.DictReader(file))
+    pick = {"key": line["lamina_key"], "variant": "", "verdict": "reject", "note": "too dark"}
+    pick |= {name: line[f"lamina_{name}"] for name in ("inputs_sha256", "execution_id")}
+    picks = {"format": "lamina-batch picks", "version": 1, "pipeline": "catalog", "app": line["lamina_app_id"]}
+    picks |= {"service": page.env["LAMINA_BASE_URL"], "picks": [pick]}
+    (page.folder / "catalog-picks.json").write_text(json.dumps(picks), encoding="utf-8")
+
+
 #: page -> what its reader has done before
 PREPARED: dict[str, Callable[[Page], None]] = {
     "docs/ledger.md": _lost_answers,
     "docs/pipeline-file.md": _catalog_elsewhere,
+    "docs/report.md": _verdicts,
 }

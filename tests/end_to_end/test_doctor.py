@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import contextmanager
 from email.utils import formatdate
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 Found = dict[str, list[tuple[str, str, str | None]]]
 
 GENERAL = ["versions", "key", "base url", "service", "generation", "limit", "clock"]
-OF_A_PIPELINE = [*GENERAL, "pipeline", "app", "state", "results"]
+OF_A_PIPELINE = [*GENERAL, "pipeline", "app", "drift", "rows", "state", "results"]
 
 
 def found(ran: Raw) -> Found:
@@ -99,7 +100,7 @@ def test_a_folder_that_has_never_run_stays_as_it_is(project: Path, cli: Cli) -> 
     ran = inside(cli, "doctor", "p.yaml", "--sandbox", "--set", hook)
     assert ran.code == 0, ran.text
     assert "the stand-in delivered, and its signature was verified" in ran.text
-    assert [line[:6] for line in ran.out.decode().splitlines()] == ["ok    "] * 12
+    assert [line[:6] for line in ran.out.decode().splitlines()] == ["ok    "] * 14
     assert everything(project) == before
 
 
@@ -198,6 +199,7 @@ def test_what_is_wrong_with_a_pipeline_is_found(project: Path, at: Cli) -> None:
         ("rows.key=[]",): {"pipeline": "rows.key: is empty"},
         ("state=file/state",): {"state": "nothing can be written in"},
         ("results.manifest=file/out.csv",): {"results": "nothing can be written in"},
+        ("rows.from=nowhere.csv",): {"rows": "nowhere.csv"},
         ("run.max_executions=1000000000",): {"state": "this run may need"},
         ("results.download=x/{key}",): {"results": "results.download"},
     }
@@ -207,6 +209,23 @@ def test_what_is_wrong_with_a_pipeline_is_found(project: Path, at: Cli) -> None:
         told = wrong(found(ran))
         assert (ran.code, set(told)) == (1, set(expected)), ran.text
         assert all(expected[check] in said for check, said in told.items()), ran.text
+
+
+def test_an_app_that_changed_since_its_pin_is_found(project: Path, cli: Cli, serve: Callable[..., Service]) -> None:
+    shipped = json.loads((files("lamina_batch") / "sandbox/apps.json").read_text("utf-8"))
+    at = Cli(folder=project, env={**cli.env, "LAMINA_BASE_URL": serve("--limit", "1000").url})
+    at("apps", "pin", APP, "-o", "pin.json")
+    (gender,) = (p for a in shipped if a["appId"] == APP for p in a["parameters"] if p["name"] == "Model Gender")
+    said = []
+    for labels in (["Other", *gender["options"]], ["Male"]):
+        gender["options"], gender["default"] = labels, "Male"
+        (project / "apps.json").write_text(json.dumps(shipped))
+        changed = serve("--limit", "1000", "--apps", str(project / "apps.json"))
+        there = ("--base-url", changed.url, "--set", "schema.pin=pin.json")
+        said.append(wrong(found(inside(at, "doctor", "p.yaml", "--json", *there)))["drift"])
+    assert said[0].startswith("warn: the app has changed since the pin of ")
+    assert said[1].startswith("fail: ")
+    assert "in a way that breaks this pipeline" in said[1]
 
 
 def test_a_file_that_is_not_there_is_a_line(project: Path, at: Cli) -> None:

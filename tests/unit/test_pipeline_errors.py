@@ -417,22 +417,6 @@ def test_a_long_value_is_cut(tmp_path: Path) -> None:
     assert error.what == f"run.canary: must be a whole number of at least 0, is '{'x' * 59}…'"
 
 
-# Documented, not built yet
-
-
-@pytest.mark.parametrize(
-    ("added", "place", "named"),
-    [
-        ("results: {report: out/a.html}", "6:11", "results.report"),
-    ],
-)
-def test_what_is_not_built_is_refused_by_name(tmp_path: Path, added: str, place: str, named: str) -> None:
-    error = refusal(tmp_path, f"{MINIMAL}{added}\n")
-    assert error.what == f"`{named}` is documented but not built in this version"
-    assert error.where == f"{tmp_path / 'catalog.yaml'}:{place}"
-    assert error.hint
-
-
 # Whom a run tells
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from lamina_batch.pipeline.check import NOT_BUILT
 from lamina_batch.pipeline.load import duration, load_pipeline
 from lamina_batch.pipeline.schema import below, kinds, pipeline_schema
 from lamina_batch.pipeline.spec import Api, Notify, Poll, Results, Rows, RunOptions
@@ -103,11 +102,6 @@ def test_the_defaults_that_editors_show_are_the_ones_that_apply() -> None:
     for field in dataclasses.fields(RunOptions):
         if field.name not in {"poll", "webhook", "requests_per_minute", "execution_timeout", "request_timeout"}:
             assert default("run", field.name) == getattr(RunOptions(), field.name), field.name
-
-
-def test_what_is_not_built_says_so_in_the_editor_too() -> None:
-    for key in NOT_BUILT:
-        assert "not built yet" in every_key()[key]["description"], key
 
 
 def test_below_follows_references_and_ends_at_what_the_schema_does_not_know() -> None:

@@ -1,0 +1,337 @@
+"""What the report shows, gathered before anything is rendered. Pure, but for a look at which saved files are there.
+
+Texts of the catalog and of the service are kept as text. What may stand in a `src` is decided here, once: an http(s)
+address, or the path of a file of ours relative to the page, so that both can be moved together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote, urlsplit
+
+import polars as pl
+
+from lamina_batch.pipeline.spec import Column
+from lamina_batch.results.summary import PROBLEMS, STATUSES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from lamina_batch.apps.app import App
+    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.source import Catalog
+    from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.results.manifest import Outcomes
+
+#: A page holds at most so many jobs, and characters of text; what is left out is counted on it.
+MOST_JOBS = 10_000
+MOST_CHARACTERS = 24_000_000
+#: characters of one text
+_MOST_INPUT = 2_000
+_MOST_OUTPUT = 20_000
+
+Kind = Literal["image", "video", "audio", "text", "link"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Medium:
+    """A picture that was sent, or one output."""
+
+    label: str
+    kind: Kind
+    #: where it is: http(s), or relative to the page; None: nowhere that may be linked
+    src: str | None = None
+    #: what a text output says, or an address that cannot be linked
+    text: str | None = None
+    #: why it is not there, or not saved
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One bad cell."""
+
+    where: str
+    value: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One job as the page shows it."""
+
+    #: as a spreadsheet shows it; None: the row is gone from the source
+    row: int | None
+    #: the file the row came from, where there are several
+    source: str | None
+    #: "" where the row has none
+    key: str
+    variant: str
+    title: str | None
+    status: str
+    message: str | None
+    sources: tuple[Medium, ...]
+    #: the other inputs: name and value
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[Medium, ...]
+    reasons: tuple[Reason, ...]
+    #: these name what is judged: its content, and the execution that was looked at
+    inputs_sha256: str | None
+    execution_id: str | None
+    completed_at: str | None
+    seconds: float | None
+    reused_from: str | None
+
+    @property
+    def characters(self) -> int:
+        """About how much it adds to the page."""
+        media = (*self.sources, *self.outputs)
+        texts = [t for m in media for t in (m.label, m.src, m.text, m.error) if t]
+        texts += [t for pair in self.inputs for t in pair]
+        texts += [t for r in self.reasons for t in (r.where, r.value, r.message, r.hint)]
+        return _OVERHEAD + sum(map(len, texts)) + len(self.message or "")
+
+
+#: characters of a job's own fields
+_OVERHEAD = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    pipeline: str
+    app_id: str
+    app_name: str
+    #: the base URL, or the word `sandbox`
+    service: str
+    #: ISO 8601 in UTC
+    made_at: str
+    #: of all jobs, also of those that are left out; only statuses that occur, in the order that people read them
+    counts: Mapping[str, int]
+    #: in the source's order
+    jobs: tuple[Shown, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+
+def gather_report(
+    pipeline: Pipeline,
+    app: App,
+    catalog: Catalog,
+    checked: Checked,
+    outcomes: Outcomes,
+    *,
+    service: str,
+    made_at: str,
+    folder: Path,
+    most_jobs: int = MOST_JOBS,
+    most_characters: int = MOST_CHARACTERS,
+) -> Contents:
+    """Put together what a page in `folder` shows: all jobs, or the first, those with a problem before others."""
+    counts = outcomes.counts()
+    first = (
+        outcomes.jobs.with_row_index("place")
+        .sort(pl.col("status").is_in(PROBLEMS), descending=True, maintain_order=True)
+        .head(most_jobs)
+    )
+    chosen = checked.with_inputs(first.with_columns(valid=pl.col("status") != "invalid"))
+    jobs: list[tuple[int, Shown]] = []
+    characters = 0
+    found = _jobs(
+        chosen, pipeline=pipeline, app=app, catalog=catalog, checked=checked, outcomes=outcomes, folder=folder
+    )
+    for place, job in found:
+        characters += job.characters
+        if characters > most_characters and jobs:
+            break
+        jobs.append((place, job))
+    return Contents(
+        pipeline=pipeline.name,
+        app_id=pipeline.app,
+        app_name=app.name,
+        service=service,
+        made_at=made_at,
+        counts={status: counts[status] for status in STATUSES if counts.get(status)},
+        jobs=tuple(job for _, job in sorted(jobs, key=itemgetter(0))),
+    )
+
+
+def _jobs(
+    chosen: pl.DataFrame,
+    *,
+    pipeline: Pipeline,
+    app: App,
+    catalog: Catalog,
+    checked: Checked,
+    outcomes: Outcomes,
+    folder: Path,
+) -> Iterator[tuple[int, Shown]]:
+    rows = chosen.select("lamina_index").unique()
+    cells = _Cells(pipeline, catalog, rows)
+    accepts = {p.name: _kind_of(p.accept) for p in app.parameters if p.type == "url"}
+    reasons = _reasons(checked.findings, rows)
+    outputs = _by_job(outcomes.outputs, chosen)
+    for line in chosen.iter_rows(named=True):
+        index, variant = line["lamina_index"], line["variant"]
+        matrix = set(variant.split("; "))
+        sent = json.loads(line["inputs"]) if line["inputs"] is not None else cells.inputs(index)
+        pairs = [(name, value) for name, values in sent.items() for value in _listed(values)]
+        yield (
+            line["place"],
+            Shown(
+                row=line["row"],
+                source=cells.source(index),
+                key=line["key"] or "",
+                variant=variant,
+                title=cells.title(index),
+                status=line["status"],
+                message=line["message"],
+                sources=tuple(_source(name, value, accepts[name]) for name, value in pairs if name in accepts),
+                inputs=tuple(
+                    (name, _clipped(value, _MOST_INPUT))
+                    for name, value in pairs
+                    if name not in accepts and f"{name}={value}" not in matrix
+                ),
+                outputs=tuple(_output(output, folder) for output in outputs.get(line["job_id"], ())),
+                reasons=reasons.get(index, ()) if line["status"] == "invalid" else (),
+                inputs_sha256=line["inputs_sha256"],
+                execution_id=line["execution_id"],
+                completed_at=line["completed_at"],
+                seconds=line["seconds"],
+                reused_from=line["reused_from"],
+            ),
+        )
+
+
+#: How catalogs call the column with a product's name, the most telling first.
+_TITLES = ("title", "product title", "product name", "name", "product", "style name", "item name", "item")
+
+
+class _Cells:
+    """The few cells that are shown as they stand in the source: a title, and what an invalid row gives for inputs."""
+
+    def __init__(self, pipeline: Pipeline, catalog: Catalog, rows: pl.DataFrame) -> None:
+        named = {re.sub(r"[\s_-]+", " ", header).strip().casefold(): column for column, header in _named(catalog)}
+        found = [named[name] for name in _TITLES if name in named]
+        self._title = next((column for column in found if column not in pipeline.rows.key), None)
+        self._inputs = {
+            rule.parameter: rule.source.name
+            for rule in pipeline.inputs
+            if isinstance(rule.source, Column) and rule.source.name in catalog.columns
+        }
+        wanted = dict.fromkeys((*catalog.marks, *self._inputs.values(), *([self._title] if self._title else [])))
+        frame = catalog.frame.select(*wanted).join(rows.lazy(), on="lamina_index", how="semi").collect()
+        self._rows = {row["lamina_index"]: row for row in frame.iter_rows(named=True)}
+
+    def title(self, index: int | None) -> str | None:
+        value = self._of(index).get(self._title) if self._title else None
+        return None if value is None or not str(value).strip() else _clipped(str(value), _MOST_INPUT)
+
+    def source(self, index: int | None) -> str | None:
+        source: str | None = self._of(index).get("lamina_source")
+        return source
+
+    def inputs(self, index: int | None) -> dict[str, str]:
+        """What the columns of a row give, where it never came to inputs."""
+        row = self._of(index)
+        return {name: str(row[column]) for name, column in self._inputs.items() if row.get(column) not in {None, ""}}
+
+    def _of(self, index: int | None) -> dict[str, Any]:
+        # What only the ledger knows has no cells.
+        return {} if index is None else self._rows[index]
+
+
+def _named(catalog: Catalog) -> list[tuple[str, str]]:
+    # Of two columns alike, the first.
+    return list(zip(catalog.columns, catalog.headers, strict=True))[::-1]
+
+
+def _reasons(findings: pl.DataFrame, rows: pl.DataFrame) -> dict[int, tuple[Reason, ...]]:
+    bad = findings.filter(pl.col("severity") == "error").join(
+        rows, on="lamina_index", how="semi", maintain_order="left"
+    )
+    lines = bad.select("lamina_index", "column", "parameter", "value", "message", "hint").iter_rows()
+    return {
+        index: tuple(
+            Reason(where=column or parameter, value=_clipped(value, _MOST_INPUT), message=message, hint=hint)
+            for _, column, parameter, value, message, hint in group
+        )
+        for index, group in groupby(lines, key=itemgetter(0))
+    }
+
+
+_Output = tuple[str, str, str | None, str | None, str | None]
+
+
+def _by_job(outputs: pl.DataFrame, chosen: pl.DataFrame) -> dict[int, list[_Output]]:
+    kept = outputs.join(chosen.select("job_id").unique(), on="job_id", how="semi").sort("job_id", "position")
+    found: dict[int, list[_Output]] = {}
+    for job_id, *output in kept.select("job_id", "label", "type", "value", "file", "error").iter_rows():
+        found.setdefault(job_id, []).append(tuple(output))
+    return found
+
+
+def _source(name: str, value: str, kind: Kind) -> Medium:
+    src = web_address(value)
+    return Medium(label=name, kind=kind, src=src, text=None if src else _clipped(value, _MOST_INPUT))
+
+
+def _output(output: _Output, folder: Path) -> Medium:
+    label, served, value, file, error = output
+    kind = _KINDS.get(served.casefold())
+    if kind == "text":
+        return Medium(label=label, kind="text", text=value and _clipped(value, _MOST_OUTPUT), error=error)
+    src = (relative_link(Path(file), folder) if file and Path(file).exists() else None) or web_address(value or "")
+    unlinked = value if src is None else None
+    return Medium(
+        label=label,
+        kind=kind or ("link" if src else "text"),
+        src=src,
+        text=unlinked and _clipped(unlinked, _MOST_OUTPUT),
+        error=error,
+    )
+
+
+_KINDS: Mapping[str, Kind] = {"image": "image", "video": "video", "audio": "audio", "text": "text"}
+
+
+def _kind_of(accept: Sequence[str]) -> Kind:
+    """What a url parameter takes; a picture, unless the app says otherwise."""
+    named = {kind for text in accept for kind in ("image", "video", "audio") if kind in text.casefold()}
+    return "image" if not named or "image" in named else _KINDS[min(named)]
+
+
+def web_address(text: str) -> str | None:
+    """`text` where it is an http(s) address with a host; None: it is only text."""
+    if not text.lower().startswith(("http://", "https://")) or not text.isprintable():
+        return None
+    try:
+        return text if urlsplit(text).hostname else None
+    except ValueError:
+        return None
+
+
+def relative_link(file: Path, folder: Path) -> str | None:
+    """The link to `file` from a page in `folder`. Its dot keeps a name with a colon from being taken for a scheme."""
+    relative = os.path.relpath(file, folder)
+    try:
+        return f"./{quote(relative)}"
+    except UnicodeEncodeError:
+        return None
+
+
+def _listed(values: object) -> list[str]:
+    return [str(value) for value in values] if isinstance(values, list) else [str(values)]
+
+
+def _clipped(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]} … [{len(text) - most:,} more characters]"
