@@ -20,11 +20,11 @@ from lamina_batch.catalog.columns import form
 from lamina_batch.catalog.workbook import sheets_of
 from lamina_batch.errors import UsageError
 from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS
-from lamina_batch.sheets.marking import REASONS, Marks, Paint, Sheet
+from lamina_batch.sheets.marking import REASONS, Marks, Paint, Sheet, anchor, merged_areas
 from lamina_batch.sheets.notes import NO_NOTES, NO_SHAPES, noted_cells, with_notes, with_shapes
 from lamina_batch.sheets.package import WORKBOOK, Package
 from lamina_batch.sheets.styles import NO_STYLES, Styles
-from lamina_batch.sheets.summary import ERROR, PAGE, WARNING, Line, Page, page_xml, put_last
+from lamina_batch.sheets.summary import DARK, ERROR, PAGE, WARNING, Line, Page, page_xml, put_last
 from lamina_batch.sheets.xlsx import new_book, refuse_too_large, width_of
 
 if TYPE_CHECKING:
@@ -238,9 +238,9 @@ def _styles(package: Package) -> tuple[Styles, str]:
 def _paint(styles: Styles) -> Paint:
     grounds = {True: ERROR, False: WARNING, None: None}
     return Paint(
-        header=styles.plain(colour="FF1F3A5F", font='<b/><color rgb="FFFFFFFF"/>'),
-        error=styles.plain(font='<color rgb="FF8A1210"/>'),
-        warning=styles.plain(font='<color rgb="FF6B4E00"/>'),
+        header=styles.plain(ground=DARK, ink="FFFFFFFF", face="b"),
+        error=styles.plain(ink="FF8A1210"),
+        warning=styles.plain(ink="FF6B4E00"),
         colour=lambda style, bad: styles.filled(style, grounds[bad]),
         old=styles.marked(frozenset({ERROR, WARNING})),
     )
@@ -248,7 +248,8 @@ def _paint(styles: Styles) -> Paint:
 
 def _mark_sheet(package: Package, part: str, place: Place, paint: Paint) -> list[Line]:
     """Mark one sheet of the package. Answers its lines for the page that lists them."""
-    sheet = Sheet(package.read(part))
+    data = package.read(part)
+    areas = merged_areas(data)
     cells: dict[int, dict[int, bool]] = {}
     reasons: dict[int, tuple[str, bool]] = {}
     notes: dict[str, str] = {}
@@ -258,10 +259,10 @@ def _mark_sheet(package: Package, part: str, place: Place, paint: Paint) -> list
         named = ""
         for column in finding.columns:
             own = (finding.row, place.places[column])
-            for row, at in dict.fromkeys((own, sheet.anchor(*own))):
+            for row, at in dict.fromkeys((own, anchor(areas, *own))):
                 on_row = cells.setdefault(row, {})
                 on_row[at] = on_row.get(at, False) or finding.bad
-            top, at = sheet.anchor(*own)
+            top, at = anchor(areas, *own)
             cell = f"{xl_col_to_name(at - 1)}{top}"
             named = named or cell
             notes[cell] = f"{notes[cell]}\n{words}" if cell in notes else words
@@ -281,7 +282,8 @@ def _mark_sheet(package: Package, part: str, place: Place, paint: Paint) -> list
             )
         )
     marks = Marks(header_row=place.header_row, cells=cells, reasons=reasons, old_reasons=place.old_reasons)
-    package.write(part, sheet.marked(marks, paint, _put_notes(package, part, sheet, notes)))
+    sheet = Sheet(data, marks, paint)
+    package.write(part, sheet.marked(_put_notes(package, part, sheet, notes)))
     return lines
 
 

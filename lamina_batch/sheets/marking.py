@@ -5,6 +5,7 @@ Everything here is a function of the sheet's XML. No value is touched, and no ce
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +14,7 @@ from xlsxwriter.utility import xl_cell_to_rowcol, xl_col_to_name
 from lamina_batch.sheets.splice import Edit, local, prefix_of, scan, spliced, text_cell, with_attribute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from lamina_batch.sheets.splice import Element
 
@@ -62,26 +63,48 @@ class Area(NamedTuple):
     right: int
 
 
-class Sheet:
-    """The XML of one sheet, looked at."""
+_MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?\bref=["']([A-Z]+[0-9]+):([A-Z]+[0-9]+)""")
 
-    def __init__(self, data: bytes) -> None:
+
+def merged_areas(data: bytes) -> list[Area]:
+    """The merged cells of a sheet."""
+    found = []
+    for first, last in _MERGED.findall(data):
+        (top, left), (bottom, right) = xl_cell_to_rowcol(first.decode()), xl_cell_to_rowcol(last.decode())
+        found.append(Area(top + 1, left + 1, bottom + 1, right + 1))
+    return found
+
+
+def anchor(areas: Iterable[Area], row: int, column: int) -> tuple[int, int]:
+    """The cell that is seen where this one is: the first of those merged with it, or itself."""
+    for area in areas:
+        if area.top <= row <= area.bottom and area.left <= column <= area.right:
+            return area.top, area.left
+    return row, column
+
+
+class Sheet:
+    """The XML of one sheet, looked at for the marks that it gets."""
+
+    def __init__(self, data: bytes, marks: Marks, paint: Paint) -> None:
         """Raises expat.ExpatError where it is no XML, KeyError where it is no worksheet."""
         self._data = data
-        #: number -> the row, and its cells by column, in their order
+        self._marks = marks
+        self._paint = paint
+        #: number -> a row in which something changes, and its cells by column, in their order
         self._rows: dict[int, tuple[Element, dict[int, Element]]] = {}
         self._cols: list[tuple[int, int, Element]] = []
         #: what stands in the worksheet itself
         self._top: dict[str, Element] = {}
-        self._merged: list[Area] = []
         #: the last column that holds something, from 1
-        self.width = 0
+        self._width = 0
         self._last_row, self._last_column = 0, 0
         self._cells: dict[int, Element] = {}
-        scan(data, self._seen)
+        self._changed = {marks.header_row, *marks.cells, *marks.reasons}
+        scan(data, self._seen, depth=4)
         self._prefix = prefix_of(self._top["sheetData"].name)
 
-    def _seen(self, element: Element, around: tuple[str, ...]) -> None:
+    def _seen(self, element: Element, around: Sequence[str]) -> None:
         name = local(element.name)
         said = element.attributes
         match len(around), name:
@@ -90,18 +113,15 @@ class Sheet:
                 column = xl_cell_to_rowcol(said["r"])[1] + 1 if "r" in said else self._last_column + 1
                 self._cells[column] = element
                 self._last_column = column
-                if element.inner < element.inner_end:
-                    self.width = max(self.width, column)
+                if column > self._width and element.inner < element.inner_end:
+                    self._width = column
             case 2, "row":
                 number = int(said.get("r", self._last_row + 1))
-                self._rows[number] = (element, self._cells)
+                if number in self._changed or self._was_marked():
+                    self._rows[number] = (element, self._cells)
                 self._last_row, self._last_column, self._cells = number, 0, {}
             case 2, "col":
                 self._cols.append((int(said["min"]), int(said["max"]), element))
-            case 2, "mergeCell":
-                first, _, last = said.get("ref", "A1").partition(":")
-                (top, left), (bottom, right) = xl_cell_to_rowcol(first), xl_cell_to_rowcol(last or first)
-                self._merged.append(Area(top + 1, left + 1, bottom + 1, right + 1))
             case 1, _:
                 self._top[name] = element
             case 0, _:
@@ -109,12 +129,12 @@ class Sheet:
             case _:
                 pass
 
-    def anchor(self, row: int, column: int) -> tuple[int, int]:
-        """The cell that is seen where this one is: the first of those merged with it, or itself."""
-        for area in self._merged:
-            if area.top <= row <= area.bottom and area.left <= column <= area.right:
-                return area.top, area.left
-        return row, column
+    def _was_marked(self) -> bool:
+        """Whether the row that ends has marks of a round before."""
+        old = self._paint.old
+        return self._marks.old_reasons in self._cells or (
+            bool(old) and any(int(cell.attributes.get("s", "0")) in old for cell in self._cells.values())
+        )
 
     @property
     def notes(self) -> str | None:
@@ -122,16 +142,17 @@ class Sheet:
         found = self._top.get("legacyDrawing")
         return None if found is None else next((v for n, v in found.attributes.items() if local(n) == "id"), None)
 
-    def marked(self, marks: Marks, paint: Paint, notes: tuple[str, str] | None = None) -> bytes:
+    def marked(self, notes: tuple[str, str] | None = None) -> bytes:
         """The sheet with the marks; `notes` are the id of a new relation to shapes of notes, and its namespace."""
-        place = marks.old_reasons or self.width + 1
+        place = self._marks.old_reasons or self._width + 1
         edits = [*self._width_edits(place), *self._extent_edits(place), *self._notes_edits(notes)]
         for number in self._rows:
-            edits += self._row_edits(number, marks, paint, place)
+            edits += self._row_edits(number, place)
         return spliced(self._data, edits)
 
-    def _row_edits(self, number: int, marks: Marks, paint: Paint, place: int) -> Iterator[Edit]:
+    def _row_edits(self, number: int, place: int) -> Iterator[Edit]:
         row, cells = self._rows[number]
+        marks, paint = self._marks, self._paint
         coloured = marks.cells.get(number, {})
         new: dict[int, bytes] = {}
         for column, bad in coloured.items():
@@ -198,7 +219,7 @@ class Sheet:
         end = self._top["sheetData"].end
         behind = [self._top[name].start for name in _AFTER_NOTES if name in self._top and self._top[name].start >= end]
         at = min(behind, default=self._root.inner_end)
-        element = f'<{self._prefix}legacyDrawing xmlns:ids="{namespace}" ids:id="{relation}"/>'
+        element = f'<{self._prefix}legacyDrawing xmlns:r="{namespace}" r:id="{relation}"/>'
         yield Edit(at, at, element.encode())
 
 

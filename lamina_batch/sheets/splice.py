@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape, quoteattr
 from lamina_batch.sheets.xlsx import fitting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 class Edit(NamedTuple):
@@ -60,18 +60,21 @@ def as_utf8(data: bytes) -> bytes:
     return data
 
 
-def scan(data: bytes, seen: Callable[[Element, tuple[str, ...]], None]) -> None:
+def scan(data: bytes, seen: Callable[[Element, Sequence[str]], None], *, depth: int = 9) -> None:
     """Call `seen` with each element, when it ends, and the names of those around it, without prefixes.
 
-    `data` is UTF-8. Raises expat.ExpatError where it is no XML.
+    What lies deeper than `depth` elements is passed over. `data` is UTF-8. Raises expat.ExpatError where it is no XML.
     """
     parser = expat.ParserCreate()
-    # Otherwise the position is only known from time to time.
-    parser.buffer_text = False
     opened: list[tuple[str, dict[str, str], int, int]] = []
     around: list[str] = []
+    level = 0
 
     def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal level
+        level += 1
+        if level > depth:
+            return
         at = parser.CurrentByteIndex
         tag = _TAG.match(data, at)
         if tag is None:
@@ -79,15 +82,19 @@ def scan(data: bytes, seen: Callable[[Element, tuple[str, ...]], None]) -> None:
         opened.append((name, attributes, at, tag.end()))
         around.append(local(name))
 
-    def end(name: str) -> None:
-        _, attributes, at, inner = opened.pop()
+    def end(_: str) -> None:
+        nonlocal level
+        level -= 1
+        if level >= depth:
+            return
+        name, attributes, at, inner = opened.pop()
         around.pop()
         if data[inner - 2 : inner] == b"/>":
             inner_end = last = inner
         else:
             inner_end = parser.CurrentByteIndex
             last = data.index(b">", inner_end) + 1
-        seen(Element(name, attributes, at, inner, inner_end, last), tuple(around))
+        seen(Element(name, attributes, at, inner, inner_end, last), around)
 
     parser.StartElementHandler = start
     parser.EndElementHandler = end

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from lamina_batch.sheets.splice import Edit, local, prefix_of, scan, spliced, with_attribute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from lamina_batch.sheets.splice import Element
 
@@ -31,13 +30,13 @@ class Styles:
         self._children: dict[str, list[Element]] = {"fonts": [], "fills": [], "cellXfs": []}
         colours: list[tuple[int, str]] = []
 
-        def seen(element: Element, around: tuple[str, ...]) -> None:
+        def seen(element: Element, around: Sequence[str]) -> None:
             name = local(element.name)
             if len(around) == 1 and name in self._children:
                 self._groups[name] = element
             elif len(around) == 2 and around[1] in self._children:
                 self._children[around[1]].append(element)
-            elif name == "fgColor" and around[1:3] == ("fills", "fill"):
+            elif name == "fgColor" and list(around[1:3]) == ["fills", "fill"]:
                 colours.append((element.start, element.attributes.get("rgb", "").upper()))
 
         scan(data, seen)
@@ -82,14 +81,17 @@ class Styles:
             if int(element.attributes.get("fillId", "0")) in fills
         )
 
-    def plain(self, *, colour: str | None = None, font: str = "", wrap: bool = False) -> int:
-        """The number of a style of our own; `font` is what stands in its font beside name and size."""
+    def plain(
+        self, *, ground: str | None = None, ink: str | None = None, size: int = 11, face: str = "", wrap: bool = False
+    ) -> int:
+        """The number of a style of our own: colours of the ground and of the text; `face` is `b` or `u`."""
         p = self._prefix
-        fill = 0 if colour is None else self._fill(colour)
-        size = "" if "sz " in font else f'<{p}sz val="11"/>'
-        sized = re.sub(r"<(?=\w)", f"<{p}", font)
-        face = f'<{p}font>{sized}{size}<{p}name val="Calibri"/><{p}family val="2"/></{p}font>'
-        number = self._add("fonts", face.encode()) if font else 0
+        fill = 0 if ground is None else self._fill(ground)
+        # In the order that the standard gives them.
+        font = (f"<{p}{face}/>" if face else "") + f'<{p}sz val="{size}"/>'
+        font += "" if ink is None else f'<{p}color rgb="{ink}"/>'
+        font = f'<{p}font>{font}<{p}name val="Calibri"/><{p}family val="2"/></{p}font>'
+        number = self._add("fonts", font.encode())
         wrapped = ' wrapText="1"' if wrap else ""
         look = (
             f'<{p}xf numFmtId="49" fontId="{number}" fillId="{fill}" borderId="0" xfId="0" applyNumberFormat="1" '

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 #: one of ours by its name, which a later round replaces
 PAGE = "lamina_findings"
 
+#: the ground of headers
+DARK = "FF1F3A5F"
+#: the grounds of cells with an error and with a warning: of no other use, so that a later round knows them
+ERROR, WARNING = "FFFBD3D1", "FFFFEFB8"
+
 _MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 _STRICT = "http://purl.oclc.org/ooxml/spreadsheetml/main"
 _KIND = "application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml"
@@ -50,12 +55,12 @@ class Page(NamedTuple):
 
 def page_xml(page: Page, styles: Styles, *, strict: bool, views: bool) -> bytes:
     """The sheet as XML; `styles` gets the looks. `views`: whether the workbook has views that a sheet may name."""
-    title = styles.plain(font='<b/><sz val="18"/><color rgb="FF1F3A5F"/>')
+    title = styles.plain(ink=DARK, size=18, face="b")
     words = styles.plain()
-    head = styles.plain(colour="FF1F3A5F", font='<b/><color rgb="FFFFFFFF"/>')
+    head = styles.plain(ground=DARK, ink="FFFFFFFF", face="b")
     cell = styles.plain(wrap=True)
-    link = styles.plain(font='<u/><color rgb="FF0B57D0"/>')
-    grounds = {bad: styles.plain(colour=colour, wrap=True) for bad, colour in ((True, ERROR), (False, WARNING))}
+    link = styles.plain(ink="FF0B57D0", face="u")
+    grounds = {bad: styles.plain(ground=colour, wrap=True) for bad, colour in ((True, ERROR), (False, WARNING))}
     rows = [_row(1, [(0, page.title, title)], height=27)]
     rows += [_row(number, [(0, text, words)]) for number, text in enumerate(page.words, start=2)]
     top = len(page.words) + 3
@@ -109,7 +114,7 @@ def put_last(package: Package, workbook: str, data: bytes, known: str | None) ->
     lists: list[Element] = []
     tabs: list[Element] = []
 
-    def seen(element: Element, around: tuple[str, ...]) -> None:
+    def seen(element: Element, around: Sequence[str]) -> None:
         if len(around) == 1 and local(element.name) == "sheets":
             lists.append(element)
         elif len(around) == 2 and around[1] == "sheets":
@@ -122,7 +127,3 @@ def put_last(package: Package, workbook: str, data: bytes, known: str | None) ->
     tab = f'<{prefix_of(lists[0].name)}sheet name="{PAGE}" sheetId="{number}" {named}="{relation}"/>'
     at = lists[0].inner_end
     package.write(workbook, spliced(listing, [Edit(at, at, tab.encode())]))
-
-
-#: the grounds of cells with an error and with a warning: of no other use, so that a later round knows them
-ERROR, WARNING = "FFFBD3D1", "FFFFEFB8"
