@@ -143,7 +143,9 @@ def text_xml(text: str) -> str:
 
 
 def text_cell(prefix: str, name: str, text: str, style: int) -> bytes:
-    """A cell that holds a text: never a number, a formula or a link."""
+    """A cell that holds a text, or nothing: never a number, a formula or a link."""
     p = prefix
+    if not text:
+        return f'<{p}c r="{name}" s="{style}"/>'.encode()
     held = f'<{p}is><{p}t xml:space="preserve">{text_xml(text)}</{p}t></{p}is>'
     return f'<{p}c r="{name}" s="{style}" t="inlineStr">{held}</{p}c>'.encode()

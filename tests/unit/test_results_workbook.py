@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
-import subprocess
 import zipfile
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import openpyxl
 import polars as pl
 import pytest
+from office import saved_again
 
 from lamina_batch.catalog.source import Catalog
 from lamina_batch.errors import StateError, UsageError
@@ -410,21 +409,12 @@ def test_a_workbook_that_is_no_manifest_is_refused_in_words(tmp_path: Path) -> N
 # In another program
 
 
-@pytest.mark.skipif(shutil.which("soffice") is None, reason="LibreOffice is not here")
 def test_libreoffice_opens_it_and_keeps_text_and_links(tmp_path: Path) -> None:
     """Out and in again: what it understood is what it writes."""
     write_manifest(catalog(), outcomes(tmp_path), [tmp_path / "m.xlsx"], "wide")
     frame = pl.DataFrame({"theirs": [*HOSTILE, "a_x0041_b", "a\r\nb"]})
     write_workbook(frame, PLAIN, tmp_path / "hostile.xlsx")
-    again = tmp_path / "again"
-    subprocess.run(
-        [
-            "soffice", f"-env:UserInstallation={(tmp_path / 'profile').as_uri()}", "--headless",
-            "--convert-to", "xlsx:Calc MS Excel 2007 XML", "--outdir", again,
-            tmp_path / "m.xlsx", tmp_path / "hostile.xlsx",
-        ],
-        check=True, capture_output=True, timeout=100,
-    )  # fmt: skip
+    again = saved_again([tmp_path / "m.xlsx", tmp_path / "hostile.xlsx"], tmp_path)
     before, after = opened(tmp_path / "m.xlsx"), opened(again / "m.xlsx")
     assert [[c.value for c in row] for row in after] == [[c.value for c in row] for row in before]
     links = {cell.value: cell.hyperlink.target for row in after for cell in row if cell.hyperlink}
