@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import click
 
-from lamina_batch.errors import LaminaBatchError, UsageError
+from lamina_batch.errors import LaminaBatchError
 
 # -- what is printed -----------------------------------------------------------------------------------------
 
