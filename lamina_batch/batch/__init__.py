@@ -17,7 +17,7 @@ looks ahead without spending, `again` writes down again, and `steps` holds what 
 
 from __future__ import annotations
 
-from lamina_batch.batch.again import results
+from lamina_batch.batch.again import manifest, results
 from lamina_batch.batch.ahead import Preview, preview, validate, validate_offline
 from lamina_batch.batch.contract import drift
 from lamina_batch.batch.line import Reporter, new_run_id, run
@@ -36,6 +36,7 @@ __all__ = [
     "binding",
     "drift",
     "existing_ledger",
+    "manifest",
     "new_run_id",
     "prepare",
     "preview",

@@ -1,4 +1,4 @@
-"""Writing down again what has been bought: results."""
+"""Telling again what has been bought: results, and the manifest as a frame."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from lamina_batch.errors import LedgerLockedError
 from lamina_batch.execution.lock import locked
 from lamina_batch.execution.plan import ledger_frame
 from lamina_batch.results.lost import refuse_lost
-from lamina_batch.results.manifest import write_manifest
+from lamina_batch.results.manifest import build, write_manifest
 from lamina_batch.results.removed import with_removed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    import polars as pl
 
     from lamina_batch.batch.world import World
     from lamina_batch.execution.ledger import Ledger
@@ -52,9 +54,7 @@ async def results(
     for file in (*manifests, *filter(None, [report])):
         refuse_source(pipeline, file)
     with existing_ledger(pipeline) as ledger:
-        refuse_lost(pipeline, ledger)
-        catalog = read_catalog(pipeline)
-        prepared = prepare(pipeline, catalog, last_app(ledger), ledger.meta("service") or "")
+        prepared = _as_last_run(pipeline, ledger)
         if include_removed:
             jobs = with_removed(prepared.checked.jobs, ledger_frame(ledger.table()))
             prepared = replace(prepared, checked=replace(prepared.checked, jobs=jobs))
@@ -75,6 +75,19 @@ async def results(
             if report is not None:
                 page = (write_page(pipeline, prepared, outcomes, report, service=service, at=world.wall()),)
     return (*written, *page), failed
+
+
+def manifest(pipeline: Pipeline, layout: Layout) -> pl.DataFrame:
+    """The lines of the manifest, from the ledger and the rows. Raises UsageError where there is no ledger yet."""
+    with existing_ledger(pipeline) as ledger:
+        prepared = _as_last_run(pipeline, ledger)
+        return build(prepared.catalog, gathered(pipeline, prepared, ledger), layout)
+
+
+def _as_last_run(pipeline: Pipeline, ledger: Ledger) -> Prepared:
+    """The rows as they are now, against the app as the last run read it."""
+    refuse_lost(pipeline, ledger)
+    return prepare(pipeline, read_catalog(pipeline), last_app(ledger), ledger.meta("service") or "")
 
 
 async def _save_missing(pipeline: Pipeline, prepared: Prepared, ledger: Ledger, world: World) -> int:

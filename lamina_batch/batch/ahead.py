@@ -97,12 +97,12 @@ def _look(
     return lambda mapped: asyncio.run(preflights.look(mapped))
 
 
-def preview(pipeline: Pipeline, access: Access, world: World, request: RunRequest) -> Preview:
+async def preview(pipeline: Pipeline, access: Access, world: World, request: RunRequest) -> Preview:
     """What a run would do, without doing it and without touching the state folder."""
     refuse_picks(pipeline, request, access.service)
     catalog = read_catalog(pipeline)
     budget = budget_of(pipeline)
-    app = asyncio.run(fetch_app(pipeline, access, world, budget))
+    app = await fetch_app(pipeline, access, world, budget)
     ledger = find_ledger(pipeline.state)
     with ledger or nullcontext():
         told = hold_against(pipeline, catalog, app, access.service, ledger)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina_batch.cli.options import pipeline_options, rerun_file_option, world
+from lamina_batch.cli.options import pipeline_options, rerun_file_option, waited_for, world
 from lamina_batch.cli.shell import Command, out, say
 from lamina_batch.errors import UsageError
 
@@ -122,7 +122,7 @@ def plan(
     )
     pipeline = call.load()
     with call.access(pipeline) as access:
-        preview = batch.preview(pipeline, access, world(), request)
+        preview = waited_for(batch.preview(pipeline, access, world(), request))
     for note in preview.prepared.notes:
         say(f"note: {note}")
     _show_plan(pipeline, preview)

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import os
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from lamina_batch import edge
 from lamina_batch.cli.shell import conceal, note
-from lamina_batch.errors import UsageError
+from lamina_batch.edge import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from lamina_batch.batch import Access, World
-    from lamina_batch.pipeline.spec import Pipeline, Whereabouts
     from lamina_batch.results.picks import Picks
 
-_Result = TypeVar("_Result")
+__all__ = [
+    "Call",
+    "Service",
+    "override_option",
+    "pipeline_options",
+    "rerun_file_option",
+    "service_options",
+    "waited_for",
+    "world",
+]
 
-#: The embedded sandbox is so much faster than the service, its window included, that each example ends in a minute.
-SANDBOX_SPEED = 20.0
-SANDBOX_WINDOW = 3.0
+_Result = TypeVar("_Result")
 
 
 def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,78 +87,14 @@ def pipeline_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class Service(edge.Service):
     """Which service the user means."""
-
-    sandbox: bool
-    base_url: str | None
 
     @contextmanager
     def open(self, sandbox_data: Path | None) -> Iterator[Access]:
-        """Access to it while the block runs. Raises CredentialsError where no key is found."""
-        from lamina_batch.batch import Access
-        from lamina_batch.client.credentials import find_credentials
-
-        if self.sandbox:
-            if self.base_url:
-                raise UsageError("--sandbox and --base-url name two services", hint="give one of them")
-            from lamina_batch.sandbox import SANDBOX_KEY, SandboxOptions, embedded
-
-            options = SandboxOptions(window=SANDBOX_WINDOW, speed=SANDBOX_SPEED, data=sandbox_data)
-            with embedded(options) as url:
-                yield Access(base_url=url, api_key=SANDBOX_KEY, service="sandbox", speed=SANDBOX_SPEED)
-            return
-        found = find_credentials(os.environ, _home(), now=datetime.now(UTC), base_url=self.base_url)
-        conceal(found.api_key)
-        yield Access(base_url=found.base_url, api_key=found.api_key, service=found.base_url, found_in=found.found_in)
-
-    def name(self) -> str:
-        """What ledgers know it by. Needs no key."""
-        from lamina_batch.client.credentials import find_base_url
-
-        if self.sandbox:
-            return "sandbox"
-        return find_base_url(os.environ, _home(), now=datetime.now(UTC), base_url=self.base_url)
-
-
-def _home() -> Path:
-    """Where the official tool keeps its file. In a container nobody may be at home."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return Path("/")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """A command on one pipeline."""
-
-    file: Path
-    service: Service
-    overrides: tuple[str, ...]
-
-    def load(self) -> Pipeline:
-        from lamina_batch.pipeline.load import load_pipeline
-
-        return load_pipeline(self.file, **self._circumstances())
-
-    def locate(self) -> Whereabouts:
-        """What is known of it without looking at the rest of the file, which may be wrong."""
-        from lamina_batch.pipeline.load import locate_pipeline
-
-        return locate_pipeline(self.file, **self._circumstances())
-
-    def _circumstances(self) -> dict[str, Any]:
-        return {
-            "overrides": self.overrides,
-            "environ": os.environ,
-            "today": date.today(),  # noqa: DTZ011  # {date} is the local date, as people name their files
-            "suffix": "sandbox" if self.service.sandbox else None,
-        }
-
-    @contextmanager
-    def access(self, pipeline: Pipeline) -> Iterator[Access]:
-        with self.service.open(pipeline.state / "service") as access:
+        """As above, and what is printed from now on never shows the key."""
+        with edge.Service.open(self, sandbox_data) as access:
+            conceal(access.api_key)
             yield access
 
 
@@ -166,15 +106,5 @@ def waited_for(work: Coroutine[Any, Any, _Result]) -> _Result:
 
 
 def world() -> World:
-    import asyncio
-    import random
-
-    from lamina_batch.batch import World
-
-    return World(
-        now=time.monotonic,
-        wall=time.time,  # noqa: TID251  # this is the edge where clocks are read
-        sleep=asyncio.sleep,  # noqa: TID251  # and where sleep comes from
-        random=random.Random(),  # noqa: S311  # backoff and names, no secrets
-        notice=note,
-    )
+    """The real one, whose notices a person reads."""
+    return edge.real_world(note)

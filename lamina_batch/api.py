@@ -1,0 +1,249 @@
+"""lamina-batch for programs: load a pipeline, see what a run would do, run it, read what came of it (docs/python.md).
+
+The same path as the commands: what `run` answers, writes and refuses is what `lamina-batch run` does. Nothing is
+printed (notes go to the logger `lamina_batch`), no signal is touched, and every error is a LaminaBatchError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+
+from lamina_batch import batch
+from lamina_batch.edge import Call, Service, real_world
+from lamina_batch.errors import UsageError
+from lamina_batch.execution.engine import Control
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Coroutine, Iterable, Mapping
+    from typing import Unpack
+
+    import polars as pl
+
+    from lamina_batch.catalog.check import Checked
+    from lamina_batch.execution.engine import Progress
+    from lamina_batch.execution.job import Job
+    from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.results.summary import Summary
+
+_log = logging.getLogger("lamina_batch")
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedPipeline:
+    """A pipeline file that has been read and checked, and the service that it runs at. `load_pipeline` makes it."""
+
+    #: what the file says
+    spec: Pipeline
+    call: Call = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def state(self) -> Path:
+        """The folder of the ledger: findings.csv and runs/ are in it, too."""
+        return self.spec.state
+
+    @property
+    def manifest(self) -> tuple[Path, ...]:
+        """Where `run` writes the results."""
+        return self.spec.results.manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run would do."""
+
+    #: a line per job in the source's order: `row`, `key`, `variant`, `action`, `reason`, and `message` where a row is
+    #: invalid. The actions are those that `lamina-batch plan` counts: submit, share, unchanged, collect, …
+    jobs: pl.DataFrame
+    #: a line per bad cell, as in findings.csv
+    findings: pl.DataFrame
+    #: how many would be started
+    executions: int
+    #: the least time that the service's rate limit allows for them
+    least_seconds: float
+    #: None: run.credits_per_execution is not given
+    credits: float | None
+    #: what a person should know about the whole
+    notes: tuple[str, ...]
+
+
+class PlanOptions(TypedDict, total=False):
+    """What `plan` can be asked beyond the pipeline file. As the options of `lamina-batch plan`."""
+
+    #: start at most so many executions
+    limit: int
+    #: start only these rows, each a key or key/variant
+    only: Iterable[str]
+    #: start again what failed, was partial or was rejected
+    retry_failed: bool
+    #: buy these rows once more, whatever they came to, and nothing else
+    rerun: Iterable[str]
+    #: take over a ledger that belongs to another file or service
+    adopt_state: bool
+    #: an empty ledger is meant, although there are results
+    new_ledger: bool
+
+
+class RunOptions(PlanOptions, total=False):
+    """What `run` can be asked beyond the pipeline file. As the options of `lamina-batch run`."""
+
+    #: start more executions than run.max_executions allows
+    yes: bool
+    #: False: submit and leave
+    wait: bool
+    #: False: never submit, only collect what is running
+    submit: bool
+    #: what to do while another run holds the ledger; `fail` raises LedgerLockedError
+    if_locked: Literal["fail", "wait"]
+
+
+def load_pipeline(
+    file: str | os.PathLike[str],
+    *,
+    overrides: Mapping[str, str] | None = None,
+    sandbox: bool = False,
+    base_url: str | None = None,
+    api_key: str | None = None,
+) -> LoadedPipeline:
+    """Read and check a pipeline file. Nothing is asked of the service yet.
+
+    `overrides` are values of the file by their dotted paths, as `--set` takes them: `{"rows.from": "today.csv"}`.
+    `sandbox` means the embedded stand-in, with a ledger and results of its own. `base_url` and `api_key` go before the
+    environment (LAMINA_BASE_URL, LAMINA_API_KEY) and the official tool's file.
+
+    Raises PipelineError, which names every problem of the file, and UsageError for an override that does not fit.
+    """
+    call = Call(
+        file=Path(file),
+        service=Service(sandbox=sandbox, base_url=base_url, api_key=api_key),
+        overrides=tuple(f"{path}={value}" for path, value in (overrides or {}).items()),
+    )
+    return LoadedPipeline(spec=call.load(), call=call)
+
+
+async def plan_async(pipeline: LoadedPipeline, **options: Unpack[PlanOptions]) -> Plan:
+    """What a run would do: every row is checked against the app's live schema, and nothing is started or written.
+
+    Raises ServiceError and CredentialsError where the service cannot be asked, CatalogError and PipelineError where the
+    rows or the pipeline do not fit.
+    """
+    with pipeline.call.access(pipeline.spec) as access:
+        preview = await batch.preview(pipeline.spec, access, real_world(_log.info), _request(options))
+    return Plan(
+        jobs=preview.plan.frame.select("row", "key", "variant", "action", "reason", "message"),
+        findings=preview.prepared.checked.findings,
+        executions=preview.executions,
+        least_seconds=preview.forecasts[pipeline.spec.run.completion].least_seconds,
+        credits=preview.credits,
+        notes=preview.prepared.notes,
+    )
+
+
+def plan(pipeline: LoadedPipeline, **options: Unpack[PlanOptions]) -> Plan:
+    """`plan_async`, and waits for it. Raises UsageError where an event loop is running already."""
+    return _waited_for(plan_async(pipeline, **options), "plan")
+
+
+async def run_async(pipeline: LoadedPipeline, **options: Unpack[RunOptions]) -> Summary:
+    """Check, submit, wait, and write the results. Run it again at any time: nothing is bought twice.
+
+    The answer has the numbers, and in `exit_code` what `lamina-batch run` would exit with: a row that failed, a cap or
+    a canary that stopped the run are no exceptions but found there. `read_results` has the rows.
+
+    Cancelling it is like Ctrl-C: nothing new is submitted, what is being submitted lands (30 s at most,
+    run.request_timeout), the results are written, and then CancelledError is raised. Cancelled once more, it leaves at
+    once, and what has not landed is held.
+
+    Raises LedgerLockedError while another run holds the ledger, and what `plan_async` raises; StateError where the
+    ledger cannot be written.
+    """
+    control = Control()
+    with pipeline.call.access(pipeline.spec) as access:
+        work = batch.run(
+            pipeline.spec,
+            access,
+            _request(options),
+            world=real_world(_log.info),
+            reporter=_Logging(),
+            control=control,
+        )
+        return await _landing(work, control)
+
+
+def run(pipeline: LoadedPipeline, **options: Unpack[RunOptions]) -> Summary:
+    """`run_async`, and waits for it. Raises UsageError where an event loop is running already."""
+    return _waited_for(run_async(pipeline, **options), "run")
+
+
+def read_results(pipeline: LoadedPipeline, *, layout: Literal["wide", "long"] | None = None) -> pl.DataFrame:
+    """The lines of the manifest as they stand now, from the ledger and the rows: nothing is asked of the service.
+
+    Columns as docs/results.md lists them, those of the source first, with their types; `layout` is the pipeline's
+    unless given. Raises UsageError where the pipeline has not run yet.
+    """
+    return batch.manifest(pipeline.spec, layout or pipeline.spec.results.layout)
+
+
+class _Logging:
+    """Tells the log what a run says."""
+
+    def planned(self, plan: object, checked: Checked) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        _log.info(text)
+
+    def changed(self, job: Job) -> None:
+        _log.debug("%s: %s", job.name, job.state)
+
+    def went_on(self, progress: Progress) -> None:
+        pass
+
+
+def _request(options: Any) -> batch.RunRequest:
+    asked = dict(options)
+    rerun = frozenset(asked.pop("rerun", ()))
+    only = frozenset(asked.pop("only", ())) | rerun
+    return batch.RunRequest(rerun=rerun, only=only or None, **asked)
+
+
+async def _landing(work: Coroutine[Any, Any, _Answer], control: Control) -> _Answer:
+    """Do `work`; cancelled, it is stopped gently first, and at once when that is not enough."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if control.wake is None:
+            # Nothing is on its way yet.
+            task.cancel()
+        control.stop()
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:
+                task.cancel()
+        # An error of the work itself says more than that somebody lost patience with it.
+        if not task.cancelled():
+            task.result()
+        raise
+
+
+def _waited_for(work: Coroutine[Any, Any, _Answer], name: str) -> _Answer:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    work.close()
+    raise UsageError(
+        f"{name}() waits, and an event loop is running here that would wait with it",
+        hint=f"write `await {name}_async(...)`",
+    )

@@ -1,0 +1,125 @@
+"""Where a run meets the world: which pipeline file and which service are meant, real clocks, and chance.
+
+The command line and the Python API both come in here, so that both mean the same by the same words. It is also the one
+place that enters the embedded sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lamina_batch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from lamina_batch.batch import Access, World
+    from lamina_batch.pipeline.spec import Pipeline, Whereabouts
+
+#: The embedded sandbox is so much faster than the service, its window included, that each example ends in a minute.
+SANDBOX_SPEED = 20.0
+SANDBOX_WINDOW = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Which service is meant."""
+
+    sandbox: bool = False
+    #: None: LAMINA_BASE_URL or the vendor's
+    base_url: str | None = None
+    #: None: LAMINA_API_KEY, or the official tool's file
+    api_key: str | None = field(default=None, repr=False)
+
+    @contextmanager
+    def open(self, sandbox_data: Path | None) -> Iterator[Access]:
+        """Access to it while the block runs. Raises CredentialsError where no key is found."""
+        from lamina_batch.batch import Access
+        from lamina_batch.client.credentials import find_credentials
+
+        if self.sandbox:
+            if self.base_url:
+                raise UsageError("--sandbox and --base-url name two services", hint="give one of them")
+            from lamina_batch.sandbox import SANDBOX_KEY, SandboxOptions, embedded
+
+            options = SandboxOptions(window=SANDBOX_WINDOW, speed=SANDBOX_SPEED, data=sandbox_data)
+            with embedded(options) as url:
+                yield Access(base_url=url, api_key=SANDBOX_KEY, service="sandbox", speed=SANDBOX_SPEED)
+            return
+        found = find_credentials(self._environ(), _home(), now=datetime.now(UTC), base_url=self.base_url)
+        yield Access(base_url=found.base_url, api_key=found.api_key, service=found.base_url, found_in=found.found_in)
+
+    def name(self) -> str:
+        """What ledgers know it by. Needs no key."""
+        from lamina_batch.client.credentials import find_base_url
+
+        if self.sandbox:
+            return "sandbox"
+        return find_base_url(self._environ(), _home(), now=datetime.now(UTC), base_url=self.base_url)
+
+    def _environ(self) -> Mapping[str, str]:
+        return os.environ if self.api_key is None else {**os.environ, "LAMINA_API_KEY": self.api_key}
+
+
+def _home() -> Path:
+    """Where the official tool keeps its file. In a container nobody may be at home."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A pipeline file, the service that it is to run at, and what is said beside it."""
+
+    file: Path
+    service: Service
+    #: KEY=VALUE each, as for --set
+    overrides: tuple[str, ...] = ()
+
+    def load(self) -> Pipeline:
+        from lamina_batch.pipeline.load import load_pipeline
+
+        return load_pipeline(self.file, **self._circumstances())
+
+    def locate(self) -> Whereabouts:
+        """What is known of it without looking at the rest of the file, which may be wrong."""
+        from lamina_batch.pipeline.load import locate_pipeline
+
+        return locate_pipeline(self.file, **self._circumstances())
+
+    def _circumstances(self) -> dict[str, Any]:
+        return {
+            "overrides": self.overrides,
+            "environ": os.environ,
+            "today": date.today(),  # noqa: DTZ011  # {date} is the local date, as people name their files
+            "suffix": "sandbox" if self.service.sandbox else None,
+        }
+
+    @contextmanager
+    def access(self, pipeline: Pipeline) -> Iterator[Access]:
+        with self.service.open(pipeline.state / "service") as access:
+            yield access
+
+
+def real_world(notice: Callable[[str], None]) -> World:
+    """The clocks, sleep and chance of this computer. `notice` tells somebody something while they wait."""
+    import asyncio
+    import random
+
+    from lamina_batch.batch import World
+
+    return World(
+        now=time.monotonic,
+        wall=time.time,  # noqa: TID251  # this is the edge where clocks are read
+        sleep=asyncio.sleep,  # noqa: TID251  # and where sleep comes from
+        random=random.Random(),  # noqa: S311  # backoff and names, no secrets
+        notice=notice,
+    )

@@ -1,0 +1,30 @@
+"""The tables of exit codes tell those that the code has."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from process import TOP
+
+from lamina_batch import errors
+from lamina_batch.execution.guards import Stop
+from lamina_batch.results.summary import PROBLEMS, exit_code
+
+
+def _codes() -> set[str]:
+    raised = {
+        error.exit_code
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, errors.LaminaBatchError)
+    }
+    summed = {exit_code({}, stop) for stop in (None, *Stop)} | {exit_code({status: 1}, None) for status in PROBLEMS}
+    return {str(code) for code in raised | summed} | {"130", "143"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/exit-codes.md"])
+def test_every_code_is_told(page: str) -> None:
+    text = (TOP / page).read_text(encoding="utf-8")
+    table = text[text.index("| exit code |") :].partition("\n\n")[0]
+    told = {code for line in table.splitlines()[2:] for code in re.findall(r"\d+", line.split("|")[1])}
+    assert told == _codes()
