@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What finds barriers in a page. Its rules change with its version.
 AXE := .venv/axe/node_modules/axe-core/package.json
 
-.PHONY: help demo test check lint format chaos bench wheel-test clean
+.PHONY: help demo test check lint format chaos bench screenshots wheel-test clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -31,6 +31,9 @@ chaos: $(BIN)/.tests ## kill -9 and faults of every kind, a few hundred runs: is
 
 bench: $(BIN)/.tests ## what takes minutes: speed as ratios, and real windows
 	$(BIN)/pytest -q -s --timeout 900 -o 'norecursedirs=.*' tests/bench
+
+screenshots: $(BIN)/.tests ## the pictures of docs/merchandisers.md, by the tests' browser and LibreOffice (Debian: chromium libreoffice-calc poppler-utils)
+	PYTHONPATH=tests:tests/browser $(BIN)/python tests/browser/screenshots.py docs/images
 
 wheel-test: $(BIN)/.tests ## build the wheel, install it alone, and run the end-to-end tests on it outside the checkout
 	tests/wheel.sh $(BIN)/python

@@ -104,7 +104,7 @@ def _of_answer(url: str, seen: Glimpse, accept: set[str], now: datetime, needed:
     else:
         yield from _of_file(url, seen, accept)
     if good and lapses is not None and now < lapses < now + needed:
-        hint = "sign it for a day or more; `run.execution_timeout` says how long one execution may take"
+        hint = "sign it for a day or more"
         yield "url_lapses", "warning", f"is signed until {_instant(lapses)}, and a run may take longer", hint
 
 

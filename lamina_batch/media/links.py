@@ -82,10 +82,22 @@ def share_hint(url: str) -> str:
 
 _SHARED: Mapping[tuple[str, ...], str] = {
     ("dropbox.com",): "a Dropbox link gives the file itself when it ends in `raw=1` in place of `dl=0`",
-    ("onedrive.live.com", "1drv.ms", "sharepoint.com"): "a OneDrive or SharePoint link gives the file itself when "
-    "`&download=1` (after a `?`: `download=1`) is added, and anyone with the link may see it",
-    ("photos.google.com", "photos.app.goo.gl", "icloud.com", "wetransfer.com", "we.tl"): "this host shows its files on "
-    "pages only: put the pictures where each has an address of its own, such as a web shop or a storage bucket",
+    (
+        "sharepoint.com",
+    ): "a SharePoint link mostly gives the file itself when `download=1` is added behind its `?` or an `&`, and "
+    "anyone with the link may see it",
+    (
+        "onedrive.live.com",
+        "1drv.ms",
+        "photos.google.com",
+        "photos.app.goo.gl",
+        "icloud.com",
+        "wetransfer.com",
+        "we.tl",
+    ): (
+        "this host shows its files on pages only: put the pictures where each has an address of its own, such as a web "
+        "shop or a storage bucket"
+    ),
     ("accounts.google.com", "login.microsoftonline.com", "login.live.com"): "it asks for a login: let anyone with the "
     "link see the file",
 }
