@@ -6,10 +6,14 @@ import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from lamina_batch.batch import refuse_source
+from lamina_batch.catalog.columns import form
 from lamina_batch.catalog.source import read_catalog
 from lamina_batch.errors import UsageError
 from lamina_batch.results.files import write_whole
+from lamina_batch.sheets.fields import fields
 from lamina_batch.sheets.template import write_template
 
 if TYPE_CHECKING:
@@ -27,6 +31,17 @@ def existing_rows(pipeline: Pipeline) -> Catalog | None:
     if not any(Path(source).exists() or glob.glob(source, recursive=True) for source in sources):  # noqa: PTH207
         return None
     return read_catalog(pipeline)
+
+
+def untyped(pipeline: Pipeline, app: App, catalog: Catalog) -> tuple[str, ...]:
+    """The columns that the pipeline uses which are more than text in the rows, and are text once they are in a sheet.
+
+    What `rows.types` names is none of them.
+    """
+    kinds = catalog.frame.collect_schema()
+    typed = {form(name) for name in pipeline.rows.types}
+    names = [field.column for field in fields(pipeline, app, catalog) if form(field.name) not in typed]
+    return tuple(name for name in names if name is not None and kinds[name] not in (pl.String, pl.Null, pl.List))
 
 
 def refuse_sheet(pipeline: Pipeline, file: Path, *, replace: bool) -> None:

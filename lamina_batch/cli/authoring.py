@@ -131,7 +131,7 @@ def sheet(call: Call, *, output: Path, empty: bool, replace: bool) -> None:
       lamina-batch sheet catalog.yaml -o to-fill.xlsx --empty
     """
     from lamina_batch import batch
-    from lamina_batch.authoring.sheet import existing_rows, refuse_sheet, write_sheet
+    from lamina_batch.authoring.sheet import existing_rows, refuse_sheet, untyped, write_sheet
 
     pipeline = call.load()
     refuse_sheet(pipeline, output, replace=replace)
@@ -142,5 +142,8 @@ def sheet(call: Call, *, output: Path, empty: bool, replace: bool) -> None:
     if catalog is not None:
         for note in catalog.notes:
             say(f"note: {note}")
+        if names := untyped(pipeline, app, catalog):
+            listed = ", ".join(names)
+            say(f"note: in a sheet these columns are text: {listed}; where SQL uses them, give their `rows.types`")
         rows = catalog.frame.select("lamina_index").collect().height
         say(f"{rows} rows of {pipeline.name} are in it; --empty leaves them out")

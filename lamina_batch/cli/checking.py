@@ -72,7 +72,7 @@ def validate(call: Call, *, findings: Path | None, offline: bool, check_images: 
     rows = checked.jobs["lamina_index"].n_unique()
     if findings is not None:
         if findings.suffix.lower() in WORKBOOK_EXTENSIONS:
-            written = write_marked(checked.findings, findings, prepared.catalog, checked=rows)
+            written = write_marked(checked, findings, catalog=prepared.catalog, pipeline=pipeline, app=prepared.app)
         else:
             written = write_findings(checked.findings, findings)
         say(f"findings: {written}")

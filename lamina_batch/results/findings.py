@@ -13,7 +13,10 @@ from lamina_batch.results.text import harmless
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lamina_batch.apps.app import App
+    from lamina_batch.catalog.check import Checked
     from lamina_batch.catalog.source import Catalog
+    from lamina_batch.pipeline.spec import Pipeline
 
 COLUMNS = ("row", "key", "column", "parameter", "value", "code", "severity", "message", "hint")
 
@@ -37,13 +40,15 @@ def write_findings(findings: pl.DataFrame, file: Path) -> Path:
             )
 
 
-def write_marked(findings: pl.DataFrame, file: Path, catalog: Catalog, *, checked: int) -> Path:
-    """Write the workbook that the findings are about again, its bad cells marked; `checked` rows were looked at.
+def write_marked(checked: Checked, file: Path, *, catalog: Catalog, pipeline: Pipeline, app: App) -> Path:
+    """Write the workbook that the findings are about again, its bad cells marked.
 
     Raises UsageError where it cannot be marked or `file` has not its ending, StateError where it cannot be written.
     """
-    # What it imports takes longer than many a command.
+    # What they import takes longer than many a command.
     from lamina_batch.sheets.annotate import annotate, refuse_ending  # noqa: PLC0415
+    from lamina_batch.sheets.fields import fields  # noqa: PLC0415
 
     refuse_ending(catalog, file)
-    return write_whole(file, lambda aside: annotate(findings, catalog, aside, checked=checked))
+    taken = fields(pipeline, app, catalog)
+    return write_whole(file, lambda aside: annotate(checked, aside, catalog=catalog, fields=taken))

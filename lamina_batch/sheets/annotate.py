@@ -18,7 +18,7 @@ from xlsxwriter.utility import xl_col_to_name
 
 from lamina_batch.catalog.columns import form
 from lamina_batch.catalog.workbook import sheets_of
-from lamina_batch.errors import UsageError
+from lamina_batch.errors import UsageError, did_you_mean
 from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS
 from lamina_batch.sheets.marking import REASONS, Marks, Paint, Sheet, anchor, merged_areas
 from lamina_batch.sheets.notes import NO_NOTES, NO_SHAPES, noted_cells, with_notes, with_shapes
@@ -30,15 +30,10 @@ from lamina_batch.sheets.xlsx import new_book, refuse_too_large, width_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from lamina_batch.catalog.check import Checked
     from lamina_batch.catalog.source import Catalog, Part
+    from lamina_batch.sheets.fields import Field
 
-#: what a person with the sheet before them can do, where the hint of a finding speaks of the pipeline file
-_HINTS: Mapping[str, str] = {
-    "blank_image": "paste its web address (https://…)",
-    "missing_input": "fill the cell",
-    "duplicate_key": "give each product its own",
-    "invalid_value": "ask those who make the pictures",
-}
 #: findings about what is not there: of several columns only those that are blank are meant
 _BLANKS = ("blank_image", "missing_input")
 #: cells of a sheet that get a note; the reasons beside the rows have no such limit
@@ -71,25 +66,27 @@ class Place(NamedTuple):
     findings: Sequence[Finding]
 
 
-def annotate(findings: pl.DataFrame, catalog: Catalog, file: Path, *, checked: int) -> None:
-    """Write the catalog's own workbook again, marked; `checked` is how many rows were looked at.
+def annotate(checked: Checked, file: Path, *, catalog: Catalog, fields: Sequence[Field]) -> None:
+    """Write the catalog's own workbook again, with what `checked` has found; `fields` say what each column takes.
 
     Where the rows are of no workbook, or of several files, it is a new one: a sheet for each file in which something
     was found, its cells in their own rows. Raises UsageError where the workbook cannot be marked, StateError where a
     sheet cannot hold the rows, OSError.
     """
-    found = _by_part(findings, catalog)
+    choices = {field.column: field.choices for field in fields if field.column is not None}
+    found = _by_part(checked.findings, catalog, choices)
+    rows = checked.jobs["lamina_index"].n_unique()
     own = _own_workbook(catalog)
     if own is not None:
         places = [
             Place(part.sheet or "", part.header_row, part.places, part.ours.get(REASONS), found[part.source])
             for part in catalog.parts
         ]
-        _mark(own, places, file, checked)
+        _mark(own, places, file, rows)
         return
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as aside:
         copy = Path(aside) / "cells.xlsx"
-        _mark(copy, _write_cells(catalog, found, copy), file, checked)
+        _mark(copy, _write_cells(catalog, found, copy), file, rows)
 
 
 def refuse_ending(catalog: Catalog, file: Path) -> None:
@@ -111,7 +108,9 @@ def _own_workbook(catalog: Catalog) -> Path | None:
 # --- what is meant ---
 
 
-def _by_part(findings: pl.DataFrame, catalog: Catalog) -> dict[str, list[Finding]]:
+def _by_part(
+    findings: pl.DataFrame, catalog: Catalog, choices: Mapping[str, Sequence[str]]
+) -> dict[str, list[Finding]]:
     """The findings of each file, by what `lamina_source` calls it."""
     known = {form(name): name for name in catalog.columns} | {name: name for name in catalog.columns}
     found: dict[str, list[Finding]] = {part.source: [] for part in catalog.parts}
@@ -123,14 +122,15 @@ def _by_part(findings: pl.DataFrame, catalog: Catalog) -> dict[str, list[Finding
         if line["code"] in _BLANKS:
             row = rows[line["lamina_index"]]
             columns = tuple(name for name in columns if _is_blank(row[name])) or columns
+        message, hint = _words(line, [choice for name in columns for choice in choices.get(name, ())])
         found[line.get("source") or catalog.parts[0].source].append(
             Finding(
                 row=int(line["row"]),
                 columns=columns,
                 column=", ".join(columns) or line["column"] or line["parameter"],
                 value=line["value"],
-                message=line["message"],
-                hint=_HINTS.get(line["code"], line["hint"]),
+                message=message,
+                hint=hint,
                 bad=line["severity"] == "error",
             )
         )
@@ -152,6 +152,33 @@ def _columns(named: str, known: Mapping[str, str]) -> tuple[str, ...]:
             end = 1
         words = words[end:]
     return tuple(dict.fromkeys(columns))
+
+
+def _words(line: Mapping[str, str], choices: Sequence[str]) -> tuple[str, str]:
+    """What is wrong and what to do, for a person who has the sheet before them and knows no pipeline file."""
+    match line["code"]:
+        case "blank_key":
+            return "This is blank, and it names the product", "fill it: every product has its own"
+        case "duplicate_key":
+            rows = line["message"].partition(" share ")[0]
+            return f"{rows} have the same, and are not the same product", "give each product its own"
+        case "blank_image":
+            return "The picture is missing", "paste its web address (https://…)"
+        case "missing_input":
+            return "This must be filled", ""
+        case "invalid_option" if choices:
+            near = did_you_mean(line["value"], choices)
+            shown = ", ".join(choice.strip() for choice in choices[:_LISTED])
+            more = ", …" if len(choices) > _LISTED else ""
+            listed = f"the list has {shown}{more}"
+            return f"“{line['value']}” is not on the list", f"{near} {listed}" if near else listed
+        case "invalid_url":
+            return "This is no web address of a file", line["hint"].removeprefix("the service fetches it itself: ")
+        case _:
+            return line["message"], line["hint"]
+
+
+_LISTED = 12
 
 
 def _is_blank(cell: object) -> bool:

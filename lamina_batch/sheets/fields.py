@@ -51,18 +51,17 @@ class Field:
 
 
 def fields(pipeline: Pipeline, app: App, catalog: Catalog | None = None) -> tuple[Field, ...]:
-    """The columns of a sheet: the key, what `inputs` use in their order, and what `where` uses.
+    """The columns of a sheet: the key, what `inputs` use in their order, and what `where` and `types` name.
 
     With a `catalog`, each knows its column there. Raises PipelineError where the pipeline does not fit the app, or
     names a column that the catalog lacks.
     """
     parts = [part for part in _parts(pipeline, app) if part.name != SOURCE]
-    types = [Use(("rows", "types", name), name) for name in pipeline.rows.types]
     if catalog is None:
         # What counts as the same name where there is only one column for it.
-        names = {use.written: form(use.written) for use in [*(part.use for part in parts), *types]}
+        names = {part.name: form(part.name) for part in parts}
     else:
-        names = dict(find_columns(catalog, pipeline, [*(part.use for part in parts), *types]).found)
+        names = dict(find_columns(catalog, pipeline, [part.use for part in parts]).found)
     found: dict[str, Field] = {}
     for part in parts:
         name = names[part.name]
@@ -91,6 +90,8 @@ def _parts(pipeline: Pipeline, app: App) -> Iterator[Field]:
     if pipeline.rows.where is not None:
         for use in _sql_uses(pipeline, WHERE, pipeline.rows.where):
             yield Field(use=use, purpose=(f"Says whether the row is made: only where {pipeline.rows.where}.",))
+    # Nothing may use them, but a catalog without them is refused.
+    yield from (Field(use=Use(("rows", "types", name), name)) for name in pipeline.rows.types)
 
 
 def _sql_uses(pipeline: Pipeline, path: tuple[str | int, ...], text: str) -> tuple[Use, ...]:

@@ -33,7 +33,7 @@ PIPELINE = """
     rows: {{from: {}, key: sku}}
     inputs:
       Front: {{column: Front}}
-      Gender: {{column: gender}}
+      Gender: {{column: gender, map: {{F: Female}}}}
       Prompt: {{template: "{{title}} in {{colour}}"}}
 """
 FRONT = "https://images.example.com/{}.jpg"
@@ -49,7 +49,7 @@ def annotated(desk: Desk, source: str, to: str = "marked.xlsx") -> Path:
     pipeline = desk.pipeline(PIPELINE.format(source))
     catalog = read_catalog(pipeline)
     checked = check_rows(map_rows(catalog, pipeline, APP), pipeline, APP, service="sandbox")
-    return write_marked(checked.findings, desk.folder / to, catalog, checked=checked.jobs.height)
+    return write_marked(checked, desk.folder / to, catalog=catalog, pipeline=pipeline, app=APP)
 
 
 def opened(file: Path) -> Any:
@@ -127,11 +127,11 @@ def test_exactly_the_bad_cells_are_marked_and_all_else_stays(desk: Desk) -> None
     assert new["I3"].value == "lamina_findings"
     reasons = {row: new.cell(row, 9).value for row in range(4, 8)}
     assert reasons[4] is None
-    assert "FRONT *: no image for 'Front'" in reasons[5]
-    assert "•  gender: 'Femal' is not a label of 'Gender' – did you mean 'Female'?" in reasons[5]
-    assert reasons[6].startswith("FRONT *: no image")
-    assert "colour: 'Prompt' is blank, and the app needs it – fill the cell" in reasons[6]
-    assert new["D5"].comment.text.startswith("lamina-batch: 'Femal' is not a label")
+    assert "FRONT *: The picture is missing – paste its web address" in reasons[5]
+    assert "•  gender: “Femal” is not on the list – did you mean 'Female'? the list has F, Female, Male" in reasons[5]
+    assert reasons[6].startswith("FRONT *: The picture is missing")
+    assert "colour: This must be filled" in reasons[6]
+    assert new["D5"].comment.text.startswith("lamina-batch: “Femal” is not on the list")
     assert new["D6"].comment.text == "of mine"
     assert (new["I4"].value, new.freeze_panes) == (None, "B4")
     assert {str(area) for area in new.merged_cells.ranges} == {"A1:H1", "C5:C6"}

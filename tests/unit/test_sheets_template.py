@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import openpyxl
+import polars as pl
 import pytest
 from catalog_support import STOCK, Desk, app, image, options, text
+from process import TOP
 
-from lamina_batch.authoring.sheet import existing_rows, refuse_sheet, write_sheet
+from lamina_batch.apps.app import parse_app
+from lamina_batch.authoring.sheet import existing_rows, refuse_sheet, untyped, write_sheet
+from lamina_batch.catalog.check import check_rows
+from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.catalog.source import read_catalog
 from lamina_batch.errors import CatalogError, PipelineError, UsageError
+from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.sheets.fields import fields
 from lamina_batch.sheets.template import GUIDE, LISTS, TABLE, write_template
 
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lamina_batch.apps.app import App
-    from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.pipeline.spec import ColumnType, Pipeline
     from lamina_batch.sheets.fields import Field
 
 #: Labels that break a list written into a rule: a comma, a space at the end, a formula, and too many of them.
@@ -33,7 +41,7 @@ APP = app(
     text("Headline", required=True),
 )
 PIPELINE = """
-    rows: {from: filled.xlsx, key: sku, where: "active = 'yes' AND stock > 0", types: {stock: integer, since: date}}
+    rows: {from: filled.xlsx, key: sku, where: "active = 'yes' AND stock > 0", types: {stock: integer, Stock: integer}}
     inputs:
       Front: {column: front}
       Back: {column: back, blank: skip_row}
@@ -184,14 +192,23 @@ def test_rows_that_are_there_are_kept_with_all_their_columns(desk: Desk) -> None
 
 
 def test_cells_of_a_parquet_file_stay_what_they_are(desk: Desk) -> None:
-    import polars as pl  # noqa: PLC0415
-
     frame = pl.DataFrame({"sku": ["1"], "day": [dt.date(2026, 3, 31)], "tags": [["a", "b"]], "price": [19.9]})
     frame.write_parquet(desk.folder / "rows.parquet")
     pipeline = desk.pipeline("\n    rows: {from: rows.parquet, key: sku}\n    inputs: {Headline: {column: sku}}\n")
     write_template(pipeline, APP, desk.folder / "t.xlsx", catalog=read_catalog(pipeline))
     sheet = openpyxl.load_workbook(desk.folder / "t.xlsx")[TABLE]
     assert [cell.value for cell in sheet[2]] == ["1", dt.datetime(2026, 3, 31), "a|b", 19.9]  # noqa: DTZ001
+
+
+def test_columns_that_lose_their_types_in_a_sheet_are_named(desk: Desk) -> None:
+    pl.DataFrame({"sku": ["1"], "stock": [3], "day": [dt.date(2026, 3, 31)], "price": [1.5]}).write_parquet(
+        desk.folder / "rows.parquet"
+    )
+    pipeline = desk.pipeline("""
+        rows: {from: rows.parquet, key: sku, where: "stock > 1 AND price > 1", types: {price: float}}
+        inputs: {Headline: {column: sku}}
+    """)
+    assert untyped(pipeline, APP, read_catalog(pipeline)) == ("stock",)
 
 
 def test_the_sheet_has_the_name_that_the_pipeline_reads(desk: Desk) -> None:
@@ -234,3 +251,30 @@ def test_rows_that_cannot_be_read_are_said_and_not_left_out(desk: Desk) -> None:
     desk.write("rows.xlsx", b"no workbook")
     with pytest.raises(CatalogError, match="not an XLSX workbook"):
         existing_rows(desk.pipeline("\n    rows: {from: rows.xlsx, key: sku}\n    inputs: {Headline: {column: sku}}\n"))
+
+
+NEEDED: dict[str, dict[str, ColumnType]] = {
+    "eyewear_video": {"polarised": "boolean", "lens_width_mm": "integer"},
+    "performance_video": {"stock": "integer"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (TOP / "pipelines").glob("*.yaml")))
+def test_the_example_of_every_recipe_is_a_row_that_would_be_made(desk: Desk, name: str) -> None:
+    """What the page shows as one filled row has nothing wrong with it; and no limit of a workbook is passed."""
+    pipeline = load_pipeline(TOP / "pipelines" / f"{name}.yaml", environ={}, today=dt.date(2026, 1, 31))
+    served = {one["appId"]: one for one in json.loads((TOP / "lamina_batch/sandbox/apps.json").read_text())}
+    of = parse_app(served[pipeline.app])
+    # Those whose rows are Parquet have no need of types; a sheet has.
+    types = {**pipeline.rows.types, **NEEDED.get(name, {})}
+    file = desk.folder / "rows.xlsx"
+    pipeline = replace(pipeline, rows=replace(pipeline.rows, sources=(str(file),), where=None, types=types))
+    example = {field.name: field.example for field in fields(pipeline, of)}
+    write_template(pipeline, of, file)
+    book = openpyxl.load_workbook(file)
+    header = [str(cell.value).removesuffix(" *") for cell in book[TABLE][1]]
+    book[TABLE].append([example[column] for column in header])
+    book.save(file)
+    checked = check_rows(map_rows(read_catalog(pipeline), pipeline, of), pipeline, of, service="sandbox")
+    assert checked.findings.height == 0
+    assert checked.jobs.height > 0
