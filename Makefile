@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What finds barriers in a page. Its rules change with its version.
 AXE := .venv/axe/node_modules/axe-core/package.json
 
-.PHONY: help demo test check lint format chaos bench screenshots wheel-test clean
+.PHONY: help demo test check lint format docs chaos bench screenshots wheel-test clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -25,6 +25,9 @@ lint: $(BIN)/.tests
 format: $(BIN)/.tests ## put the code into its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(BIN)/.tests ## write the generated parts of docs/ again (schemas and commands)
+	PYTHONPATH=tests $(BIN)/python -m docs.generated
 
 chaos: $(BIN)/.tests ## kill -9 and faults of every kind, a few hundred runs: is anything bought twice, or lost? (SEEDS=n; SEED=n replays one)
 	PYTHONPATH=tests $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED) --times $(or $(TIMES),1),--seeds $(or $(SEEDS),60))
