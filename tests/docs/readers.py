@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from process import TOP
 
+from docs.schedules import home_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -101,6 +103,7 @@ def _verdicts(page: Page) -> None:
 
 #: page -> what its reader has done before
 PREPARED: dict[str, Callable[[Page], None]] = {
+    "docs/cron.md": home_of,
     "docs/ledger.md": _lost_answers,
     "docs/pipeline-file.md": _catalog_elsewhere,
     "docs/report.md": _verdicts,

@@ -24,6 +24,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from process import APP, TOP
 
+from docs.schedules import run_containerfile, run_crontab, run_systemd, run_workflow
 from lamina_batch.pipeline.load import load_pipeline
 
 if TYPE_CHECKING:
@@ -209,10 +210,14 @@ def run_python(block: Block, page: Page) -> None:
 
 
 RUNNERS: dict[str, Callable[[Block, Page], None]] = {
+    "crontab": run_crontab,
     "csv": run_csv,
+    "dockerfile": run_containerfile,
     "json": run_json,
     "ndjson": run_ndjson,
     "python": run_python,
     "sh": run_shell,
+    "systemd": run_systemd,
+    "workflow": run_workflow,
     "yaml": run_yaml,
 }
