@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 from xlsxwriter.utility import xl_col_to_name
 
 from lamina_batch.sheets.fields import fields
@@ -62,31 +63,28 @@ class _Column:
     field: Field | None
     #: its column in the catalog, if there is one
     source: str | None = None
-    #: where on the hidden sheet its choices stand, as a formula names it
+    #: the name of its choices on the hidden sheet
     choices: str = ""
 
 
 def write_template(pipeline: Pipeline, app: App, file: Path, *, catalog: Catalog | None = None) -> None:
     """Write the workbook to fill, as a new file: empty, or with the rows of `catalog` and all of its columns.
 
-    Raises PipelineError where the pipeline does not fit the app or the catalog, StateError where a sheet cannot hold
-    the rows, UsageError where the pipeline names a sheet as none can be named, OSError.
+    Raises PipelineError where the pipeline does not fit the app or the catalog, or names a sheet as none can be named,
+    StateError where a sheet cannot hold the rows, OSError.
     """
     lists: dict[tuple[str, ...], str] = {}
     columns = _columns(fields(pipeline, app, catalog), catalog, lists)
-    rows = catalog.frame.collect() if catalog is not None else None
-    height = rows.height if rows is not None else 0
-    refuse_too_large(file, rows=height, columns=len(columns), hint="keep such a catalog as .csv or .parquet")
+    rows = pl.DataFrame() if catalog is None else catalog.frame.select(catalog.columns).collect()
+    refuse_too_large(file, rows=rows.height, columns=len(columns), hint="keep such a catalog as .csv or .parquet")
     with new_book(file) as book:
         table = book.sheet(_table_name(pipeline))
-        _write_head(book, table, columns)
-        if rows is not None:
-            text = book.style(**_TEXT)
-            kept = rows.select(column.source for column in columns if column.source is not None)
-            for row, values in enumerate(kept.iter_rows(), start=1):
-                for at, value in enumerate(values):
-                    if value is not None and value != "":
-                        table.value(row, at, _plain(value), text)
+        _write_head(book, table, columns, rows)
+        text = book.style(**_TEXT)
+        for row, values in enumerate(rows.iter_rows(), start=1):
+            for at, value in enumerate(values):
+                if value is not None and value != "":
+                    table.value(row, at, _plain(value), text)
         for at, column in enumerate(columns):
             if column.field is not None:
                 table.raw.data_validation(1, at, MOST_ROWS - 1, at, _rule(column, column.field, at))
@@ -112,11 +110,10 @@ _TAKEN = {GUIDE.casefold(), LISTS.casefold(), "history"}
 
 
 def _columns(found: Sequence[Field], catalog: Catalog | None, lists: dict[tuple[str, ...], str]) -> list[_Column]:
-    """The columns of the table; what may be chosen is put into `lists`, with the formula that names it."""
+    """The columns of the table; what may be chosen is put into `lists`, with a name."""
     for field in found:
         if field.choices and field.choices not in lists:
-            letter = xl_col_to_name(len(lists), col_abs=True)
-            lists[field.choices] = f"'{LISTS}'!{letter}$2:{letter}${len(field.choices) + 1}"
+            lists[field.choices] = f"lamina_list_{len(lists) + 1}"
     named = {field.column: field for field in found}
     places: list[tuple[str, str | None, Field | None]]
     if catalog is None:
@@ -146,7 +143,7 @@ def _marked(header: str, field: Field, others: Sequence[str]) -> str:
 # --- the table ---
 
 
-def _write_head(book: Book, table: Sheet, columns: Sequence[_Column]) -> None:
+def _write_head(book: Book, table: Sheet, columns: Sequence[_Column], rows: pl.DataFrame) -> None:
     """The header, the widths and the formats."""
     text = book.style(**_TEXT)
     table.raw.set_row(0, 33)
@@ -156,7 +153,8 @@ def _write_head(book: Book, table: Sheet, columns: Sequence[_Column]) -> None:
         table.text(0, at, column.header, book.style(**_HEAD, **look))
         number = _NUMBERS.get(field.kind) if field is not None else None
         style = text if number is None else book.style(num_format=number, valign="top", align="left")
-        table.raw.set_column(at, at, _width(column), style)
+        needed = width_of(column.header, rows[column.source]) if column.source is not None else 0
+        table.raw.set_column(at, at, max(_width(column), needed), style)
     table.raw.freeze_panes(1, 1 if columns[0].field is not None and columns[0].field.key else 0)
     table.raw.repeat_rows(0)
     table.raw.fit_to_pages(1, 0)
@@ -164,7 +162,7 @@ def _write_head(book: Book, table: Sheet, columns: Sequence[_Column]) -> None:
 
 def _width(column: _Column) -> int:
     field = column.field
-    least = _WIDTHS[field.kind] if field is not None else 14
+    least = _WIDTHS[field.kind] if field is not None else 8
     if field is not None and field.choices:
         least = width_of("", field.choices) + 4
     elif field is not None and field.key:
@@ -313,8 +311,11 @@ _GUIDE_WIDTHS = (30, 11, 62, 42, 50)
 def _write_lists(book: Book, lists: Mapping[tuple[str, ...], str]) -> None:
     sheet = book.sheet(LISTS)
     sheet.raw.hide()
-    for at, choices in enumerate(lists):
-        sheet.text(0, at, f"list {at + 1}")
+    for at, (choices, name) in enumerate(lists.items()):
+        # A colour whose formula names another sheet is not understood by every program; a name always is.
+        letter = xl_col_to_name(at, col_abs=True)
+        book.raw.define_name(name, f"={LISTS}!{letter}$2:{letter}${len(choices) + 1}")
+        sheet.text(0, at, name)
         sheet.raw.set_column(at, at, width_of("", choices))
     for row in range(max(map(len, lists), default=0)):
         for at, choices in enumerate(lists):

@@ -124,7 +124,7 @@ def test_a_person_is_offered_what_the_app_takes(desk: Desk) -> None:
     assert set(rules) == set("ABCDEFGHI")
     for letter, choices in (("D", ("F", "M", "Female", "Male")), ("E", AWKWARD)):
         assert rules[letter].type == "list"
-        [area] = [rules[letter].formula1.removeprefix(f"'{LISTS}'!")]
+        area = book.defined_names[rules[letter].formula1].attr_text.removeprefix(f"{LISTS}!")
         assert tuple(cell.value for [cell] in lists[area.replace("$", "")]) == choices
     assert (rules["B"].type, rules["I"].type, rules["G"].type) == ("custom", "whole", None)
     assert all(len(rule.promptTitle) <= 32 and len(rule.prompt) <= 255 for rule in rules.values())
