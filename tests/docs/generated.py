@@ -17,6 +17,7 @@ from process import TOP
 
 from docs.markdown import PAGES, name_of
 from lamina_batch.cli import main
+from lamina_batch.execution.job import LEGAL, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -139,6 +140,12 @@ def described(name: str, column: str) -> str:
     )
 
 
+def transitions() -> str:
+    """The states of a job, and what each may become."""
+    lines = ((f"`{state}`", ", ".join(f"`{to}`" for to in State if to in LEGAL[state])) for state in State)
+    return table(["a job that is", "may become"], lines)
+
+
 # -- commands ------------------------------------------------------------------------------------------------
 
 #: Told once, on top of the page.
@@ -194,6 +201,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
         if "properties" in schema
     },
     "rule": rule_keys,
+    "transitions": transitions,
     "manifest": lambda: described("manifest", "column"),
     "summary": lambda: described("summary", "key"),
 }

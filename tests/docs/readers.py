@@ -105,6 +105,7 @@ def _verdicts(page: Page) -> None:
 PREPARED: dict[str, Callable[[Page], None]] = {
     "docs/cron.md": home_of,
     "docs/ledger.md": _lost_answers,
+    "docs/one-row.md": _lost_answers,
     "docs/pipeline-file.md": _catalog_elsewhere,
     "docs/report.md": _verdicts,
 }
