@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 
 from lamina_batch.catalog.content import (
-    content_hashes,
+    Member,
     inputs_expression,
-    list_json,
+    list_member,
     string_json,
-    text_json,
+    text_member,
+    verbatim_member,
+    with_content,
 )
 from lamina_batch.catalog.findings import FINDING, assembled, said
 from lamina_batch.catalog.values import Values
@@ -144,21 +146,22 @@ class _Checker:
             .unique("lamina_index", keep="first", maintain_order=True)
             .select("lamina_index", "code", "message")
         )
-        if errors.is_empty():
-            nothing = pl.lit(None, dtype=pl.String)
-            valid, frame = frame, frame.with_columns(nothing.alias("code"), nothing.alias("message"))
-        else:
-            valid = frame.join(errors, on="lamina_index", how="anti", maintain_order="left")
-            frame = frame.join(errors, on="lamina_index", how="left", maintain_order="left")
+        nothing = pl.lit(None, dtype=pl.String)
+        frame = (
+            frame.with_columns(nothing.alias("code"), nothing.alias("message"))
+            if errors.is_empty()
+            else frame.join(errors, on="lamina_index", how="left", maintain_order="left")
+        )
         slots = [item.slot for item in self._mapped.inputs]
-        alike = frame.select(slots).hash_rows() if slots else pl.Series([0] * frame.height, dtype=pl.UInt64)
+        alike = frame.select(slots).hash_rows() if slots else pl.repeat(0, frame.height, dtype=pl.UInt64, eager=True)
         frame = frame.with_columns(valid=pl.col("code").is_null(), alike=alike)
+        blanks = frame.select((pl.col(slot).is_null() & pl.col("valid")).sum() for slot in slots)
         jobs = self._jobs(frame, contents=contents)
         return _Batch(
             jobs=jobs.select(_JOBS),
             findings=findings,
             alike=jobs.get_column("alike"),
-            blanks=tuple(valid.get_column(slot).null_count() for slot in slots),
+            blanks=blanks.row(0) if slots else (),
             skipped_rows=part.skipped_rows,
         )
 
@@ -178,38 +181,41 @@ class _Checker:
         """Every row in every variant, in the order of the source."""
         jobs = []
         for variant in self.variants:
-            base = frame.select(
-                "lamina_index",
-                "valid",
-                "code",
-                "message",
-                "alike",
-                *((self._inputs(variant).alias("inputs"),) if contents else ()),
-                row="lamina_row",
-                key="lamina_key",
-                variant=pl.lit(_variant_name(variant)),
+            some = frame
+            if contents:
+                some = with_content(frame, self._service, self._app_id, self._members(frame, variant))
+            made = pl.col("valid") if contents else pl.lit(value=False)
+            jobs.append(
+                some.select(
+                    "lamina_index",
+                    "valid",
+                    "code",
+                    "message",
+                    "alike",
+                    row="lamina_row",
+                    key="lamina_key",
+                    variant=pl.lit(_variant_name(variant)),
+                    content=pl.when(made).then("content" if contents else pl.lit("")),
+                    inputs_bytes=pl.when(made).then("inputs_bytes" if contents else pl.lit(0, dtype=pl.UInt32)),
+                )
             )
-            jobs.append(self._with_content(base) if contents else base.with_columns(_NO_CONTENT))
         return jobs[0] if len(jobs) == 1 else pl.concat(jobs).sort("lamina_index", maintain_order=True)
 
-    def _with_content(self, jobs: pl.DataFrame) -> pl.DataFrame:
-        hashes = content_hashes(self._service, self._app_id, jobs.get_column("inputs"))
-        return jobs.select(
-            pl.exclude("inputs"),
-            content=pl.when("valid").then(hashes),
-            inputs_bytes=pl.when("valid").then(pl.col("inputs").str.len_bytes()),
-        )
-
-    def _inputs(self, variant: Mapping[str, str]) -> pl.Expr:
+    def _members(self, frame: pl.DataFrame, variant: Mapping[str, str]) -> dict[str, Member]:
         """The canonical inputs of rows whose slots hold what is sent."""
-        members = {item.parameter.name: _member(item) for item in self._mapped.inputs}
-        return inputs_expression(members | {name: pl.lit(string_json(value)) for name, value in variant.items()})
+        return {item.parameter.name: _member(item, frame) for item in self._mapped.inputs} | {
+            name: Member((string_json(value),)) for name, value in variant.items()
+        }
 
     def inputs(self, index: pl.Series) -> pl.DataFrame:
         """The canonical inputs of these rows, in every variant: `lamina_index`, `variant`, `inputs`."""
         frame, _ = self._sent(self._mapped.some(index))
         return pl.concat(
-            frame.select("lamina_index", variant=pl.lit(_variant_name(variant)), inputs=self._inputs(variant))
+            frame.select(
+                "lamina_index",
+                variant=pl.lit(_variant_name(variant)),
+                inputs=inputs_expression(self._members(frame, variant)),
+            )
             for variant in self.variants
         )
 
@@ -220,10 +226,12 @@ class _Checker:
         if asked.get_column("alike").n_unique() == asked.height:
             return jobs
         index = asked.filter(pl.col("alike").is_duplicated()).select("lamina_index")
-        made = [
-            self._with_content(self.inputs(some.get_column("lamina_index")).with_columns(valid=pl.lit(value=True)))
-            for some in index.iter_slices(_PART)
-        ]
+        made = []
+        for some in index.iter_slices(_PART):
+            frame, _ = self._sent(self._mapped.some(some.get_column("lamina_index")))
+            nothing = pl.lit(None, dtype=pl.String)
+            frame = frame.with_columns(valid=pl.lit(value=True), alike=0, code=nothing, message=nothing)
+            made.append(self._jobs(frame, contents=True))
         found = pl.concat(made).select("lamina_index", "variant", "content", "inputs_bytes")
         return (
             jobs.drop("content", "inputs_bytes")
@@ -238,21 +246,24 @@ class _Checker:
         if keys.n_unique() == keys.len():
             return rows
         frame, _ = self._sent(self._mapped.whole(keys.is_duplicated()))
-        return _shared_keys(frame, self._inputs({}), pipeline)
+        return _shared_keys(frame, inputs_expression(self._members(frame, {})), pipeline)
 
 
-def _member(item: MappedInput) -> pl.Expr:
-    """The JSON of one input; null where it is left out."""
+def _member(item: MappedInput, frame: pl.DataFrame) -> Member:
     if isinstance(item.rule.source, Value) and not item.several:
-        return pl.lit(string_json(item.rule.source.values[0]))
-    return list_json(pl.col(item.slot)) if item.several else text_json(pl.col(item.slot))
+        return Member((string_json(item.rule.source.values[0]),))
+    if item.several:
+        return list_member(pl.col(item.slot))
+    blank = frame.get_column(item.slot).null_count() > 0
+    labels = item.parameter.options
+    if labels and all(string_json(label) == f'"{label}"' for label in labels):
+        # What is valid is one of them.
+        return verbatim_member(pl.col(item.slot), optional=blank)
+    # No URL that the schema lets through has control characters.
+    return text_member(pl.col(item.slot), optional=blank, plain=item.parameter.type == "url")
 
 
 _JOBS = ("lamina_index", "row", "key", "variant", "content", "inputs_bytes", "valid", "code", "message")
-_NO_CONTENT = (
-    pl.lit(None, dtype=pl.String).alias("content"),
-    pl.lit(None, dtype=pl.UInt32).alias("inputs_bytes"),
-)
 
 
 def _blank_keys(rows: pl.DataFrame) -> pl.DataFrame:

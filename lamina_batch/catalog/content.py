@@ -16,14 +16,16 @@ A change to any of this makes every finished row look new and buys it again. Do 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 import polars_hash  # noqa: F401  # gives expressions their `chash`
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _SHORT_ESCAPES = {
     '"': '\\"',
@@ -35,41 +37,88 @@ _SHORT_ESCAPES = {
     "\t": "\\t",
 }
 _ESCAPES = {chr(code): f"\\u{code:04x}" for code in range(0x20)} | _SHORT_ESCAPES
-_TO_ESCAPE = r'["\\\x00-\x1f]'
+_CONTROL = r"[\x00-\x1f]"
 
 
-def text_json(text: pl.Expr) -> pl.Expr:
-    """The text as a JSON string; null where it is null."""
-    return pl.concat_str(pl.lit('"'), escaped(text), pl.lit('"'))
+class Member(NamedTuple):
+    """One value of the `inputs` object, for each row."""
+
+    #: what its JSON is made of, in order: fixed text, and columns of text
+    pieces: tuple[str | pl.Expr, ...]
+    #: null where a row leaves it out; None: no row does
+    optional: pl.Expr | None = None
 
 
-def escaped(text: pl.Expr) -> pl.Expr:
-    """The text with the escapes that JSON demands."""
-    return text.map_batches(_escaped, return_dtype=pl.String, is_elementwise=True)
+def text_member(text: pl.Expr, *, optional: bool, plain: bool = False) -> Member:
+    """A text as a JSON string. `plain`: there are no control characters in it."""
+    return Member(('"', _escaped(text, plain=plain), '"'), text if optional else None)
 
 
-def _escaped(text: pl.Series) -> pl.Series:
-    # Few columns hold anything to escape, and to look is much cheaper than to replace.
-    if not text.str.contains(_TO_ESCAPE).any():
-        return text
-    return text.str.replace_many(list(_ESCAPES), list(_ESCAPES.values()))
+def verbatim_member(text: pl.Expr, *, optional: bool) -> Member:
+    """A text that holds nothing to escape as a JSON string."""
+    return Member(('"', text, '"'), text if optional else None)
 
 
-def list_json(texts: pl.Expr) -> pl.Expr:
-    """The list of texts in its wire form: one as a JSON string, several as an array; null where there is none."""
-    items = texts.list.eval(text_json(pl.element()))
+def list_member(texts: pl.Expr) -> Member:
+    """A list of texts in its wire form: one as a JSON string, several as an array, left out where there is none."""
+    items = texts.list.eval(pl.concat_str(pl.lit('"'), _escaped(pl.element(), plain=False), pl.lit('"')))
     array = pl.concat_str(pl.lit("["), items.list.join(","), pl.lit("]"))
-    return pl.when(texts.list.len() > 1).then(array).otherwise(pl.when(texts.list.len() == 1).then(items.list.first()))
+    json_text = (
+        pl.when(texts.list.len() > 1).then(array).otherwise(pl.when(texts.list.len() == 1).then(items.list.first()))
+    )
+    return Member((json_text,), json_text)
 
 
-def inputs_expression(values: Mapping[str, pl.Expr]) -> pl.Expr:
-    """The canonical `inputs` object, from each parameter's name and the JSON of its value; nulls are left out."""
-    members = [
-        pl.concat_str(pl.lit(f"{string_json(name)}:"), values[name])
-        for name in sorted(values)  # Python orders text by code point
-    ]
-    inside = pl.concat_str(members, separator=",", ignore_nulls=True) if members else pl.lit("")
-    return pl.concat_str(pl.lit("{"), inside, pl.lit("}"))
+def _escaped(text: pl.Expr, *, plain: bool) -> pl.Expr:
+    """The text with the escapes that JSON demands."""
+    return text.map_batches(partial(_with_escapes, plain=plain), return_dtype=pl.String, is_elementwise=True)
+
+
+def _with_escapes(text: pl.Series, *, plain: bool) -> pl.Series:
+    # Few texts hold anything to escape, and to look is much cheaper than to replace.
+    doubtful = text.str.contains('"', literal=True) | text.str.contains("\\", literal=True)
+    if not plain:
+        doubtful |= text.str.contains(_CONTROL)
+    places = doubtful.fill_null(value=False).arg_true()
+    if places.is_empty():
+        return text
+    return text.scatter(places, text.gather(places).str.replace_many(list(_ESCAPES), list(_ESCAPES.values())))
+
+
+def inputs_expression(members: Mapping[str, Member], before: str = "", after: str = "") -> pl.Expr:
+    """The canonical `inputs` object of members by their parameters' names, between two fixed texts."""
+    names = sorted(members)  # Python orders text by code point
+    # Commas are set around the first member that no row leaves out, or without one as the others turn out.
+    fixed = next((at for at, name in enumerate(names) if members[name].optional is None), None)
+    if fixed is None:
+        texts = [_joined((f"{string_json(name)}:", *members[name].pieces)) for name in names]
+        inside = pl.concat_str(texts, separator=",", ignore_nulls=True) if texts else ""
+        return _joined((before + "{", inside, "}" + after))
+    pieces: list[str | pl.Expr] = [before + "{"]
+    for at, name in enumerate(names):
+        own = (
+            *([","] if at > fixed else []),
+            f"{string_json(name)}:",
+            *members[name].pieces,
+            *([","] if at < fixed else []),
+        )
+        given = members[name].optional
+        if given is None:
+            pieces += own
+        else:
+            pieces.append(pl.when(given.is_not_null()).then(_joined(own)).otherwise(pl.lit("")))
+    return _joined((*pieces, "}" + after))
+
+
+def _joined(pieces: Iterable[str | pl.Expr]) -> pl.Expr:
+    """One text of all, copied once; null where one is."""
+    parts: list[pl.Expr] = []
+    for fixed, group in itertools.groupby(pieces, key=lambda piece: isinstance(piece, str)):
+        if fixed:
+            parts.append(pl.lit("".join(map(str, group))))
+        else:
+            parts += [piece for piece in group if isinstance(piece, pl.Expr)]
+    return pl.concat_str(parts)
 
 
 def content_hash(service: str, app_id: str, inputs_json: str) -> str:
@@ -77,15 +126,15 @@ def content_hash(service: str, app_id: str, inputs_json: str) -> str:
     return hashlib.sha256((_prefix(service, app_id) + inputs_json + "}").encode()).hexdigest()
 
 
-def content_hashes(service: str, app_id: str, inputs_json: pl.Series) -> pl.Series:
-    """`content_hash` of each; null where it is null."""
-    sent = pl.concat_str(pl.lit(_prefix(service, app_id)), pl.lit(inputs_json), pl.lit("}"))
-    return pl.select(sha2_256(sent).alias("content")).to_series()
-
-
-def sha2_256(text: pl.Expr) -> pl.Expr:
-    """SHA-256 of its UTF-8, as hexadecimal digits; null where it is null."""
-    return text.chash.sha2_256()  # type: ignore[attr-defined, no-any-return]  # polars-hash adds it to expressions
+def with_content(rows: pl.DataFrame, service: str, app_id: str, members: Mapping[str, Member]) -> pl.DataFrame:
+    """The rows with `content`, the `content_hash` of what the members make, and `inputs_bytes`, how long that is."""
+    before, after = _prefix(service, app_id), "}"
+    beside = len(before.encode()) + len(after)
+    return rows.with_columns(inputs_expression(members, before, after).alias("lamina_sent")).select(
+        pl.exclude("lamina_sent"),
+        content=pl.col("lamina_sent").chash.sha2_256(),  # type: ignore[attr-defined]  # polars-hash adds it
+        inputs_bytes=pl.col("lamina_sent").str.len_bytes() - beside,
+    )
 
 
 def _prefix(service: str, app_id: str) -> str:
@@ -93,5 +142,5 @@ def _prefix(service: str, app_id: str) -> str:
 
 
 def string_json(text: str) -> str:
-    """The text as a JSON string: what `text_json` is for columns."""
+    """The text as a JSON string: what `text_member` is for columns."""
     return json.dumps(text, ensure_ascii=False)

@@ -61,7 +61,9 @@ def source_values(cells: Cells, path: KeyPath, rule: InputRule) -> pl.Expr:
 def finished(source: pl.Expr, rule: InputRule, *, several: bool) -> pl.Expr:
     """The value to send: translated, with its default, null where it is blank."""
     if not several:
-        value = _translated(source, rule)
+        # A template is null where a column of it is blank, and a constant is never blank.
+        blank_is_null = isinstance(rule.source, Template | Value) and not rule.map
+        value = source if blank_is_null else _translated(source, rule)
         return value if rule.default is None else value.fill_null(rule.default)
     element = pl.element()
     if isinstance(rule.source, Column) and rule.source.split is not None:

@@ -7,7 +7,6 @@ has none here, jsonschema is asked, value by value. That both always agree is wh
 from __future__ import annotations
 
 import operator
-import sys
 from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -191,7 +190,10 @@ _VERDICTS = dict.fromkeys(("value", *Verdict._fields), pl.String)
 #: distinct wrong labels, of those that are judged together, for which the label that may be meant is looked for
 _GUESSES = 500
 #: what Python strips from a text
-_SPACES = "".join(char for char in map(chr, range(sys.maxunicode + 1)) if char.isspace())
+_SPACES = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
 
 
 def _all_shown(values: pl.Series) -> pl.Series:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lamina_batch.cli.options import pipeline_options, rerun_file_option, waited_for, world
-from lamina_batch.cli.shell import Command, out, say
+from lamina_batch.cli.shell import Command, out, out_all, say
 from lamina_batch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def validate(call: Call, *, findings: Path | None, offline: bool, check_images: 
       lamina-batch validate catalog.yaml --check-images
     """
     from lamina_batch import batch
-    from lamina_batch.cli.progress import Tally, finding_line
+    from lamina_batch.cli.progress import Tally, finding_lines
     from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS
     from lamina_batch.results.findings import write_findings, write_marked
 
@@ -65,9 +65,9 @@ def validate(call: Call, *, findings: Path | None, offline: bool, check_images: 
     checked = prepared.checked
     for note in prepared.notes:
         say(f"note: {note}")
-    for finding in checked.findings.iter_rows(named=True):
-        mark = "" if finding["severity"] == "error" else "warning: "
-        out(mark + finding_line(finding))
+    for some in checked.findings.iter_slices():
+        marks = ["" if severity == "error" else "warning: " for severity in some["severity"]]
+        out_all([mark + line for mark, line in zip(marks, finding_lines(some), strict=True)])
     bad = checked.jobs.filter(~checked.jobs["valid"])["lamina_index"].n_unique()
     rows = checked.jobs["lamina_index"].n_unique()
     if findings is not None:

@@ -6,11 +6,14 @@ import io
 import os
 import signal
 import sys
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import click
 
 from lamina_batch.errors import LaminaBatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # -- what is printed -----------------------------------------------------------------------------------------
 
@@ -117,6 +120,15 @@ def failed(error: BaseException) -> int:
 def out(text: str) -> None:
     """What was asked for, on stdout: a line, or a message whose further lines belong to the first."""
     click.echo(clean(text))
+
+
+def out_all(lines: Sequence[str]) -> None:
+    """Many lines on stdout, each as `out` prints it."""
+    text = "\n".join(lines)
+    # To look at all of them at once is many times as fast, and nearly always there is nothing to clean.
+    plain = text.count("\n") == len(lines) - 1 and text.replace("\n", "").isprintable() and cut(text) == text
+    for line in (text,) if plain else map(clean, lines):
+        click.echo(line)
 
 
 def whole(text: str) -> None:

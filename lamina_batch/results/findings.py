@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from lamina_batch.catalog.source import Catalog
     from lamina_batch.pipeline.spec import Pipeline
 
+_AT_A_TIME = 50_000
 COLUMNS = ("row", "key", "column", "parameter", "value", "code", "severity", "message", "hint")
 
 
@@ -27,17 +29,25 @@ def write_findings(findings: pl.DataFrame, file: Path) -> Path:
     table = findings.select(columns)
     match file.suffix.lower():
         case ".csv":
-            texts = [name for name in columns if name != "row"]
-            safe = table.with_columns(harmless(pl.col(name)).alias(name) for name in texts)
-            return write_whole(file, safe.write_csv)
+            return write_whole(file, partial(_write_csv, table))
         case ".ndjson" | ".jsonl":
-            return write_whole(file, table.write_ndjson)
+            return write_whole(file, table.lazy().sink_ndjson)
         case other:
             raise UsageError(
                 f"findings cannot be written as {other or 'a file without an ending'!r}",
                 where=str(file),
                 hint="use .csv or .ndjson, or .xlsx for the sheet itself with its cells marked",
             )
+
+
+def _write_csv(table: pl.DataFrame, file: Path) -> None:
+    texts = [name for name in table.columns if name != "row"]
+    with file.open("wb") as out:
+        table.clear().write_csv(out)
+        # In slices, so that the memory it takes does not grow with them.
+        for some in table.iter_slices(_AT_A_TIME):
+            safe = some.with_columns(harmless(pl.col(name)).alias(name) for name in texts)
+            safe.write_csv(out, include_header=False)
 
 
 def write_marked(checked: Checked, file: Path, *, catalog: Catalog, pipeline: Pipeline, app: App) -> Path:

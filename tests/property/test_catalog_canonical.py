@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from lamina_batch.catalog.content import (
     content_hash,
-    content_hashes,
     inputs_expression,
-    list_json,
+    list_member,
     string_json,
-    text_json,
+    text_member,
+    with_content,
 )
 
 #: any text that UTF-8 can hold, with what JSON escapes drawn often
@@ -29,13 +29,19 @@ def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def _columns(pieces: tuple[str | pl.Expr, ...]) -> list[pl.Expr]:
+    return [pl.lit(piece) if isinstance(piece, str) else piece for piece in pieces]
+
+
 @settings(deadline=None)  # the machine may be busy
 @given(st.lists(TEXT | st.none(), max_size=5))
 @example([chr(code) for code in range(0x110)])
 def test_text_is_escaped_as_json_does(texts: list[str | None]) -> None:
     frame = pl.DataFrame({"text": texts}, schema={"text": pl.String})
     expected = [None if text is None else canonical(text) for text in texts]
-    assert frame.select(text_json(pl.col("text"))).to_series().to_list() == expected
+    for optional in (True, False):
+        member = text_member(pl.col("text"), optional=optional)
+        assert frame.select(pl.concat_str(_columns(member.pieces))).to_series().to_list() == expected
     assert [None if text is None else string_json(text) for text in texts] == expected
 
 
@@ -50,7 +56,9 @@ def test_inputs_are_one_canonical_object_without_what_is_blank(inputs: dict[str,
     frame = pl.DataFrame(columns | {"row": [0, 1]}, schema=kinds | {"row": pl.Int64})
     expression = inputs_expression(
         {
-            name: (list_json if kinds[column] == pl.List else text_json)(pl.col(column))
+            name: list_member(pl.col(column))
+            if kinds[column] == pl.List
+            else text_member(pl.col(column), optional=True)
             for name, column in zip(inputs, columns, strict=True)
         }
     )
@@ -70,8 +78,31 @@ def test_content_is_the_sha256_of_app_service_and_inputs(
     whole = canonical({"app": app_id, "base_url": service, "inputs": inputs})
     expected = hashlib.sha256(whole.encode()).hexdigest()
     assert content_hash(service, app_id, canonical(inputs)) == expected
-    column = pl.Series([canonical(inputs), None, canonical(inputs)])
-    assert content_hashes(service, app_id, column).to_list() == [expected, None, expected]
+    members = {
+        name: list_member(pl.lit(pl.Series([value] * 2, dtype=pl.List(pl.String))))
+        if isinstance(value, list)
+        # The commas are set in another way where a row may leave it out.
+        else text_member(pl.lit(pl.Series([value] * 2, dtype=pl.String)), optional=bool(len(name) % 2))
+        for name, value in inputs.items()
+    }
+    found = with_content(pl.DataFrame({"row": [0, 1]}), service, app_id, members).drop("row")
+    assert found.rows() == [(expected, len(canonical(inputs).encode()))] * 2
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.lists(st.tuples(TEXT | st.none(), TEXT, TEXT | st.none()), min_size=1, max_size=4), st.permutations("abc"))
+def test_commas_stand_between_whatever_is_there(
+    rows: list[tuple[str | None, str, str | None]], names: list[str]
+) -> None:
+    """Also around what no row leaves out, wherever it stands in the order of the names."""
+    frame = pl.DataFrame(rows, schema=dict.fromkeys("xyz", pl.String), orient="row")
+    members = {
+        name: text_member(pl.col(column), optional=column != "y") for name, column in zip(names, "xyz", strict=True)
+    }
+    found = frame.select(inputs_expression(members)).to_series().to_list()
+    assert found == [
+        canonical({name: value for name, value in zip(names, row, strict=True) if value is not None}) for row in rows
+    ]
 
 
 def test_the_form_has_not_changed_since_it_was_first_paid_for() -> None:

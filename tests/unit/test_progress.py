@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
-from lamina_batch.cli.progress import Console, finding_line
-from lamina_batch.cli.shell import clean, spread_words
+from lamina_batch.cli.progress import Console, finding_lines
+from lamina_batch.cli.shell import clean, out, out_all, spread_words
 from lamina_batch.execution.engine import Progress
 
 
@@ -66,8 +67,19 @@ def test_a_finding_is_one_line_that_says_where_what_and_what_to_do() -> None:
         "code": "x",
         "source": "f.csv",
     }
-    assert finding_line(finding) == "f.csv row 3 (A): column 'c': bad (do) [x]"
-    assert finding_line(finding | {"source": "", "key": "", "column": "", "hint": ""}) == "row 3: bad [x]"
+    bare = finding | {"source": "", "key": "", "column": "", "hint": ""}
+    lines = ["f.csv row 3 (A): column 'c': bad (do) [x]", "row 3: bad [x]"]
+    assert finding_lines(pl.DataFrame([finding, bare])) == lines
+    assert finding_lines(pl.DataFrame([bare]).drop("source")) == lines[1:]
+
+
+def test_many_lines_are_printed_as_each_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    for lines in (["a", "b"], ["a", "b\nc", "d"], ["\x1b[31m", "e"], ["f"]):
+        for line in lines:
+            out(line)
+        one_by_one = capsys.readouterr().out
+        out_all(lines)
+        assert capsys.readouterr().out == one_by_one
 
 
 @pytest.mark.parametrize(
