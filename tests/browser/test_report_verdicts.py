@@ -60,7 +60,8 @@ def test_exactly_what_was_rejected_runs_again(browser: Browser, project: Path, c
             page.keyboard.press(verdict)
         with page.expect_download() as download:
             page.get_by_role("button", name="Save verdicts").click()
-        assert "--rerun-file autumn-picks.json --sandbox" in page.locator("#saved-command").inner_text()
+        advice = page.locator("#saved-command").inner_text()
+        assert advice == "lamina-batch run p.yaml --rerun-file autumn-picks.json --sandbox"
         picks = project / "autumn-picks.json"
         download.value.save_as(picks)
         assert watched.complaints == []

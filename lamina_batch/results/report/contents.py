@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: A page holds at most so many jobs, and characters of text; what is left out is counted on it.
 MOST_JOBS = 10_000
-MOST_CHARACTERS = 24_000_000
+MOST_CHARACTERS = 50_000_000
 #: characters of one text
 _MOST_INPUT = 2_000
 _MOST_OUTPUT = 20_000
@@ -107,6 +107,8 @@ _OVERHEAD = 400
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     pipeline: str
+    #: name of the pipeline file
+    file: str
     app_id: str
     app_name: str
     #: the base URL, or the word `sandbox`
@@ -156,6 +158,7 @@ def gather_report(
         jobs.append((place, job))
     return Contents(
         pipeline=pipeline.name,
+        file=pipeline.file.name,
         app_id=pipeline.app,
         app_name=app.name,
         service=service,

@@ -133,7 +133,7 @@
     one("#saved-what").textContent =
       `${name}: ${number(picks.length - rejected)} picked, ${number(rejected)} rejected.`;
     one("#saved-command").textContent =
-      `lamina-batch run PIPELINE --rerun-file ${name}${head.service === "sandbox" ? " --sandbox" : ""}`;
+      `lamina-batch run ${head.file} --rerun-file ${name}${head.service === "sandbox" ? " --sandbox" : ""}`;
     one("#saved").showModal();
   }
 
@@ -317,7 +317,7 @@
     if (!inMedia) made.append(reasonOf(job));
     else if (job.message) made.append(theirs("p", job.message, { class: "remark" }));
     if (outputs.length) {
-      const tiles = el("div", { class: "outputs", "data-count": outputs.length });
+      const tiles = el("div", { class: "outputs", "data-count": outputs.filter((medium) => medium.kind !== "text").length });
       outputs.forEach((medium, i) => tiles.append(tileOf(job, medium, i)));
       made.append(tiles);
     }
@@ -359,7 +359,7 @@
 
   // -- the list: only what is near is there ------------------------------------------------------------------
 
-  const PER_CHUNK = 10;
+  const PER_CHUNK = 5;
   const list = one("#jobs");
   let shown = jobs.map((_, index) => index);
   let chunks = [];
@@ -549,7 +549,7 @@
     const figure = show(medium, { alt: `${medium.label} of ${nameOf(job)}`, large: true });
     const stage = one("#stage");
     all("video, audio", stage).forEach((player) => player.pause());
-    stage.replaceChildren(figure);
+    stage.replaceChildren(...besideOf(job, medium), figure);
     stage.classList.toggle("reading", figure.classList.contains("words"));
     one("#caption").replaceChildren(theirs("strong", job.title ?? nameOf(job)), " ", theirs("span", medium.label));
     one("#caption-more").replaceChildren(theirs("span", nameOf(job)), ` · ${index + 1} of ${media.length}`);
@@ -572,6 +572,20 @@
       box.showModal();
       document.documentElement.classList.add("looking");
     }
+  }
+
+  // What it was made of, beside what was made.
+  function besideOf(job, medium) {
+    const sources = (job.sources ?? []).filter((source) => source.kind === "image" && address(source.src));
+    if (!sources.length || !(job.outputs ?? []).includes(medium)) return [];
+    const figures = sources.slice(0, 2).map((source) => {
+      const image = el("img", { alt: `${source.label} of ${nameOf(job)}`, decoding: "async" });
+      image.src = address(source.src);
+      const figure = el("figure", {}, image, theirs("figcaption", source.label));
+      image.addEventListener("error", () => figure.remove());
+      return figure;
+    });
+    return [el("div", { class: "beside" }, el("p", { class: "heading" }, "Source"), ...figures)];
   }
 
   function turn(by) {

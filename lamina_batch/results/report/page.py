@@ -71,7 +71,7 @@ def render(contents: Contents) -> Iterator[str]:
         style=style,
         early=early,
         script=script,
-        head=_json({name: getattr(contents, name) for name in ("pipeline", "app_id", "service")}),
+        head=_json({name: getattr(contents, name) for name in ("pipeline", "file", "app_id", "service")}),
         jobs=(_json(_entry(job)) for job in contents.jobs),
     )
 
