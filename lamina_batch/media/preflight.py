@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 #: A first glance only: it need not take long, and a host that is slow today is a warning.
 LIMITS = Limits(most_bytes=HEAD_BYTES, total=20.0, idle=10.0, connect=10.0)
-MANNERS = Manners(most_open=16, tries=3, most_silence=60.0)
+#: Six at once is what a browser allows itself.
+MANNERS = Manners(most_open=24, most_open_per_host=6, tries=3, most_silence=30.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ class Preflights:
         return Preflight(
             verdicts={name: said for name, said in found if name not in constant},
             notes=(
-                f"different image and video URLs asked: {len(seen)}",
+                f"image and video URLs asked, each once: {len(seen)}",
                 *(
                     f"{said.message} ({said.hint})"
                     for name, all_said in found
@@ -152,8 +153,8 @@ def _placeholders(urls: set[str]) -> Iterator[str]:
         hosts = sorted({host(url) for url in urls})
         shown = ", ".join(hosts[:3]) + (", …" if len(hosts) > 3 else "")
         yield (
-            f"not asked, because their hosts are names for examples: {len(urls)} URLs ({shown}); the sandbox takes "
-            "them as they are, and the real service would find nothing there"
+            f"image and video URLs not asked, because they are at names for examples ({shown}): {len(urls)}; "
+            "the sandbox takes them as they are, and the real service would find nothing there"
         )
 
 

@@ -132,6 +132,7 @@ class Turns(Generic[_Errand, _Done]):
             came = await self.attempt(waiting.errand)
         finally:
             self._open[host] -= 1
+        gone_quiet = host in self._silent
         if isinstance(came, Failure) and (came.silent or came.too_many):
             self._silent.setdefault(host, self.now())
         else:
@@ -141,7 +142,10 @@ class Turns(Generic[_Errand, _Done]):
             return
         failed = replace(waiting, failures=waiting.failures + 1)
         if came.again and failed.failures < self.manners.tries:
-            await self._pause(failed, came)
+            # What the host says of itself holds for all that waits for it, and so does silence after silence; another
+            # trouble may be of this one alone.
+            rest = came.retry_after is not None or came.too_many or (came.silent and gone_quiet)
+            await self._pause(failed, came.retry_after, rest=rest)
             return
         tries = f" ({failed.failures} tries)" if failed.failures > 1 else ""
         self._end(waiting, replace(came, reason=came.reason + tries))
@@ -153,14 +157,13 @@ class Turns(Generic[_Errand, _Done]):
                 reason = f"not tried, because its host {does}: {came.reason}"
                 self._end(other, replace(came, reason=reason))
 
-    async def _pause(self, failed: _Waiting[_Errand], came: Failure) -> None:
-        pause = max(came.retry_after or 0.0, backoff(failed.failures, self.random, base=1.0))
-        # What the host says of itself holds for all that waits for it; another trouble may be of this one alone.
-        resting = came.retry_after is not None or came.too_many
-        self._resting[failed.host] += resting
+    async def _pause(self, failed: _Waiting[_Errand], retry_after: float | None, *, rest: bool) -> None:
+        """Wait until this one may be tried again; `rest`: with all that waits for its host."""
+        pause = max(retry_after or 0.0, backoff(failed.failures, self.random, base=1.0))
+        self._resting[failed.host] += rest
         self._dispatch()
         await self.sleep(pause)
-        self._resting[failed.host] -= resting
+        self._resting[failed.host] -= rest
         # First in line: its URL is the oldest.
         self._queues.setdefault(failed.host, deque()).appendleft(failed)
         self._dispatch()

@@ -59,14 +59,14 @@ def test_pictures_that_are_not_there_are_findings_and_nothing_is_spent(
     assert found == [("4", "front", "url_not_found", "error"), ("5", "front", "web_page", "error")]
     assert f"row 4 (00002): column 'front': '{url}/gone.jpg' is not there: HTTP 404" in ran.out
     # The constant `Back` stands for a picture only.
-    assert "note: different image and video URLs asked: 3\n" in ran.err
-    assert "names for examples: 1 URLs (images.example.com)" in ran.err
+    assert "note: image and video URLs asked, each once: 3\n" in ran.err
+    assert "names for examples (images.example.com): 1;" in ran.err
     assert "4 rows checked against 'Premium Catalog 1.0', 2 invalid" in ran.err
     assert service.accepted == []
 
 
 def test_the_samples_name_no_real_pictures_and_the_sandbox_says_so(cli: Cli, project: Path) -> None:
     ran = cli("validate", "p.yaml", "--sandbox", "--check-images")
-    assert "note: different image and video URLs asked: 0\n" in ran.err
+    assert "note: image and video URLs asked, each once: 0\n" in ran.err
     assert "the sandbox takes them as they are, and the real service would find nothing there" in ran.err
     assert ran.out == ""
