@@ -77,8 +77,8 @@ def _label(parameter: Parameter) -> Schema:
 
 
 def _plain(place: Schema) -> Schema:
-    """Without the general examples, which name inputs of another app."""
-    return {key: value for key, value in place.items() if key != "examples"}
+    """Without the general examples, which name inputs of another app, and the `$ref` that brings them back."""
+    return {key: value for key, value in place.items() if key not in {"examples", "$ref"}}
 
 
 def _given(parameter: Parameter) -> dict[str, Any]:
