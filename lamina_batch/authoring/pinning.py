@@ -48,7 +48,7 @@ def against_pin(pin: Pin, file: Path, now: Pin) -> Drift:
             hint=f"take the real one: {take_again}",
         )
     called = f"the pin of {pin.taken_at[:10]}"
-    return judge(Known(app=pin.app, called=called, accept=f"take the pin again: {take_again}"), now.app, None, None)
+    return judge(Known(app=pin.app, called=called, accept=take_again), now.app, None, None)
 
 
 def _present(file: Path) -> Pin | UsageError | None:

@@ -26,7 +26,7 @@ class Known:
     app: App
     #: how people know it: `the pin of 2026-03-31`, `the last run`
     called: str
-    #: how the live contract is accepted in its place
+    #: the command with which the live contract is accepted in its place
     accept: str
 
 
@@ -107,9 +107,7 @@ def known_contract(pipeline: Pipeline, service: str, last: App | None) -> Known 
         )
     if service == SANDBOX != pin.taken_from:
         return f"the pin was taken from {pin.taken_from}: what the sandbox serves is not held against it"
-    return Known(
-        app=pin.app, called=f"the pin of {pin.taken_at[:10]}", accept=f"take the pin again: `{pin_command(pipeline)}`"
-    )
+    return Known(app=pin.app, called=f"the pin of {pin.taken_at[:10]}", accept=f"`{pin_command(pipeline)}`")
 
 
 def pin_command(pipeline: Pipeline) -> str:
@@ -133,12 +131,13 @@ def judge(known: Known, app: App, pipeline: Pipeline | None, catalog: Catalog | 
 def refuse_drift(drift: Drift, app: App, pipeline: Pipeline) -> tuple[str, ...]:
     """Notes about what changed. Raises DriftError where it breaks the pipeline, unless that only warns."""
     if drift.breaks and pipeline.schema.on_drift == "fail":
-        lines = "".join(f"\n  - {line}" for line in (*drift.lines(broken=True), *drift.lines(broken=False)))
+        breaks = [f"\n  - {line}" for line in drift.lines(broken=True)]
+        also = [f"\n  - also: {line}" for line in drift.lines(broken=False)]
         raise DriftError(
             f"the app {app.name!r} has changed since {drift.known.called} in a way that breaks this pipeline; "
-            f"nothing was submitted{lines}",
+            f"nothing was submitted{''.join([*breaks, *also])}",
             where=str(pipeline.file),
-            hint=f"mend the pipeline or the rows if need be, then accept the app as it is now: {drift.known.accept}",
+            hint=f"mend the pipeline or the rows if need be; then accept the app as it is with {drift.known.accept}",
         )
     since = f"since {drift.known.called}"
     return (

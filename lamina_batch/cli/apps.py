@@ -175,7 +175,7 @@ def apps_diff(what: str, *, pin: Path | None, sandbox: bool, base_url: str | Non
     since = found.known.called
     say(f"{found.known.app.name}: {len(found.changes) or 'no'} changes since {since}")
     if found.breaks:
-        say(f"  once the pipeline is mended, accept the app as it is now: {found.known.accept}")
+        say(f"  once the pipeline is mended, accept the app as it is now with {found.known.accept}")
     sys.exit(8 if found.breaks else 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 import venv
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import openpyxl
 import pytest
-from process import APP, environment, read_manifest
+from process import APP, environment, read_manifest, stopping
 
 if TYPE_CHECKING:
     from process import Cli
@@ -77,3 +78,20 @@ def test_init_chooses_nothing_by_itself_and_overwrites_nothing(tmp_path: Path, c
     before = (tmp_path / "rows.yaml").read_bytes()
     assert "such a file already" in cli("init", "--app", APP, "--rows", "rows.csv", "--sandbox", code=2).err
     assert (tmp_path / "rows.yaml").read_bytes() == before
+
+
+def test_at_a_terminal_it_asks_which_app_is_meant(tmp_path: Path, cli: Cli) -> None:
+    parent, child = pty.openpty()
+    command = cli.command("init", "--search", "catalog", "--sandbox", "-o", "chosen.yaml")
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=dict(cli.env), stdin=child, stdout=child, stderr=child, text=True
+    )
+    os.close(child)
+    with stopping(process):
+        said = b""
+        while b"Which" not in said:
+            said += os.read(parent, 1000)
+        os.write(parent, b"2\n")
+        assert process.wait(60) == 0
+    os.close(parent)
+    assert "de5cca6b-73aa-4e27-a714-3339024db15d" in (tmp_path / "chosen.yaml").read_text(encoding="utf-8")
