@@ -114,6 +114,12 @@ def refuse_present(draft: Draft, pin: Pin) -> None:
     if not file.exists():
         return
     before = read_pin(file)
+    if before.taken_from != SANDBOX == pin.taken_from:
+        raise UsageError(
+            f"there is a pin of the real app, taken from {before.taken_from}",
+            where=str(file),
+            hint="leave out --sandbox, or work in another folder",
+        )
     if before.sha256 != pin.sha256 and before.taken_from != SANDBOX:
         raise UsageError(
             f"there is a pin of {before.taken_at}, and the app has changed since",

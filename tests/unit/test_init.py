@@ -198,6 +198,9 @@ def test_nothing_that_is_there_is_lost(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the app has changed since"):
         started(tmp_path, changed, tmp_path / "rows.csv", name="third.yaml")
     assert not (tmp_path / "third.yaml").exists()
+    stand_in = take_pin(app(text("Prompt")), "an-app", taken_from="sandbox", at=at)
+    with pytest.raises(UsageError, match="a pin of the real app"):
+        started(tmp_path, stand_in, tmp_path / "rows.csv", name="third.yaml")
     (tmp_path / "sheet.xlsx").write_bytes(b"theirs")
     with pytest.raises(UsageError, match="such a file already"):
         started(tmp_path, pin, None, name="sheet.yaml")
