@@ -32,6 +32,8 @@ _KIND = (
     '<v:stroke joinstyle="miter"/><v:path gradientshapeok="t" o:connecttype="rect"/></v:shapetype>'
 )
 
+_NAME = b"lamina-batch"
+_AUTHOR = re.compile(rb"<(?:\w+:)?author(?:\s*/>|>([^<]*)</)")
 _NOTE = re.compile(rb"""<((?:\w+:)?)comment\s[^>]*?\bref="([A-Z]+[0-9]+)"[^>]*>.*?</\1comment>""", re.DOTALL)
 _SHAPE = re.compile(rb"<v:shape\s.*?</v:shape>", re.DOTALL)
 _PLACE = re.compile(rb"<x:Row>\s*(\d+)\s*</x:Row>\s*<x:Column>\s*(\d+)\s*</x:Column>")
@@ -57,15 +59,19 @@ def with_notes(notes: bytes, texts: Mapping[str, str]) -> bytes:
     if end is None:
         raise ValueError("no list of notes")
     p = end[1].decode()
+    authors = _AUTHOR.findall(kept)
+    number = authors.index(_NAME) if _NAME in authors else len(authors)
     added = "".join(
-        f'<{p}comment ref="{cell}" authorId="0"><{p}text><{p}r><{p}t xml:space="preserve">{text_xml(f"{MARK} {text}")}'
-        f"</{p}t></{p}r></{p}text></{p}comment>"
+        f'<{p}comment ref="{cell}" authorId="{number}"><{p}text><{p}r>'
+        f'<{p}t xml:space="preserve">{text_xml(f"{MARK} {text}")}</{p}t></{p}r></{p}text></{p}comment>'
         for cell, text in texts.items()
     )
-    opening, closing = (
-        ("", end[0].decode()) if end[0].startswith(b"</") else (f"<{p}commentList>", f"</{p}commentList>")
-    )
-    return kept[: end.start()] + (opening + added + closing).encode() + kept[end.end() :]
+    opening = "" if end[0].startswith(b"</") else f"<{p}commentList>"
+    kept = kept[: end.start()] + f"{opening}{added}</{p}commentList>".encode() + kept[end.end() :]
+    if _NAME in authors:
+        return kept
+    own = f"<{p}author>{_NAME.decode()}</{p}author>"
+    return kept.replace(f"</{p}authors>".encode(), f"{own}</{p}authors>".encode(), 1)
 
 
 def with_shapes(shapes: bytes, *, gone: Collection[str], cells: Collection[str]) -> bytes:

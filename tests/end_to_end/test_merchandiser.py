@@ -109,11 +109,15 @@ def test_from_the_empty_sheet_to_the_results(tmp_path: Path, cli: Cli) -> None:
             notes = [[c.comment.text for row in tab for c in row if c.comment] for tab in (one, other)]
             assert notes[0] == notes[1]
     assert lists(opened(again / "to-mend.xlsx")) == {"D2": "Lists!A2:A5", "E2": "Lists!B2:B4"}
-    # What that program has saved is read as before.
-    assert (
-        "4 rows checked"
-        in cli("validate", "p.yaml", "--sandbox", "--set", f"rows.from={again / 'to-mend.xlsx'}", code=3).err
-    )
+    # What that program has saved is read as before, and marked as before: once.
+    source = f"rows.from={again / 'to-mend.xlsx'}"
+    same = cli("validate", "p.yaml", "--sandbox", "--set", source, "--findings", "once-more.xlsx", code=3)
+    assert same.out == found.out
+    book = opened(tmp_path / "once-more.xlsx")
+    assert marked(book["Products"]) == {"E3", "A4", "B5"}
+    assert book.sheetnames == ["Products", "How to fill in", "Lists", "lamina_findings"]
+    first = opened(tmp_path / "to-mend.xlsx")["lamina_findings"]
+    assert [[c.value for c in row] for row in book["lamina_findings"]] == [[c.value for c in row] for row in first]
 
 
 def test_a_sheet_is_made_for_rows_that_are_there_and_never_over_another(project: Path, cli: Cli) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
@@ -19,6 +20,7 @@ from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.catalog.source import read_catalog
 from lamina_batch.errors import UsageError
 from lamina_batch.results.findings import write_marked
+from lamina_batch.sheets.marking import Marks, Paint, Sheet
 from lamina_batch.sheets.splice import Edit, as_utf8, spliced, text_cell, with_attribute
 from lamina_batch.sheets.summary import ERROR, WARNING
 
@@ -95,7 +97,7 @@ def rich_workbook(file: Path) -> None:
         sheet.merge_range("C5:C6", "")
         sheet.data_validation("D4:D99", {"validate": "list", "source": ["Female", "Male"]})
         sheet.conditional_format("G4:G99", {"type": "data_bar", "data_bar_2010": True})
-        sheet.write_comment("D6", "of mine")
+        sheet.write_comment("D6", "of mine", {"author": "Anna"})
         sheet.set_column("A:XFD", 12)
         sheet.set_row(5, 30)
         sheet.freeze_panes(3, 1)
@@ -132,7 +134,8 @@ def test_exactly_the_bad_cells_are_marked_and_all_else_stays(desk: Desk) -> None
     assert reasons[6].startswith("FRONT *: The picture is missing")
     assert "colour: This must be filled" in reasons[6]
     assert new["D5"].comment.text.startswith("lamina-batch: “Femal” is not on the list")
-    assert new["D6"].comment.text == "of mine"
+    assert (new["D6"].comment.text, new["D6"].comment.author) == ("of mine", "Anna")
+    assert new["D5"].comment.author == "lamina-batch"
     assert (new["I4"].value, new.freeze_panes) == (None, "B4")
     assert {str(area) for area in new.merged_cells.ranges} == {"A1:H1", "C5:C6"}
 
@@ -335,6 +338,46 @@ def test_a_workbook_that_is_not_as_they_are_is_said(desk: Desk) -> None:
 
 
 # --- the XML ---
+
+PAINT = Paint(
+    header=7, error=8, warning=9, colour=lambda style, bad: {None: 0, True: 10, False: 20}[bad] + style, old=frozenset()
+)
+MARKS = Marks(header_row=1, cells={2: {1: True, 2: False}}, reasons={2: ("why", True)})
+REASON = '<{p}c r="{at}" s="{style}" t="inlineStr"><{p}is><{p}t xml:space="preserve">{text}</{p}t></{p}is></{p}c>'
+
+
+@pytest.mark.parametrize("p", ["", "x:"])
+@pytest.mark.parametrize("named", [True, False])
+def test_cells_are_marked_however_a_sheet_is_written(p: str, named: bool) -> None:
+    """With a prefix or without; with names on rows and cells, or one after the other."""
+    row, cell = (' r="2"', ' r="A2"') if named else ("", "")
+    start = f'<{p}worksheet xmlns{":x" if p else ""}="main">'
+    end = f"</{p}row></{p}sheetData></{p}worksheet>"
+    top = f"<{p}sheetData><{p}row><{p}c><{p}v>0</{p}v></{p}c>"
+    sheet = (
+        f'{start}<{p}dimension ref="A1"/>{top}</{p}row>'
+        f'<{p}row{row} spans="1:1"><{p}c{cell} s=\'3\' t="n"><{p}v>1</{p}v></{p}c>{end}'
+    )
+    width = f'<{p}cols><{p}col min="2" max="2" width="90" customWidth="1"/></{p}cols>'
+    header = REASON.format(p=p, at="B1", style=7, text="lamina_findings")
+    expected = (
+        f'{start}<{p}dimension ref="A1:B1"/>{width}{top}{header}</{p}row>'
+        f'<{p}row{row}><{p}c{cell} t="n" s="13"><{p}v>1</{p}v></{p}c>'
+        f"{REASON.format(p=p, at='B2', style=8, text='why')}{end}"
+    )
+    marks = replace(MARKS, cells={2: {1: True}})
+    assert Sheet(sheet.encode(), marks, PAINT).marked().decode() == expected
+
+
+def test_a_cell_that_is_not_there_comes_where_it_belongs() -> None:
+    sheet = (
+        '<worksheet><cols><col min="2" max="9" style="4"/></cols><sheetData><row r="1"><c r="A1"><v>0</v></c></row>'
+        '<row r="2"><c r="A2"/><c r="C2"><v>1</v></c></row></sheetData></worksheet>'
+    )
+    marked = Sheet(sheet.encode(), MARKS, PAINT).marked().decode()
+    assert '<c r="A2" s="10"/><c r="B2" s="24"/><c r="C2"><v>1</v></c><c r="D2" s="8"' in marked
+    assert '<col min="2" style="4" max="3"/><col min="4" max="4" width="90" customWidth="1"/>' in marked
+    assert '<col max="9" style="4" min="5"/>' in marked
 
 
 def test_edits_leave_every_other_byte() -> None:
