@@ -41,6 +41,11 @@ COLUMNS = (
     "inputs_sha256",
     "reused_from",
 )
+#: Those of them, and of the next, that say nothing about a picture.
+_DETAILS = (
+    "execution_id", "app_id", "attempts", "submitted_at", "completed_at", "seconds", "inputs_sha256", "reused_from",
+    "output_id", "sha256",
+)  # fmt: skip
 LONG_COLUMNS = ("output_id", "label", "type", "value", "file", "sha256", "error")
 
 
@@ -289,6 +294,7 @@ def _workbook_writer(frame: pl.DataFrame, headers: Mapping[str, str], file: Path
         status=f"{PREFIX}status",
         values=values or (f"{PREFIX}value",),
         files=tuple(f"{name}_file" for name in values) or (f"{PREFIX}file",),
+        details=tuple(PREFIX + name for name in _DETAILS),
     )
     return partial(write_workbook, _flat(frame), roles)
 

@@ -47,6 +47,8 @@ class Roles:
     values: Collection[str]
     #: columns with paths of saved files
     files: Collection[str]
+    #: columns for who looks into a matter, folded away
+    details: Collection[str] = ()
 
 
 def ensure_room(file: Path, *, rows: int, columns: int = 0) -> None:
@@ -77,7 +79,8 @@ def write_workbook(frame: pl.DataFrame, roles: Roles, file: Path) -> None:
                 if value is not None and value != "":
                     write(row, column, value)
         widths = [width_of(header, frame[name]) for name, header in zip(frame.columns, headers, strict=True)]
-        sheet.dress(widths=widths, rows=frame.height)
+        folded = [at for at, name in enumerate(frame.columns) if name in roles.details]
+        sheet.dress(widths=widths, rows=frame.height, folded=folded)
 
 
 def _writer(name: str, roles: Roles, book: Book, sheet: Sheet) -> Callable[[int, int, Any], None]:

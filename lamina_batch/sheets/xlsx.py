@@ -24,7 +24,7 @@ from xlsxwriter.url import Url
 from lamina_batch.errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from xlsxwriter.format import Format
@@ -177,10 +177,14 @@ class Sheet:
             case _:
                 self.text(row, column, str(value))
 
-    def dress(self, *, widths: Sequence[float], rows: int) -> None:
-        """Widths, a header in row 0 that stays in sight, filters over it and so many rows, a page fit for printing."""
+    def dress(self, *, widths: Sequence[float], rows: int, folded: Collection[int] = ()) -> None:
+        """Widths, a header in row 0 that stays in sight, filters over it and so many rows, a page fit for printing.
+
+        The columns in `folded` are put away under a + above them.
+        """
         for column, width in enumerate(widths):
-            self.raw.set_column(column, column, width)
+            away = {"level": 1, "hidden": True} if column in folded else {"collapsed": column - 1 in folded}
+            self.raw.set_column(column, column, width, None, away)
         self.raw.freeze_panes(1, 0)
         if widths:
             self.raw.autofilter(0, 0, rows, len(widths) - 1)

@@ -315,6 +315,14 @@ def test_header_filters_and_widths(tmp_path: Path) -> None:
     assert all(8 <= width <= 49 for width in widths)
     assert len(set(widths)) > 3
     assert all(cell.font.bold for cell in sheet[1])
+    folded = {
+        sheet.cell(1, at).value
+        for one in sheet.column_dimensions.values()
+        if one.hidden and one.outlineLevel == 1
+        for at in range(one.min, one.max + 1)
+    }
+    assert {"lamina_execution_id", "lamina_inputs_sha256"} <= folded
+    assert not folded & {"sku", "lamina_key", "lamina_status", "lamina_message", "lamina_Front", "lamina_Front_file"}
 
 
 def test_a_manifest_without_rows_or_outputs_is_a_workbook_too(tmp_path: Path) -> None:
