@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from lamina_batch import batch
 from lamina_batch.edge import Call, Service, real_world
-from lamina_batch.errors import UsageError
+from lamina_batch.errors import LaminaBatchError, UsageError
 from lamina_batch.execution.engine import Control
+from lamina_batch.operations.notify import Ended, tell
+from lamina_batch.results.picks import parse_picks
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from lamina_batch.results.summary import Summary
 
 _log = logging.getLogger("lamina_batch")
+# Else Python prints warnings of programs that have set up no log.
+_log.addHandler(logging.NullHandler())
 _Answer = TypeVar("_Answer")
 
 
@@ -87,6 +91,8 @@ class PlanOptions(TypedDict, total=False):
     retry_failed: bool
     #: buy these rows once more, whatever they came to, and nothing else
     rerun: Iterable[str]
+    #: verdicts saved from the report: what was rejected there is bought once more, and nothing else
+    rerun_file: str | os.PathLike[str]
     #: take over a ledger that belongs to another file or service
     adopt_state: bool
     #: an empty ledger is meant, although there are results
@@ -163,20 +169,36 @@ async def run_async(pipeline: LoadedPipeline, **options: Unpack[RunOptions]) -> 
     run.request_timeout), the results are written, and then CancelledError is raised. Cancelled once more, it leaves at
     once, and what has not landed is held.
 
+    Who `notify` of the pipeline names is told how it ended, unless it was cancelled.
+
     Raises LedgerLockedError while another run holds the ledger, and what `plan_async` raises; StateError where the
     ledger cannot be written.
     """
+    world = real_world(_log.info)
+    run_id = batch.new_run_id(world)
+    request = _request(options)
     control = Control()
-    with pipeline.call.access(pipeline.spec) as access:
-        work = batch.run(
-            pipeline.spec,
-            access,
-            _request(options),
-            world=real_world(_log.info),
-            reporter=_Logging(),
-            control=control,
-        )
-        return await _landing(work, control)
+    key = ""
+    try:
+        with pipeline.call.access(pipeline.spec) as access:
+            key = access.api_key
+            work = batch.run(
+                pipeline.spec,
+                access,
+                request,
+                world=world,
+                reporter=_Logging(),
+                control=control,
+                run_id=run_id,
+            )
+            summary = await _landing(work, control)
+    except LaminaBatchError as error:
+        ended = Ended(pipeline=pipeline.name, run_id=run_id, exit_code=error.exit_code, error=error.fact)
+        await _notify(pipeline, ended, world, key)
+        raise
+    ended = Ended(pipeline=pipeline.name, run_id=run_id, exit_code=summary.exit_code, summary=summary)
+    await _notify(pipeline, ended, world, key)
+    return summary
 
 
 def run(pipeline: LoadedPipeline, **options: Unpack[RunOptions]) -> Summary:
@@ -211,9 +233,30 @@ class _Logging:
 
 def _request(options: Any) -> batch.RunRequest:
     asked = dict(options)
+    only = frozenset(asked.pop("only", ()))
     rerun = frozenset(asked.pop("rerun", ()))
-    only = frozenset(asked.pop("only", ())) | rerun
-    return batch.RunRequest(rerun=rerun, only=only or None, **asked)
+    file = asked.pop("rerun_file", None)
+    picks = None if file is None else parse_picks(_read(Path(file)), where=str(file))
+    return batch.RunRequest(only=only or None, rerun=rerun, picks=picks, **asked)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"the file cannot be read: {error.strerror or error}", where=str(file)) from error
+
+
+async def _notify(pipeline: LoadedPipeline, ended: Ended, world: batch.World, key: str) -> None:
+    if pipeline.spec.notify is None:
+        return
+
+    def cut(text: str) -> str:
+        return text.replace(key, "[key]") if key else text
+
+    why = await tell(pipeline.spec.notify, ended, cut=cut, sleep=world.sleep, random=world.random)
+    if why is not None:
+        _log.warning(why)
 
 
 async def _landing(work: Coroutine[Any, Any, _Answer], control: Control) -> _Answer:

@@ -37,9 +37,13 @@ class LaminaBatchError(Exception):
         self.hint = hint
         super().__init__(what)
 
+    @property
+    def fact(self) -> str:
+        """What is wrong and where, without what to do about it."""
+        return f"{self.where}: {self.what}" if self.where else self.what
+
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}\n  {self.hint}" if self.hint else text
+        return f"{self.fact}\n  {self.hint}" if self.hint else self.fact
 
 
 class UsageError(LaminaBatchError):

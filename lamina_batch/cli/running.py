@@ -215,7 +215,7 @@ def _run(call: Call, request: RunRequest, shown: Shown) -> None:
 
 def _words(error: Exception) -> str:
     if isinstance(error, LaminaBatchError):
-        return f"{error.where}: {error.what}" if error.where else error.what
+        return error.fact
     return f"{error.__class__.__name__}: {error}"
 
 

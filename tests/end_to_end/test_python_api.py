@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from process import read_manifest, row, stopping, write_rows
+from hostile import hostile, says
+from process import APP, read_manifest, row, stopping, write_rows
 
 import lamina_batch
 from lamina_batch.errors import CredentialsError, LedgerLockedError, PipelineError, UsageError
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from process import Cli, Service
 
 
-def loaded(project: Path, service: Service) -> lamina_batch.LoadedPipeline:
-    return lamina_batch.load_pipeline(project / "p.yaml", base_url=service.url, api_key="lma_of_a_program")
+def loaded(project: Path, service: Service, overrides: dict[str, str] | None = None) -> lamina_batch.LoadedPipeline:
+    return lamina_batch.load_pipeline(
+        project / "p.yaml", base_url=service.url, api_key="lma_of_a_program", overrides=overrides
+    )
 
 
 def test_plan_run_and_read_as_the_commands_do(
@@ -53,6 +57,45 @@ def test_plan_run_and_read_as_the_commands_do(
 
     assert at("run", "p.yaml", "--json", code=3).summary["counts"]["unchanged"] == 2
     assert sum(service.bought().values()) == 2
+
+
+def test_who_shall_be_told_is_told(project: Path, service: Service, capfd: pytest.CaptureFixture[str]) -> None:
+    """As after a command; and that nobody takes it changes nothing, and is not printed."""
+    with hostile(start=says(200)) as tool:
+        pipeline = loaded(project, service, {"notify.url": f"{tool.url}/hook"})
+        lamina_batch.run(pipeline)
+        with pytest.raises(UsageError, match="'nobody'"):
+            lamina_batch.run(pipeline, only=["nobody"])
+        told = [json.loads(asked.body) for asked in tool.asked]
+    assert [(one["ending"], one["exit_code"]) for one in told] == [("success", 0), ("failure", 2)]
+    assert told[0]["counts"]["completed"] == 3
+    assert "'nobody'" in told[1]["error"]
+    assert lamina_batch.run(pipeline).exit_code == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_verdicts_of_the_report(project: Path, service: Service) -> None:
+    """What was rejected there, and nothing else, is bought once more."""
+    pipeline = loaded(project, service)
+    lamina_batch.run(pipeline)
+    line = lamina_batch.read_results(pipeline).row(1, named=True)
+    verdict = {
+        "key": line["lamina_key"],
+        "variant": line["lamina_variant"],
+        "inputs_sha256": line["lamina_inputs_sha256"],
+        "execution_id": line["lamina_execution_id"],
+        "verdict": "reject",
+        "note": "sleeve is cut off",
+    }
+    picks = project / "picks.json"
+    kind = {"format": "lamina-batch picks", "version": 1}
+    about = {"pipeline": pipeline.name, "app": APP, "service": service.url}
+    picks.write_text(json.dumps({**kind, **about, "picks": [verdict]}))
+    assert lamina_batch.plan(pipeline, rerun_file=picks).executions == 1
+    assert lamina_batch.run(pipeline, rerun_file=picks).counts["submitted"] == 1
+    assert lamina_batch.run(pipeline, rerun_file=picks).counts["submitted"] == 0
+    with pytest.raises(UsageError, match="No such file"):
+        lamina_batch.plan(pipeline, rerun_file=project / "other.json")
 
 
 def test_a_sandbox_of_its_own(project: Path, caplog: pytest.LogCaptureFixture) -> None:

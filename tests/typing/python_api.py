@@ -14,7 +14,7 @@ def blocking() -> None:
     pipeline = lamina_batch.load_pipeline("catalog.yaml", overrides={"rows.from": "today.csv"}, sandbox=True)
     assert_type(pipeline, lamina_batch.LoadedPipeline)
     assert_type(pipeline.manifest, tuple[Path, ...])
-    plan = lamina_batch.plan(pipeline, limit=3, only=["00123"])
+    plan = lamina_batch.plan(pipeline, limit=3, only=["00123"], rerun_file=Path("picks.json"))
     assert_type(plan, lamina_batch.Plan)
     assert_type(plan.jobs, pl.DataFrame)
     summary = lamina_batch.run(pipeline, yes=True, if_locked="wait")
