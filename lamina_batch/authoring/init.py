@@ -146,7 +146,9 @@ def write_files(draft: Draft, pin: Pin) -> tuple[Path, ...]:
 
 def pipeline_text(draft: Draft) -> str:
     """The pipeline file."""
-    return "\n".join([*_head(draft), *_rows(draft), *_inputs(draft), *_rest(draft)]) + "\n"
+    lines = [*_head(draft), *_rows(draft), *_inputs(draft), *_rest(draft)]
+    # What the service says stands in comments, and must neither end one nor be what YAML does not allow.
+    return "".join("".join(c for c in line if c.isprintable()) + "\n" for line in lines)
 
 
 def _read(file: Path, sheet: str | None, app_id: str) -> tuple[Catalog, str | None]:
@@ -281,7 +283,7 @@ def _unmatched(parameter: Parameter) -> Iterator[str]:
             yield "  # Several columns: {columns: [a, b]}."
         yield _rule(parameter, {"column": FILL_IN})
         return
-    yield f"  # No column is called so: {_instead(parameter)}"
+    yield f"  # No column plainly is this: {_instead(parameter)}"
     example = {"value": parameter.options[0]} if parameter.options else {"column": "name_of_a_column"}
     yield f"  # {_rule(parameter, example).strip()}"
 

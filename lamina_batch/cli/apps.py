@@ -226,4 +226,4 @@ def apps_schema(app_id: str, *, pin: Path | None, sandbox: bool, base_url: str |
             raise UsageError(f"this is the pin of another app, {app.app_id}", where=str(pin))
     else:
         app = taken(app_id, Service(sandbox=sandbox, base_url=base_url)).app
-    whole(json.dumps(specialised(app), ensure_ascii=False, indent=2))
+    whole(json.dumps(specialised(app), indent=2))  # in ASCII: whatever a name holds, a terminal shows it

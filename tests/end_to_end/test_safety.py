@@ -278,12 +278,26 @@ def test_an_app_that_means_harm_is_shown_harmlessly(keyed: Cli) -> None:
             "validate p.yaml",
             "plan p.yaml --explain",
             "run p.yaml",
+            "apps pin x -o pin.json",
+            "apps diff x --pin pin.json",
+            "apps schema x",
+            "init --app x --rows rows.csv -o evil.yaml",
         ):
             ran = raw(keyed, service.url, *words.split())
             assert ran.code == 0, ran.text
             assert ran.harm() == [], words
-            if words.startswith("apps"):
+            if words.startswith("apps") and "schema" not in words:
                 assert "\\x1b" in ran.text, "what cannot be sent is shown"
+
+
+def test_a_file_that_init_makes_of_such_an_app_can_be_read(keyed: Cli) -> None:
+    """Whatever its names hold, the file is YAML that means the app's own spelling."""
+    with hostile(app=says(200, EVIL_APP)) as service:
+        assert raw(keyed, service.url, "init", "--app", "x", "--rows", "rows.csv", "-o", "evil.yaml").code == 0
+        ran = raw(keyed, service.url, "validate", "evil.yaml")
+        assert ran.harm() == []
+        assert "needs" not in ran.text
+        assert ran.code == 0, ran.text
 
 
 def test_what_a_failed_execution_says_is_shown_harmlessly(keyed: Cli) -> None:

@@ -12,6 +12,7 @@ from catalog_support import STOCK, Desk, app, image, options, text
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamina_batch.apps.app import parse_app
 from lamina_batch.apps.pins import read_pin, take_pin
 from lamina_batch.authoring.init import default_name, draft, pipeline_text, refuse_present, scalar, write_files
 from lamina_batch.authoring.matching import FILL_IN, Match, guess_key, match_columns
@@ -233,6 +234,18 @@ def test_any_text_reads_back_from_the_file(words: str, key: bool) -> None:
         node = inner.entries["b"]
         assert isinstance(node, ScalarNode)
         assert substituted(node.text, {}) == words
+
+
+def test_what_the_service_says_never_becomes_a_line_of_the_file(tmp_path: Path) -> None:
+    evil = "x\ninputs: {A: {value: b}}\x1b[2J\u2028\u009b"
+    parameter = {"name": evil, "type": evil, "accept": [evil], "options": [evil], "default": evil, "description": evil}
+    harm = parse_app({"appId": "an-app", "name": evil, "description": evil, "parameters": [parameter, text("Prompt")]})
+    pin = take_pin(harm, "an-app", taken_from="x", at=datetime(2026, 3, 31, tzinfo=UTC))
+    (tmp_path / "rows.csv").write_text("sku,prompt\n1,red\n")
+    body = started(tmp_path, pin, tmp_path / "rows.csv")
+    pipeline = load_pipeline(tmp_path / "catalog.yaml", environ={}, today=date(2026, 1, 31))
+    assert [rule.parameter for rule in pipeline.inputs] == ["Prompt"]
+    assert all(line.isprintable() for line in body.splitlines())
 
 
 def test_the_schema_for_editors_stands_where_the_first_line_says(tmp_path: Path) -> None:
