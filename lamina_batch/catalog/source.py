@@ -188,9 +188,9 @@ def _beside(file: Path) -> str:
     except OSError:
         return f"there is no folder {file.parent} either; `from` is relative to the pipeline file"
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    return did_you_mean(file.name, names) or (
-        f"the folder has {shown}" if names else f"the folder {file.parent} has no catalog file"
-    )
+    there = f"the folder has {shown}" if names else f"the folder {file.parent} has no catalog file"
+    to_fill = "; `lamina-batch sheet` makes one to fill" if file.suffix.lower() == ".xlsx" else ""
+    return did_you_mean(file.name, names) or there + to_fill
 
 
 # --- reading one file ---

@@ -13,7 +13,6 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
 from lamina_batch.media.hosts import begins_as_page
 
@@ -63,7 +62,6 @@ _READERS: Mapping[str, type[ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
     "GIF": GifImageFile,
-    "TIFF": TiffImageFile,
     "BMP": BmpImageFile,
 }
 #: An SVG begins with one of these, and what makes it one follows soon.
