@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from lamina_batch.cli.options import Call, Service, override_option, service_options, world
+from lamina_batch.cli.options import Call, Service, override_option, service_options, waited_for, world
 from lamina_batch.cli.shell import Command, out, whole
 from lamina_batch.errors import LaminaBatchError
 
@@ -36,7 +36,6 @@ def doctor(
       lamina-batch doctor
       lamina-batch doctor catalog.yaml
     """
-    import asyncio
     import json
 
     from lamina_batch.operations import doctor as examination
@@ -46,7 +45,7 @@ def doctor(
     with ExitStack() as stack:
         loaded = _tried(Call(file=pipeline, service=service, overrides=overrides).load) if pipeline else None
         access = _tried(lambda: stack.enter_context(service.open(None)))
-        facts = asyncio.run(gather(loaded, access, world()))
+        facts = waited_for(gather(loaded, access, world()))
     lines = examination.examine(facts)
     if as_json:
         whole(json.dumps(examination.as_json(lines), indent=2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from lamina_batch.errors import LaminaBatchError, LedgerLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from lamina_batch.batch import Reporter, RunRequest
     from lamina_batch.cli.options import Call
@@ -153,23 +154,23 @@ def _run(call: Call, request: RunRequest, shown: Shown) -> None:
     here = world()
     run_id = batch.new_run_id(here)
     log: EventLog | None = None
-    with ExitStack() as stack:
-        reporter: Reporter
-        if shown.log_format == "json":
-            log = EventLog(write=write_event, now=here.now, wall=here.wall, run_id=run_id, quiet=shown.quiet)
-            stack.enter_context(log.capturing())
-            log_to(log)
-            reporter = log
-        else:
-            terminal = sys.stderr is not None and sys.stderr.isatty()
-            console = Console(say=say, now=here.now, terminal=terminal, quiet=shown.quiet)
-            stack.callback(console.close)
-            reporter = console
-        pipeline: Pipeline | None = None
-        summary: Summary | None = None
-        error: str | None = None
-        control = Control()
-        try:
+    reporter: Reporter
+    #: what is on the screen while it runs, and has to go before anything else is said
+    screen: AbstractContextManager[object]
+    if shown.log_format == "json":
+        reporter = log = EventLog(write=write_event, now=here.now, wall=here.wall, run_id=run_id, quiet=shown.quiet)
+        screen = log.capturing()
+        log_to(log)
+    else:
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        reporter = console = Console(say=say, now=here.now, terminal=terminal, quiet=shown.quiet)
+        screen = closing(console)
+    pipeline: Pipeline | None = None
+    summary: Summary | None = None
+    error: str | None = None
+    control = Control()
+    try:
+        with screen:
             pipeline = call.load()
             if log is not None:
                 log.pipeline = pipeline.name
@@ -179,28 +180,28 @@ def _run(call: Call, request: RunRequest, shown: Shown) -> None:
                     pipeline, access, request, world=here, reporter=reporter, control=control, run_id=run_id
                 )
                 summary = waited_for(_with_signals(work, control))
-            code = summary.exit_code
-        except LedgerLockedError as locked:
-            if request.if_locked != "skip":
-                code, error = failed(locked), locked.what
-            else:
-                say(f"skipped: {locked.what}")
-                code = 0
-        except asyncio.CancelledError:
-            error = "stopped before anything was submitted"
-            say(error)
-            code = 128 + (control.signal or signal.SIGINT)
-        except NOT_ERRORS:
-            raise
-        except Exception as other:  # noqa: BLE001  # said like every error, and told to who asked for it
-            code, error = failed(other), _words(other)
-        ended = Ended(
-            pipeline=pipeline.name if pipeline is not None else call.file.name,
-            run_id=run_id,
-            exit_code=code,
-            summary=summary,
-            error=error,
-        )
+        code = summary.exit_code
+    except LedgerLockedError as locked:
+        if request.if_locked != "skip":
+            code, error = failed(locked), locked.what
+        else:
+            say(f"skipped: {locked.what}")
+            code = 0
+    except asyncio.CancelledError:
+        error = "stopped before anything was submitted"
+        say(error)
+        code = 128 + (control.signal or signal.SIGINT)
+    except NOT_ERRORS:
+        raise
+    except Exception as other:  # noqa: BLE001  # said like every error, and told to who asked for it
+        code, error = failed(other), _words(other)
+    ended = Ended(
+        pipeline=pipeline.name if pipeline is not None else call.file.name,
+        run_id=run_id,
+        exit_code=code,
+        summary=summary,
+        error=error,
+    )
     if summary is not None and pipeline is not None:
         if shown.as_json:
             out(summary.to_json().rstrip("\n"))

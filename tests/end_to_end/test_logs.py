@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from hostile import EVIL, hostile, raw, says, wait_for
 from jsonschema import Draft202012Validator
-from process import Cli, Service, row, stopping, write_rows
+from process import TOP, Cli, Service, row, stopping, write_rows
 
 from lamina_batch.cli.shell import Group, log_to
 from lamina_batch.operations.events import EventLog
@@ -172,3 +172,14 @@ def test_a_bug_is_an_event_too(tmp_path: Path) -> None:
     (event,) = [json.loads(line) for line in lines]
     assert (event["event"], event["exit_code"]) == ("error", 1)
     assert "a bug in lamina-batch: RuntimeError: a bug\n  the details are in" in event["message"]
+
+
+@pytest.mark.skipif(not (TOP / "docs").is_dir(), reason="the wheel is tested without its documentation")
+def test_the_page_has_every_event_and_every_field() -> None:
+    page = (TOP / "docs" / "logs.md").read_text(encoding="utf-8")
+    published = schema("event")
+    fields = set(published["properties"])
+    for event in published["oneOf"]:
+        fields |= {event["title"], *event["properties"]}
+    assert [field for field in sorted(fields) if f"`{field}`" not in page] == []
+    assert {event["title"] for event in published["oneOf"]} == set(published["properties"]["event"]["enum"])
