@@ -92,8 +92,7 @@ def _fail(message: str, hint: str) -> Found:
 
 
 def _failed(error: LaminaBatchError) -> Found:
-    what = f"{error.where}: {error.what}" if error.where else error.what
-    return _fail(what, error.hint or "put that right, then ask again")
+    return _fail(error.fact, error.hint or "put that right, then ask again")
 
 
 def _versions(facts: Facts) -> Iterator[Found]:
