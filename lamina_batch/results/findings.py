@@ -53,12 +53,12 @@ def _write_csv(table: pl.DataFrame, file: Path) -> None:
 def write_marked(checked: Checked, file: Path, *, catalog: Catalog, pipeline: Pipeline, app: App) -> Path:
     """Write the workbook that the findings are about again, its bad cells marked.
 
-    Raises UsageError where it cannot be marked or `file` has not its ending, StateError where it cannot be written.
+    Raises UsageError where it cannot be marked, or not under this name; StateError where it cannot be written.
     """
     # What they import takes longer than many a command.
-    from lamina_batch.sheets.annotate import annotate, refuse_ending  # noqa: PLC0415
+    from lamina_batch.sheets.annotate import annotate, refuse_name  # noqa: PLC0415
     from lamina_batch.sheets.fields import fields  # noqa: PLC0415
 
-    refuse_ending(catalog, file)
+    refuse_name(catalog, file)
     taken = fields(pipeline, app, catalog)
     return write_whole(file, lambda aside: annotate(checked, aside, catalog=catalog, fields=taken))

@@ -22,7 +22,7 @@ from lamina_batch.errors import UsageError, did_you_mean
 from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS
 from lamina_batch.sheets.marking import REASONS, Marks, Paint, Sheet, anchor, merged_areas
 from lamina_batch.sheets.notes import NO_NOTES, NO_SHAPES, noted_cells, with_notes, with_shapes
-from lamina_batch.sheets.package import WORKBOOK, Package
+from lamina_batch.sheets.package import WORKBOOK, Package, is_untouched
 from lamina_batch.sheets.styles import NO_STYLES, Styles
 from lamina_batch.sheets.summary import DARK, ERROR, PAGE, WARNING, Line, Page, page_xml, put_last
 from lamina_batch.sheets.xlsx import new_book, refuse_too_large, width_of
@@ -89,13 +89,19 @@ def annotate(checked: Checked, file: Path, *, catalog: Catalog, fields: Sequence
         _mark(copy, _write_cells(catalog, found, copy), file, rows)
 
 
-def refuse_ending(catalog: Catalog, file: Path) -> None:
-    """Raise UsageError where no program would open the marked workbook under this name."""
+def refuse_name(catalog: Catalog, file: Path) -> None:
+    """Raise UsageError where no program would open the marked workbook under this name, or somebody's work would go."""
     own = _own_workbook(catalog)
     macros = own is not None and own.suffix.lower() == ".xlsm"
     if (file.suffix.lower() == ".xlsm") != macros:
         right, why = (".xlsm", "the workbook holds macros") if macros else (".xlsx", "there are no macros to keep")
         raise UsageError(f"this has to be a {right} file", where=str(file), hint=f"{why}: name it FILE{right}")
+    if file.exists() and not is_untouched(file):
+        raise UsageError(
+            "somebody has saved this workbook since: what they mended in it would be lost",
+            where=str(file),
+            hint=f"check that one (--set rows.from={file}), or give another name",
+        )
 
 
 def _own_workbook(catalog: Catalog) -> Path | None:

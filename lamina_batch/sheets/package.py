@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 
 WORKBOOK = "xl/workbook.xml"
 _TYPES = "[Content_Types].xml"
+#: What stands at the end of the archives that we write: no program that saves a workbook passes it on.
+_UNTOUCHED = b"as lamina-batch wrote it"
 _RELATIONS = "http://schemas.openxmlformats.org/package/2006/relationships"
+
+
+def is_untouched(file: Path) -> bool:
+    """Whether this is a workbook that we saved and nobody has saved since."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.comment == _UNTOUCHED
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 class Package:
@@ -99,6 +110,7 @@ class Package:
     def save(self, file: Path) -> None:
         """Write it all; what was not changed has the same bytes."""
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out:
+            out.comment = _UNTOUCHED
             for name in self._names:
                 known = self._archive.NameToInfo.get(name)
                 info = zipfile.ZipInfo(name, known.date_time) if known is not None else zipfile.ZipInfo(name)

@@ -311,6 +311,21 @@ def test_macros_are_kept_under_their_own_ending(desk: Desk) -> None:
         annotated(desk, "rows.csv", "marked.xlsm")
 
 
+def test_what_somebody_has_mended_is_never_written_over(desk: Desk) -> None:
+    rich_workbook(desk.folder / "rows.xlsx")
+    annotated(desk, "rows.xlsx")
+    file = annotated(desk, "rows.xlsx")
+    book = opened(file)
+    book.worksheets[0]["D5"] = "Female"
+    book.save(file)
+    with pytest.raises(UsageError, match="mended in it would be lost"):
+        annotated(desk, "rows.xlsx")
+    assert opened(file).worksheets[0]["D5"].value == "Female"
+    desk.write("other.xlsx", b"something else")
+    with pytest.raises(UsageError, match="would be lost"):
+        annotated(desk, "rows.xlsx", "other.xlsx")
+
+
 def test_hostile_texts_stay_text(desk: Desk) -> None:
     hostile = ["=1+1", "</t></is></c>", "<r>x</r>", "]]>", "&amp;", '"><script>', "日本語 😀"]
     book = openpyxl.Workbook()
