@@ -93,7 +93,7 @@ def known_contract(pipeline: Pipeline, service: str, last: App | None) -> Known 
     if pin is None:
         if last is None or last.app_id != pipeline.app:
             return None
-        again = f"lamina-batch run {shlex.quote(pipeline.file.name)} --set schema.on_drift=warn"
+        again = f"lamina-batch run {shlex.quote(str(pipeline.file))} --set schema.on_drift=warn{_sandbox(pipeline)}"
         return Known(
             app=last,
             called="the last run",
@@ -112,8 +112,12 @@ def known_contract(pipeline: Pipeline, service: str, last: App | None) -> Known 
 
 def pin_command(pipeline: Pipeline) -> str:
     """The command that writes the pin which the pipeline names."""
-    sandbox = " --sandbox" if pipeline.state.suffix == f".{SANDBOX}" else ""
-    return f"lamina-batch apps pin {pipeline.app} -o {shlex.quote(str(pipeline.schema.pin))}{sandbox}"
+    return f"lamina-batch apps pin {pipeline.app} -o {shlex.quote(str(pipeline.schema.pin))}{_sandbox(pipeline)}"
+
+
+def _sandbox(pipeline: Pipeline) -> str:
+    """The option, as the end of a command, where the pipeline is meant for the stand-in."""
+    return " --sandbox" if pipeline.state.suffix == f".{SANDBOX}" else ""
 
 
 def judge(known: Known, app: App, pipeline: Pipeline | None, catalog: Catalog | None) -> Drift:

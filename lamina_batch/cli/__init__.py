@@ -33,6 +33,10 @@ def main() -> None:
     \b
     Try it without a key:
       lamina-batch run pipelines/premium_catalog.yaml --sandbox
+
+    \b
+    Begin with your own rows:
+      lamina-batch init --app ID --rows products.csv
     """
 
 

@@ -149,6 +149,8 @@ def test_a_pin_is_what_the_app_is_held_against(shop: Shop) -> None:
     assert "checked against the pin of" in offline.err
     assert "'F' is not a label of 'Model Gender'" in offline.out
     write_rows(shop.folder, [row(1)])
+    schema = json.loads(nobody("apps", "schema", APP, "--pin", str(pin)).out)
+    assert "Model Gender" in schema["properties"]["inputs"]["properties"]
 
     shop.app["parameters"].append({"name": "Brand", "type": "text", "required": True})
     with shop.open() as at:
