@@ -74,7 +74,9 @@ def read_schema(name: str) -> Schema:
 def _resolved(root: Schema, schema: Schema) -> Schema:
     if "$ref" not in schema:
         return schema
-    return {**root["$defs"][schema["$ref"].removeprefix("#/$defs/")], **schema}
+    kind = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
+    # The examples of a kind are of something else than this key.
+    return {**{word: said for word, said in kind.items() if word != "examples"}, **schema}
 
 
 def _flat(root: Schema, schema: Schema, prefix: str = "", *, deep: bool = True) -> Iterator[tuple[str, Schema, bool]]:
@@ -104,6 +106,13 @@ def rule_keys() -> str:
 def _meaning(schema: Schema) -> str:
     # Words that stand for something else are code, as in the rest of the page.
     text = re.sub(r"\{\{|\}\}|\{[a-z]+\}", lambda found: f"`{found[0]}`", _prose(schema["description"]))
+    match schema:
+        case {"minimum": low, "maximum": high}:
+            text += f" {low} to {high}."
+        case {"additionalProperties": {"enum": words}}:
+            text += f" One of {', '.join(_code(word) for word in words)}."
+        case _:
+            pass
     examples = [example for example in schema.get("examples", ()) if example != schema.get("const")]
     if "enum" in schema or not examples:
         return text

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
 import pytest
+from process import TOP
 
 from docs.generated import PARTS, parts_of, regenerated
 from docs.markdown import PAGES, name_of
+from lamina_batch.cli import main
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -23,3 +27,19 @@ def test_every_generated_part_is_on_a_page() -> None:
     """A new section of the pipeline file needs a place where it is explained."""
     shown = set().union(*(parts_of(page.read_text(encoding="utf-8")) for page in PAGES))
     assert set(PARTS) - shown == set()
+
+
+def _names(group: click.Group) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from ((name, *inner) for inner in _names(command))
+        elif not command.hidden:
+            yield (name,)
+
+
+def test_every_command_is_in_the_readme() -> None:
+    text = (TOP / "README.md").read_text(encoding="utf-8")
+    table = text[text.index("| command | what it does |") :].partition("\n\n")[0]
+    lines = [line.split(" | ")[0] for line in table.splitlines()[2:]]
+    missing = [name for name in _names(main) if not any(all(word in line for word in name) for line in lines)]
+    assert missing == []

@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -150,9 +151,17 @@ async def test_cancelled_what_is_being_submitted_lands(project: Path, serve: Cal
 
 
 async def test_a_timeout_around_it_is_one(project: Path, serve: Callable[..., Service]) -> None:
-    pipeline = loaded(project, serve("--limit", "100000", "--speed", "1"))
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(1):
+    service = serve("--limit", "100000", "--speed", "1")
+    pipeline = loaded(project, service)
+
+    async def once_all_are_sent(limit: asyncio.Timeout) -> None:
+        while len(service.accepted) < 3:  # noqa: ASYNC110  # it is another process
+            await asyncio.sleep(0.01)  # noqa: TID251
+        limit.reschedule(asyncio.get_running_loop().time())
+
+    with pytest.raises(TimeoutError):  # noqa: PT012  # the group is what the timeout is around
+        async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
+            tasks.create_task(once_all_are_sent(limit))
             await lamina_batch.run_async(pipeline)
     assert lamina_batch.read_results(pipeline)["lamina_status"].to_list() == ["running"] * 3
     collected = asyncio.create_task(lamina_batch.run_async(pipeline, submit=False))
@@ -180,7 +189,7 @@ def test_a_ledger_in_use_is_refused(project: Path, serve: Callable[..., Service]
     slow = type(at)(folder=at.folder, env={**at.env, "LAMINA_BASE_URL": service.url})
     with stopping(slow.start("run", "p.yaml")):
         while not service.accepted:
-            pass
+            time.sleep(0.02)
         with pytest.raises(LedgerLockedError):
             lamina_batch.run(loaded(project, service))
 
