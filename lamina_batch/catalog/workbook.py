@@ -168,7 +168,7 @@ def _look(archive: zipfile.ZipFile, part: str, zero_formats: Mapping[int, int]) 
         blank = dict.fromkeys(_UNCALCULATED.findall(text))
         uncalculated += (name.decode() for name in blank)
         valued |= {column for column, row in filled if column + row not in blank} if blank else here
-        for left, top, right, bottom in _MERGED.findall(text):
+        for left, top, right, bottom in _MERGED.findall(text) if b"mergeCell " in text else ():
             merged.append(((_number(left), int(top)), (_number(right), int(bottom))))
         if zero_formats:
             for style, column, row in _STYLED_NUMBER.findall(text):
