@@ -45,7 +45,7 @@ class Preview:
     #: what a run would take, by each way to notice the ends
     forecasts: Mapping[Completion, Forecast]
     credits: float | None
-    #: key/variant of a changed job -> the inputs that changed
+    #: key/variant of a changed job -> the inputs that changed; empty unless explanations were asked for
     changed: dict[str, tuple[str, ...]]
 
 
@@ -106,14 +106,14 @@ async def preview(pipeline: Pipeline, access: Access, world: World, request: Run
     ledger = find_ledger(pipeline.state)
     with ledger or nullcontext():
         told = hold_against(pipeline, catalog, app, access.service, ledger)
-        prepared = prepare(pipeline, catalog, app, access.service, told=told)
+        known = ledger is not None and not ledger.is_empty()
+        prepared = prepare(pipeline, catalog, app, access.service, contents=known, told=told)
         if not request.new_ledger:
             refuse_lost(pipeline, ledger)
             refuse_renamed(pipeline, ledger, access.service)
         if ledger is not None:
             ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
-        table = ledger.table() if ledger is not None else []
-        plan = plan_of(pipeline, prepared, table, request, at=world.wall(), note=world.notice)
+        plan = plan_of(pipeline, prepared, ledger if known else None, request, at=world.wall(), note=world.notice)
         executions = plan.count(Action.SUBMIT)
         return Preview(
             prepared=prepared,
@@ -121,7 +121,7 @@ async def preview(pipeline: Pipeline, access: Access, world: World, request: Run
             executions=executions,
             forecasts=_forecasts(pipeline, executions, budget, ledger, app, speed=access.speed),
             credits=credits_for(pipeline, executions),
-            changed=_changes(plan, prepared.checked, ledger) if ledger is not None else {},
+            changed=_changes(plan, prepared.checked, ledger) if ledger is not None and request.explain else {},
         )
 
 

@@ -189,8 +189,9 @@ class _Run:
                 self.reporter.note(note)
             ensure_room_in(self.pipeline.results.manifest, prepared.checked.jobs.height)
             findings = write_findings(prepared.checked.findings, self.pipeline.state / "findings.csv")
-            table = self.ledger.table()
-            plan = plan_of(self.pipeline, prepared, table, self.request, at=self.world.wall(), note=self.reporter.note)
+            plan = plan_of(
+                self.pipeline, prepared, self.ledger, self.request, at=self.world.wall(), note=self.reporter.note
+            )
             if self.request.submit:
                 # Only now: a wrong address or key must not tie a ledger to itself.
                 self.ledger.bind(binding(self.pipeline, self.access.service), adopt=self.request.adopt_state)

@@ -15,7 +15,7 @@ from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.errors import UsageError, did_you_mean
 from lamina_batch.execution.files import Files
 from lamina_batch.execution.ledger import Binding, Ledger, find_ledger
-from lamina_batch.execution.plan import Plan, Wish, ledger_frame, make_plan, named, with_evidence
+from lamina_batch.execution.plan import Plan, Wish, ledger_frame, make_plan, named, settled, with_evidence
 from lamina_batch.media.names import parse_pattern
 from lamina_batch.results.manifest import Outcomes, gather
 from lamina_batch.results.picks import run_again
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lamina_batch.batch.world import RunRequest, World
     from lamina_batch.catalog.mapping import Mapped
     from lamina_batch.catalog.source import Catalog
+    from lamina_batch.execution.ledger import Contents
     from lamina_batch.media.names import Pattern
     from lamina_batch.media.preflight import Preflight
     from lamina_batch.pipeline.spec import Pipeline
@@ -158,22 +159,24 @@ def refuse_picks(pipeline: Pipeline, request: RunRequest, service: str) -> None:
 def plan_of(
     pipeline: Pipeline,
     prepared: Prepared,
-    table: list[tuple[object, ...]],
+    ledger: Ledger | None,
     request: RunRequest,
     *,
     at: float,
     note: Callable[[str], None],
+    contents: Contents | None = None,
 ) -> Plan:
-    """What to do with each row. `at` is the present in epoch seconds.
+    """What to do with each row. `at` is the present in epoch seconds, `contents` what Ledger.contents answers, where
+    that has been asked.
 
     Raises UsageError for a key that no row has, and for one to be run again that is running or held.
     """
     jobs = prepared.checked.jobs
     _check_names(jobs, request.starts or frozenset())
-    ledger = ledger_frame(table)
     rerun = request.rerun
     if request.picks is not None:
-        evidence = with_evidence(jobs, ledger, share_identical=pipeline.run.share_identical)
+        picked = jobs.filter(pl.col("key").is_in([pick.key for pick in request.picks.rejected]))
+        evidence = with_evidence(picked, known_of(ledger, picked), share_identical=pipeline.run.share_identical)
         again = run_again(request.picks, evidence)
         for text in again.notes:
             note(text)
@@ -186,9 +189,28 @@ def plan_of(
         resubmit_held=pipeline.run.on_unknown == "resubmit",
         share_identical=pipeline.run.share_identical,
     )
-    plan = make_plan(jobs, ledger, wish, contract=prepared.app.fingerprint, at=at)
+    done: pl.Series | None = None
+    if ledger is not None and pipeline.run.share_identical and not request.explain:
+        done = settled(jobs, ledger.contents() if contents is None else contents)
+        if rerun:
+            done &= ~jobs.select(named(rerun)).to_series()
+    known = known_of(ledger, jobs if done is None else jobs.filter(~done))
+    plan = make_plan(jobs, known, wish, contract=prepared.app.fingerprint, at=at, done=done)
     _check_rerun(plan, rerun)
     return plan
+
+
+def known_of(ledger: Ledger | None, jobs: pl.DataFrame) -> pl.DataFrame:
+    """What the ledger knows of these jobs' keys and contents; of all, where there are too many to ask about each."""
+    if ledger is None:
+        return ledger_frame([])
+    if jobs.height > _ASKED_ABOUT:
+        return ledger_frame(ledger.table())
+    return ledger_frame(ledger.table_about(jobs["key"].drop_nulls().to_list(), jobs["content"].drop_nulls().to_list()))
+
+
+#: up to so many jobs are looked up one by one
+_ASKED_ABOUT = 50_000
 
 
 def _check_names(jobs: pl.DataFrame, names: frozenset[str]) -> None:

@@ -61,6 +61,8 @@ class RunRequest:
     new_ledger: bool = False
     #: False: `collect`, which never submits
     submit: bool = True
+    #: what the ledger knows of each row is wanted, also of those that are settled
+    explain: bool = False
 
     @property
     def starts(self) -> frozenset[str] | None:

@@ -119,6 +119,7 @@ def plan(
         limit=limit,
         adopt_state=adopt_state,
         new_ledger=new_ledger,
+        explain=explain,
     )
     pipeline = call.load()
     with call.access(pipeline) as access:

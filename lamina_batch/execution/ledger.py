@@ -7,6 +7,8 @@ and each is written together with the event that tells it.
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import secrets
 import sqlite3
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from lamina_batch.execution.folder import Reserve
     from lamina_batch.execution.job import News, Submission
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FILE_NAME = "ledger.sqlite"
 
 _JOB_COLUMNS = (
@@ -81,6 +83,15 @@ class OutputFile(NamedTuple):
     label: str
     #: as seen from the ledger's folder; None: not saved yet
     file: str | None
+
+
+class Contents(NamedTuple):
+    """Contents as texts with a line for each, some thousand of them in each text."""
+
+    #: of jobs that are completed in all their outputs
+    completed: tuple[str, ...]
+    #: of all other jobs
+    others: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +145,13 @@ class Ledger:
         """All rows that answer it. Raises StateError where the file cannot be read."""
         try:
             return self._db.execute(query, tuple(values)).fetchall()
+        except sqlite3.Error as error:
+            raise _cannot("read", self._file, error) from error
+
+    def _each(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Each row that answers it, as it is taken. Raises StateError where the file cannot be read."""
+        try:
+            yield from self._db.execute(query, tuple(values))
         except sqlite3.Error as error:
             raise _cannot("read", self._file, error) from error
 
@@ -391,17 +409,56 @@ class Ledger:
         marks = ", ".join("?" * len(states))
         return self._jobs(f"WHERE state IN ({marks}) ORDER BY id", states)
 
-    def table(self) -> list[tuple[object, ...]]:
-        """Every job as a plain tuple in the order of TABLE, oldest first: what plan.py joins the catalog with."""
-        return self._read(f"SELECT {', '.join(TABLE)} FROM job ORDER BY id")
+    def table(self) -> Iterator[tuple[object, ...]]:
+        """Every job as a plain tuple in the order of TABLE, oldest first: what plan.py joins the catalog with.
 
-    def outputs(self) -> list[tuple[object, ...]]:
-        """Every output as a plain tuple in the order of OUTPUTS, by job and position."""
-        return self._read(f"SELECT {', '.join(OUTPUTS)} FROM output ORDER BY job_id, position")
+        Read as they are taken. Raises StateError where the file cannot be read.
+        """
+        return self._each(f"SELECT {', '.join(TABLE)} FROM job ORDER BY id")
 
-    def downloads(self) -> list[tuple[object, ...]]:
-        """What became of every file that was asked for, as a plain tuple in the order of DOWNLOADS."""
-        return self._read(f"SELECT {', '.join(DOWNLOADS)} FROM download ORDER BY job_id, position")
+    def table_about(self, keys: Sequence[str], contents: Sequence[str]) -> Iterator[tuple[object, ...]]:
+        """What `table` has of jobs with one of these keys or contents."""
+        return self._each(
+            f"SELECT {', '.join(TABLE)} FROM job WHERE id IN ("
+            "SELECT id FROM job WHERE key IN (SELECT value FROM json_each(?)) UNION "
+            "SELECT id FROM job WHERE content IN (SELECT value FROM json_each(?))) ORDER BY id",
+            (json.dumps(keys), json.dumps(contents)),
+        )
+
+    def contents(self) -> Contents:
+        """Every content, of completed jobs and of all others. Raises StateError where the file cannot be read.
+
+        SQLite puts the lines together: a million rows are never a million objects of Python.
+        """
+        lines = "SELECT group_concat(content, char(10)) FROM job"
+        done = "state = 'completed' AND failed_outputs = 0"
+        digits = "0123456789abcdef"
+        return Contents(
+            completed=tuple(
+                str(text)
+                for low, high in itertools.pairwise(f"{digits}g")
+                for (text,) in self._each(f"{lines} WHERE content >= ? AND content < ? AND {done}", (low, high))
+                if text is not None
+            ),
+            others=tuple(str(text) for (text,) in self._each(f"{lines} WHERE NOT ({done})") if text is not None),
+        )
+
+    def outputs(self, job_ids: Sequence[int] | None = None) -> Iterator[tuple[object, ...]]:
+        """Every output (or those of these jobs) as a plain tuple in the order of OUTPUTS, by job and position."""
+        return self._of_jobs("output", OUTPUTS, job_ids)
+
+    def downloads(self, job_ids: Sequence[int] | None = None) -> Iterator[tuple[object, ...]]:
+        """What became of files that were asked for, as plain tuples in the order of DOWNLOADS."""
+        return self._of_jobs("download", DOWNLOADS, job_ids)
+
+    def _of_jobs(
+        self, table: str, columns: Sequence[str], job_ids: Sequence[int] | None
+    ) -> Iterator[tuple[object, ...]]:
+        some = "" if job_ids is None else "WHERE job_id IN (SELECT value FROM json_each(?)) "
+        return self._each(
+            f"SELECT {', '.join(columns)} FROM {table} {some}ORDER BY job_id, position",
+            () if job_ids is None else (json.dumps(job_ids),),
+        )
 
     def files(self, job_id: int | None = None) -> list[OutputFile]:
         """The outputs of completed jobs (or of this one) that came as a URL, oldest first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -18,10 +19,14 @@ from lamina_batch.execution.ledger import TABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from lamina_batch.execution.ledger import Contents
+
 #: A job that timed out is asked about once a run for so long (DESIGN.md section 5).
 TIMED_OUT_KEPT_SECONDS = 7 * 24 * 3600.0
 
 
+#: rows of the ledger that are objects of Python at one time
+_READ_AT_A_TIME = 20_000
 #: jobs whose inputs are made at once: sending them takes minutes
 _AT_A_TIME = 1_000
 
@@ -90,8 +95,11 @@ class Plan:
         return [int(job_id) for job_id in found]
 
 
-def ledger_frame(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
-    """The ledger's table (Ledger.table) as a frame, with `status`, which tells partial from completed."""
+def ledger_frame(rows: Iterable[tuple[object, ...]]) -> pl.DataFrame:
+    """Rows of the ledger's table (Ledger.table) as a frame, with `status`, which tells partial from completed.
+
+    Of a content that it has at all it has to have every job.
+    """
     types: dict[str, type[pl.DataType]] = {
         "id": pl.Int64,
         "revision": pl.Int64,
@@ -102,12 +110,36 @@ def ledger_frame(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
         "seconds": pl.Float64,
     }
     schema = {name: types.get(name, pl.String) for name in TABLE}
+    some = iter(rows)
+    read = [pl.DataFrame(schema=schema)]
+    while batch := list(islice(some, _READ_AT_A_TIME)):
+        read.append(pl.DataFrame(batch, schema=schema, orient="row"))
     partial = (pl.col("state") == State.COMPLETED) & (pl.col("failed_outputs") > 0)
-    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(
+    return pl.concat(read).with_columns(
         status=pl.when(partial).then(pl.lit("partial")).otherwise(pl.col("state")),
         # Asking for the same content once more may have made a new revision; people count submissions.
         attempts=pl.col("attempts").sum().over("key", "variant", "content"),
     )
+
+
+def settled(jobs: pl.DataFrame, contents: Contents) -> pl.Series:
+    """Which of the jobs are completed whatever else is asked: every job of the ledger with their content is."""
+    known = pl.concat(_lines(text) for text in ("", *contents.completed))
+    if contents.others:
+        known = known.join(pl.concat(map(_lines, contents.others)), on="content", how="anti")
+    placed = jobs.select("content").with_row_index("place")
+    places = placed.join(known, on="content", how="semi").get_column("place")
+    return _at(pl.repeat(value=False, n=jobs.height, dtype=pl.Boolean, eager=True), places, values=True)
+
+
+def _lines(text: str) -> pl.DataFrame:
+    one = pl.Series("content", [text] if text else [], dtype=pl.String)
+    return one.str.split("\n").explode().to_frame()
+
+
+def _at(column: pl.Series, places: pl.Series, values: pl.Series | bool) -> pl.Series:  # noqa: FBT001  # as polars has it
+    """The column with these values at these places."""
+    return column.scatter(places, values) if places.len() else column
 
 
 #: Of several jobs with one content, the one that says most about what has been paid for speaks for it.
@@ -133,6 +165,9 @@ def with_evidence(jobs: pl.DataFrame, ledger: pl.DataFrame, *, share_identical: 
     content speaks, the most telling first.
     `known` says whether the ledger knows the key and variant at all, with whatever content.
     """
+    if ledger.is_empty():
+        nothing = [pl.lit(None, dtype=kind).alias(f"was_{name}") for name, kind in ledger.schema.items()]
+        return jobs.with_columns(*nothing, known=pl.lit(value=False))
     own = (
         ledger.sort("id")
         .unique(subset=["key", "variant", "content"], keep="last", maintain_order=True)
@@ -175,9 +210,34 @@ def with_evidence(jobs: pl.DataFrame, ledger: pl.DataFrame, *, share_identical: 
     )
 
 
-def make_plan(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: str, at: float) -> Plan:
-    """Decide on every job. `contract` is the live schema's fingerprint, `at` the present in epoch seconds."""
-    frame = with_evidence(jobs, ledger, share_identical=wish.share_identical)
+def make_plan(
+    jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: str, at: float, done: pl.Series | None = None
+) -> Plan:
+    """Decide on every job. `contract` is the live schema's fingerprint, `at` the present in epoch seconds.
+
+    `done` says of each job whether it is settled (see `settled`) and not to be run again; then `ledger` has to know
+    about the others only.
+    """
+    if done is None or not done.any():
+        return Plan(frame=_decided(jobs, ledger, wish, contract=contract, at=at))
+    places = (~done).arg_true()
+    decided = _decided(jobs.filter(~done), ledger, wish, contract=contract, at=at)
+    plain = {"action": str(Action.UNCHANGED), "reason": "completed", "was_status": "completed"}
+    columns = [
+        _at(
+            pl.repeat(plain.get(name), jobs.height, dtype=kind, eager=True).alias(name),
+            places,
+            decided.get_column(name),
+        )
+        for name, kind in decided.schema.items()
+        if name not in jobs.columns
+    ]
+    return Plan(frame=jobs.with_columns(columns))
+
+
+def _decided(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: str, at: float) -> pl.DataFrame:
+    known = ledger.select("id", "key", "variant", "content", "status", "contract", "submitted_at")
+    frame = with_evidence(jobs, known, share_identical=wish.share_identical)
     status = pl.col("was_status")
     # A rerun of what runs or is held is refused before it comes here; here it would change nothing.
     rerun = named(wish.rerun) & ~status.is_in(["running", "submitting", "held"]).fill_null(value=False)
@@ -200,10 +260,13 @@ def make_plan(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract:
         (status == "timed_out", Action.REPORT, "timed out"),
         ((status == "held") & pl.lit(wish.resubmit_held), Action.SUBMIT, "resubmitted"),
         (status.is_in(["held", "submitting"]), Action.HOLD, "held"),
+        (pl.lit(value=True), Action.REPORT, "unknown state"),
     )
-    frame = frame.with_columns(
-        action=_first([(when, str(action)) for when, action, _ in rules], str(Action.REPORT)),
-        reason=_first([(when, reason) for when, _, reason in rules], "unknown state"),
+    frame = frame.with_columns(rule=_first([when for when, _, _ in rules]))
+    frame = frame.select(
+        pl.exclude("rule", "known", "was_content", "was_contract", "was_submitted_at"),
+        action=pl.lit(pl.Series([str(action) for _, action, _ in rules])).gather("rule"),
+        reason=pl.lit(pl.Series([reason for _, _, reason in rules])).gather("rule"),
     )
     submit = pl.col("action") == Action.SUBMIT
     # What failed or was never sent is sent again as the job it is, under whatever key it stands; what completed,
@@ -213,16 +276,29 @@ def make_plan(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract:
     if wish.only is not None:
         frame = _leave(frame, ~named(wish.only), "not asked for")
     group = ["content"] if wish.share_identical else ["key", "variant", "content"]
-    follows = submit & (pl.int_range(pl.len()).over([*group, submit]) > 0)
-    frame = frame.with_columns(
-        action=pl.when(follows).then(pl.lit(str(Action.SHARE))).otherwise(pl.col("action")),
-        reason=pl.when(follows).then(pl.lit("equal to a row above")).otherwise(pl.col("reason")),
-    )
+    follows = _follows(frame.select(*group, submit=submit), group)
+    if follows.any():
+        frame = frame.with_columns(
+            action=pl.when(follows).then(pl.lit(str(Action.SHARE))).otherwise(pl.col("action")),
+            reason=pl.when(follows).then(pl.lit("equal to a row above")).otherwise(pl.col("reason")),
+        )
     if wish.limit is not None:
-        frame = frame.with_columns(rank=pl.when(submit).then(submit.cum_sum()))
-        past = (pl.col("rank").max().over(group) > wish.limit).fill_null(value=False)
-        frame = _leave(frame, past, "past --limit").drop("rank")
-    return Plan(frame=frame)
+        frame = frame.with_columns(rank=pl.when(submit).then(submit.cum_sum()), place=pl.int_range(pl.len()))
+        # A content that was not made stands alone.
+        alone = pl.when(pl.col("content").is_null()).then("place")
+        past = (pl.col("rank").max().over(*group, alone) > wish.limit).fill_null(value=False)
+        frame = _leave(frame, past, "past --limit").drop("rank", "place")
+    return frame
+
+
+def _follows(rows: pl.DataFrame, group: Sequence[str]) -> pl.Series:
+    """Which of the rows that are to be submitted stand below one of their group; one without a content has none."""
+    twice = pl.col("submit") & pl.col("content").is_not_null()
+    alike = rows.with_row_index("place").filter(twice)
+    # Numbers are compared first: nearly always no two are equal, and a million texts are not.
+    alike = alike.filter(alike.select(group).hash_rows().is_duplicated())
+    found = alike.filter(pl.int_range(pl.len()).over(group) > 0)
+    return _at(pl.repeat(value=False, n=rows.height, dtype=pl.Boolean, eager=True), found["place"], values=True)
 
 
 def named(names: Iterable[str]) -> pl.Expr:
@@ -241,9 +317,9 @@ def _leave(frame: pl.DataFrame, where: pl.Expr, reason: str) -> pl.DataFrame:
     )
 
 
-def _first(rules: Sequence[tuple[pl.Expr, str]], otherwise: str) -> pl.Expr:
-    """The value of the first rule that holds."""
-    value = pl.lit(otherwise)
-    for condition, then in reversed(rules):
-        value = pl.when(condition).then(pl.lit(then)).otherwise(value)
-    return value
+def _first(rules: Sequence[pl.Expr]) -> pl.Expr:
+    """The number of the first rule that holds."""
+    number = pl.lit(len(rules) - 1, dtype=pl.UInt8)
+    for at, condition in reversed(list(enumerate(rules[:-1]))):
+        number = pl.when(condition).then(pl.lit(at, dtype=pl.UInt8)).otherwise(number)
+    return number

@@ -1,7 +1,8 @@
--- The ledger, version 2. Instants are epoch seconds UTC. One file per pipeline; see docs/ledger.md.
+-- The ledger, version 3. Instants are epoch seconds UTC. One file per pipeline; see docs/ledger.md.
 --
 -- 1  jobs, outputs, events, problems
 -- 2  job.by_webhook; downloads; a submission's name is looked up when a callback brings it (migrations/2.sql)
+-- 3  indexes for a plan: which contents are completed, how long the latest took (migrations/3.sql)
 
 -- What this ledger belongs to, and what was last learned of the service.
 CREATE TABLE meta (
@@ -38,7 +39,10 @@ CREATE TABLE job (
     CHECK (state NOT IN ('running', 'timed_out', 'completed') OR execution_id IS NOT NULL)
 ) STRICT;
 
-CREATE INDEX job_content ON job (content);
+-- With what tells a completed job: a plan reads all of a million contents, and nothing else of them.
+CREATE INDEX job_content ON job (content, state, failed_outputs);
+-- The latest durations of an app, for forecasts.
+CREATE INDEX job_durations ON job (app_id, completed_at, seconds) WHERE state = 'completed' AND seconds IS NOT NULL;
 CREATE INDEX job_open ON job (state) WHERE state NOT IN ('completed', 'failed', 'rejected');
 -- At most one live attempt per job, whatever the code above does.
 CREATE UNIQUE INDEX job_one_live ON job (key, variant, content) WHERE state IN ('submitting', 'running');

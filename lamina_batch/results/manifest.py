@@ -17,7 +17,7 @@ from lamina_batch.results.files import write_whole
 from lamina_batch.results.text import harmless
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from lamina_batch.catalog.source import Catalog
@@ -66,8 +66,8 @@ class Outcomes:
 def gather(
     jobs: pl.DataFrame,
     ledger: pl.DataFrame,
-    outputs: Sequence[tuple[object, ...]],
-    downloads: Sequence[tuple[object, ...]] = (),
+    outputs: Iterable[tuple[object, ...]],
+    downloads: Iterable[tuple[object, ...]] = (),
     *,
     app_id: str,
     share_identical: bool,
@@ -155,9 +155,9 @@ def gather(
     )
 
 
-def _table(rows: Sequence[tuple[object, ...]], columns: Sequence[str]) -> pl.DataFrame:
+def _table(rows: Iterable[tuple[object, ...]], columns: Sequence[str]) -> pl.DataFrame:
     types = {name: pl.Int64 if name in {"job_id", "position"} else pl.String for name in columns}
-    return pl.DataFrame(rows, schema=types, orient="row")
+    return pl.DataFrame(list(rows), schema=types, orient="row")
 
 
 def _instant(epoch: pl.Expr) -> pl.Expr:

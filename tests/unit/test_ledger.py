@@ -349,7 +349,7 @@ def test_outputs_that_came_as_urls_have_files(ledger: Ledger) -> None:
     assert ledger.files(job.id) == [wanted]
     ledger.put_downloads([Download(job_id=job.id, position=0, file="a.png", sha256="0" * 64)], at=2.0)
     assert [known.file for known in ledger.files()] == ["a.png"]
-    assert ledger.downloads() == [(job.id, 0, "a.png", "0" * 64, None)]
+    assert list(ledger.downloads()) == [(job.id, 0, "a.png", "0" * 64, None)]
     assert ledger.files(job.id + 1) == []
 
 
