@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina_batch.apps.pins import SANDBOX, pin_file, read_pin
-from lamina_batch.authoring.matching import FILL_IN, Match, guess_key, match_columns
+from lamina_batch.authoring.matching import FILL_IN, KEYS, Match, guess_key, match_columns
 from lamina_batch.authoring.pinning import save_pin
 from lamina_batch.authoring.specialise import specialised
+from lamina_batch.catalog.columns import form
 from lamina_batch.catalog.source import read_catalog
 from lamina_batch.errors import CatalogError, UsageError
-from lamina_batch.pipeline.sheets import split_sheet
+from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS, split_sheet
 from lamina_batch.pipeline.spec import Api, Pipeline, Results, Rows, RunOptions
 from lamina_batch.pipeline.values import core_value
 from lamina_batch.results.files import write_text
@@ -154,26 +155,25 @@ def pipeline_text(draft: Draft) -> str:
 def _read(file: Path, sheet: str | None, app_id: str) -> tuple[Catalog, str | None]:
     """The rows, and the encoding that had to be guessed."""
 
-    def read(encoding: str) -> Catalog:
-        rows = Rows(sources=(str(file),), sheets={} if sheet is None else {0: sheet}, key=("",), encoding=encoding)
+    def read(encoding: str, *key: str) -> Catalog:
+        rows = Rows(sources=(str(file),), sheets={} if sheet is None else {0: sheet}, key=key, encoding=encoding)
         run, results = RunOptions(), Results(manifest=())
-        return read_catalog(
-            Pipeline(
-                file=file,
-                name="",
-                app=app_id,
-                rows=rows,
-                inputs=(),
-                matrix={},
-                api=Api(),
-                run=run,
-                results=results,
-                state=file.parent,
-            )
+        pipeline = Pipeline(
+            file=file,
+            name="",
+            app=app_id,
+            rows=rows,
+            inputs=(),
+            matrix={},
+            api=Api(),
+            run=run,
+            results=results,
+            state=file.parent,
         )
+        return read_catalog(pipeline)
 
     try:
-        return read("utf-8"), None
+        catalog = read("utf-8")
     except CatalogError:
         if file.suffix.lower() not in {".csv", ".tsv"} or not file.is_file():
             raise
@@ -184,6 +184,18 @@ def _read(file: Path, sheet: str | None, app_id: str) -> tuple[Catalog, str | No
         except CatalogError:
             pass
         raise
+    named = sum(bool(header.strip()) for header in catalog.headers)
+    if file.suffix.lower() in WORKBOOK_EXTENSIONS and named <= _MOST_IN_A_TITLE:
+        # A title stands above the table, and the header is found by the key: so each usual name is tried.
+        for key in KEYS:
+            tried = read("utf-8", key)
+            if key in map(form, tried.headers):
+                return tried, None
+    return catalog, None
+
+
+#: named cells that a line with a title has
+_MOST_IN_A_TITLE = 2
 
 
 # -- the file, part by part -------------------------------------------------------------------------------------

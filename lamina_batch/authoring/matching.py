@@ -79,14 +79,15 @@ def guess_key(catalog: Catalog) -> str | None:
     """The column that names a row: called like one, never blank, and never twice the same. None: there is no such."""
     cells = Cells(catalog)
     for column in sorted(cells.names, key=lambda name: (_key_rank(name), cells.names.index(name))):
-        if _key_rank(column) < len(_KEYS) + 1:
+        if _key_rank(column) < len(KEYS) + 1:
             texts = cells.texts(column)
             if len(texts) and not texts.null_count() and texts.is_unique().all():
                 return column
     return None
 
 
-_KEYS = (
+#: what a column that names a row is called, the usual ones first
+KEYS = (
     "sku",
     "id",
     "product_id",
@@ -107,9 +108,9 @@ _KEY_ENDS = ("sku", "id", "ean", "gtin", "code", "key", "number", "no", "nr", "n
 def _key_rank(column: str) -> int:
     words = _words(column)
     name = "_".join(words)
-    if name in _KEYS:
-        return _KEYS.index(name)
-    return len(_KEYS) + (not (words and words[-1] in _KEY_ENDS))
+    if name in KEYS:
+        return KEYS.index(name)
+    return len(KEYS) + (not (words and words[-1] in _KEY_ENDS))
 
 
 # -- by name ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import openpyxl
 import pytest
 from catalog_support import STOCK, Desk, app, image, options, text
 from hypothesis import given
@@ -213,6 +214,21 @@ def test_rows_that_cannot_be_read_are_an_error_of_theirs(tmp_path: Path) -> None
         draft(pin, tmp_path / "a.yaml", name=None, rows=str(tmp_path / "nowhere.csv"))
     (tmp_path / "utf16.csv").write_bytes("sku,prompt\n1,rosé\n".encode("utf-16"))
     assert draft(pin, tmp_path / "a.yaml", name=None, rows=str(tmp_path / "utf16.csv")).encoding == "utf-16"
+
+
+def test_a_workbook_with_a_title_above_its_table(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.create_sheet("Shoes")
+    for line in (["Spring, by Ann"], [], ["Season", "SKU *", "Front URL"], ["26", "001", URL], ["26", "002", URL]):
+        book["Shoes"].append(line)
+    book.save(tmp_path / "rows.xlsx")
+    pin = take_pin(app(image("Front")), "an-app", taken_from="x", at=datetime(2026, 3, 31, tzinfo=UTC))
+    body = started(tmp_path, pin, tmp_path / "rows.xlsx#Shoes")
+    assert '  from: "rows.xlsx#Shoes"\n  key: "SKU *"\n' in body
+    assert "  Front: {column: Front URL}\n" in body
+    pipeline = load_pipeline(tmp_path / "catalog.yaml", environ={}, today=date(2026, 1, 31))
+    mapped = map_rows(read_catalog(pipeline), pipeline, pin.app)
+    assert check_rows(mapped, pipeline, pin.app, service="x").jobs["valid"].to_list() == [True, True]
 
 
 def test_names_of_files() -> None:
