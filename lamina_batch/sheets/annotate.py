@@ -17,6 +17,7 @@ import polars as pl
 from xlsxwriter.utility import xl_col_to_name
 
 from lamina_batch.catalog.columns import form
+from lamina_batch.catalog.verdict import shown
 from lamina_batch.catalog.workbook import sheets_of
 from lamina_batch.errors import UsageError, did_you_mean
 from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS
@@ -174,14 +175,16 @@ def _words(line: Mapping[str, str], choices: Sequence[str]) -> tuple[str, str]:
             return "This must be filled", ""
         case "invalid_option" if choices:
             near = did_you_mean(line["value"], choices)
-            shown = ", ".join(choice.strip() for choice in choices[:_LISTED])
+            labels = ", ".join(choice.strip() for choice in choices[:_LISTED])
             more = ", …" if len(choices) > _LISTED else ""
-            listed = f"the list has {shown}{more}"
+            listed = f"the list has {labels}{more}"
             return f"“{line['value']}” is not on the list", f"{near} {listed}" if near else listed
         case "invalid_url":
             return "This is no web address of a file", line["hint"].removeprefix("the service fetches it itself: ")
         case _:
-            return line["message"], line["hint"]
+            # What is said of a value need not repeat it: it stands in the cell.
+            said = line["message"].removeprefix(f"{shown(line['value'])} ")
+            return said if said == line["message"] else f"This {said}", line["hint"]
 
 
 _LISTED = 12

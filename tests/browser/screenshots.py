@@ -140,7 +140,7 @@ def _set_widths(sheet: Any, widths: Mapping[str, float], rest: float | None) -> 
         sheet.column_dimensions[letter] = ColumnDimension(sheet, index=letter, width=width or 1, hidden=not width)
     for row in sheet.iter_rows(min_row=2):
         # As a person would drag the reasons into sight.
-        if len(str(row[-1].value or "")) > widths.get("lamina_findings", 0):
+        if len(str(row[-1].value or "")) > 1.3 * widths.get("lamina_findings", 0):
             sheet.row_dimensions[row[0].row].height = 30
             row[-1].alignment = Alignment(wrap_text=True)
 

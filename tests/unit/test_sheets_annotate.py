@@ -18,6 +18,7 @@ from PIL import Image
 from lamina_batch.catalog.check import check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.catalog.source import read_catalog
+from lamina_batch.catalog.verdict import Verdict, shown
 from lamina_batch.errors import UsageError
 from lamina_batch.results.findings import write_marked
 from lamina_batch.sheets.marking import Marks, Paint, Sheet
@@ -25,6 +26,7 @@ from lamina_batch.sheets.splice import Edit, as_utf8, spliced, text_cell, with_a
 from lamina_batch.sheets.summary import ERROR, WARNING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 #: The library that reads back here would lose what we keep, and says so.
@@ -46,12 +48,23 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-def annotated(desk: Desk, source: str, to: str = "marked.xlsx") -> Path:
-    """What `validate --findings` does with the rows of `source`."""
+def annotated(
+    desk: Desk, source: str, to: str = "marked.xlsx", known: Mapping[str, Mapping[str, Verdict]] | None = None
+) -> Path:
+    """What `validate --findings` does with the rows of `source`; `known` is what hosts of pictures answered."""
     pipeline = desk.pipeline(PIPELINE.format(source))
     catalog = read_catalog(pipeline)
-    checked = check_rows(map_rows(catalog, pipeline, APP), pipeline, APP, service="sandbox")
+    checked = check_rows(map_rows(catalog, pipeline, APP), pipeline, APP, service="sandbox", known=known or {})
     return write_marked(checked, desk.folder / to, catalog=catalog, pipeline=pipeline, app=APP)
+
+
+def test_what_a_host_answered_is_said_without_the_address_that_stands_in_the_cell(desk: Desk) -> None:
+    gone = FRONT.format("gone")
+    desk.write("rows.csv", f"sku,Front,gender,title,colour\nA1,{gone},Female,Skirt,red\n")
+    verdict = Verdict(gone, "url_not_found", "error", f"{shown(gone)} is not there: HTTP 404", "upload the file")
+    sheet = opened(annotated(desk, "rows.csv", known={"Front": {gone: verdict}})).worksheets[0]
+    assert sheet["F2"].value == "Front: This is not there: HTTP 404 – upload the file"
+    assert colours(sheet) == {"B2": True}
 
 
 def opened(file: Path) -> Any:
