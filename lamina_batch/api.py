@@ -233,11 +233,15 @@ class _Logging:
 
 def _request(options: Any) -> batch.RunRequest:
     asked = dict(options)
-    only = frozenset(asked.pop("only", ()))
-    rerun = frozenset(asked.pop("rerun", ()))
+    only, rerun = (_keys(asked.pop(name, ())) for name in ("only", "rerun"))
     file = asked.pop("rerun_file", None)
     picks = None if file is None else parse_picks(_read(Path(file)), where=str(file))
     return batch.RunRequest(only=only or None, rerun=rerun, picks=picks, **asked)
+
+
+def _keys(names: Iterable[str]) -> frozenset[str]:
+    """One key alone is a text, and no list of its letters."""
+    return frozenset((names,) if isinstance(names, str) else names)
 
 
 def _read(file: Path) -> bytes:

@@ -45,7 +45,7 @@ class Service:
 
         if self.sandbox:
             if self.base_url:
-                raise UsageError("--sandbox and --base-url name two services", hint="give one of them")
+                raise UsageError("the sandbox and a base URL are two services", hint="give one of them")
             from lamina_batch.sandbox import SANDBOX_KEY, SandboxOptions, embedded
 
             options = SandboxOptions(window=SANDBOX_WINDOW, speed=SANDBOX_SPEED, data=sandbox_data)

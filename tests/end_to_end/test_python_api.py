@@ -109,7 +109,7 @@ def test_a_sandbox_of_its_own(project: Path, caplog: pytest.LogCaptureFixture) -
     summary = lamina_batch.run(pipeline, only=["00001"])
     assert (summary.exit_code, summary.counts["completed"], summary.counts["planned"]) == (0, 1, 1)
     assert "1 by `where`" in caplog.text
-    again = lamina_batch.plan(pipeline, rerun=["00001"])
+    again = lamina_batch.plan(pipeline, rerun="00001")
     assert again.jobs.rows_by_key("key", named=True)["00001"][0]["reason"] == "rerun"
 
 
