@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from tqdm import tqdm
 
+from lamina_batch.cli.shell import stderr
 from lamina_batch.operations.events import LINE_EVERY, SHOWN_FINDINGS, planned_words
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Console:
 
     def close(self) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with stderr():
+                self._bar.close()
             self._bar = None
 
     def note(self, text: str) -> None:
@@ -65,12 +67,13 @@ class Console:
                 self._line_at = self._now() + LINE_EVERY
                 self._print(self._words(progress))
             return
-        if self._bar is None:
-            self._bar = tqdm(total=progress.total, unit="job", dynamic_ncols=True, leave=False)
-        self._bar.total = progress.total
-        self._bar.n = min(progress.ended, progress.total)
-        self._bar.set_postfix_str(self._words(progress), refresh=False)
-        self._bar.refresh()
+        with stderr():
+            if self._bar is None:
+                self._bar = tqdm(total=progress.total, unit="job", dynamic_ncols=True, leave=False)
+            self._bar.total = progress.total
+            self._bar.n = min(progress.ended, progress.total)
+            self._bar.set_postfix_str(self._words(progress), refresh=False)
+            self._bar.refresh()
 
     def _words(self, progress: Progress) -> str:
         parts = [f"{progress.ended} of {progress.total} done"] if self._bar is None else []
@@ -85,7 +88,8 @@ class Console:
 
     def _print(self, text: str) -> None:
         if self._bar is not None:
-            self._bar.clear()
+            with stderr():
+                self._bar.clear()
         self._say(text)
 
 

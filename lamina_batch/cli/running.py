@@ -202,15 +202,18 @@ def _run(call: Call, request: RunRequest, shown: Shown) -> None:
         summary=summary,
         error=error,
     )
-    if summary is not None and pipeline is not None:
-        if shown.as_json:
-            out(summary.to_json().rstrip("\n"))
-        if not shown.quiet:
-            say("\n".join(_told(summary, pipeline)))
-    if pipeline is not None and pipeline.notify is not None and (summary is not None or error is not None):
-        _notify(pipeline.notify, ended)
-    if log is not None:
-        log.ended(ended)
+    try:
+        if summary is not None and pipeline is not None:
+            if shown.as_json:
+                out(summary.to_json().rstrip("\n"))
+            if not shown.quiet:
+                say("\n".join(_told(summary, pipeline)))
+    finally:
+        # Also where nobody reads what is printed.
+        if pipeline is not None and pipeline.notify is not None and (summary is not None or error is not None):
+            _notify(pipeline.notify, ended)
+        if log is not None:
+            log.ended(ended)
     sys.exit(code)
 
 
@@ -250,13 +253,16 @@ async def _with_signals(work: Any, control: Any) -> Summary:
             "  (again: leave at once; what has not landed then is held, because nobody knows what became of it)"
         )
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # nohup has it ignored, and so it stays.
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    numbers = (signal.SIGINT, signal.SIGTERM, *hangup)
+    for number in numbers:
         loop.add_signal_handler(number, stop, number)
     try:
         summary: Summary = await task
         return summary
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 

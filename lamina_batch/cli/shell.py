@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import click
@@ -13,7 +14,7 @@ import click
 from lamina_batch.errors import LaminaBatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 # -- what is printed -----------------------------------------------------------------------------------------
 
@@ -71,7 +72,24 @@ def log_to(log: Log) -> None:
 
 def write_event(line: str) -> None:
     """One event of a log, on stderr, at once."""
-    click.echo(cut(line), err=True)
+    with stderr():
+        click.echo(cut(line), err=True)
+
+
+@contextmanager
+def stderr() -> Iterator[None]:
+    """Around everything that is written there. Where nobody hears it any more, the command goes on in silence.
+
+    A terminal that is gone, a closed pipe or a full disk behind a log must not cut off a run whose submissions are on
+    their way.
+    """
+    try:
+        yield
+    except OSError:
+        # What Python has not written yet would be tried again at its end, and change the exit code.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
 
 
 def say(text: str) -> None:
@@ -90,7 +108,8 @@ def _say(
     context = click.get_current_context(silent=True)
     log: Log | None = context.meta.get(_LOG) if context is not None else None
     if log is None:
-        click.echo(clean(f"{mark}{text}"), err=True)
+        with stderr():
+            click.echo(clean(f"{mark}{text}"), err=True)
     else:
         log.event(name, text.strip(), level=level, **more)
 

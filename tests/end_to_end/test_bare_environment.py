@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,3 +106,63 @@ def test_a_stream_that_was_closed_is_nobody_elses(project: Path, cli: Cli, serve
         assert streams == {Path(os.devnull)}
         run.send_signal(signal.SIGTERM)
         assert run.wait(timeout=60) == 143
+
+
+# -- nobody listens any more -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(project: Path, cli: Cli, serve: Callable[..., Service]) -> Cli:
+    """Executions of about two seconds: somebody may leave while they run."""
+    return Cli(folder=project, env={**cli.env, "LAMINA_BASE_URL": serve("--limit", "1000", "--speed", "15").url})
+
+
+@pytest.mark.parametrize("words", [(), ("--log-format", "json")], ids=["text", "json"])
+def test_a_pipe_that_closes_stops_nothing(slow: Cli, words: tuple[str, ...]) -> None:
+    """As with `| head`, or a log shipper that dies. What is on its way would be held, or lost to this run."""
+    with stopping(slow.start("run", "p.yaml", *words)) as run:
+        assert run.stderr is not None
+        run.stderr.readline()
+        run.stderr.close()
+        run.stderr = None
+        assert run.wait(timeout=60) == 0
+    assert "3  completed" in slow("status", "p.yaml").out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_full_disk_behind_the_log_stops_nothing(slow: Cli) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            slow.command("run", "p.yaml"), cwd=slow.folder, env=dict(slow.env), stderr=full, check=False
+        )
+    assert done.returncode == 0
+
+
+def test_a_terminal_that_is_gone_stops_nothing(slow: Cli) -> None:
+    """With a progress bar on it, and without the signal that a shell's own terminal would send."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    command = slow.command("run", "p.yaml")
+    with stopping(subprocess.Popen(command, cwd=slow.folder, env=dict(slow.env), stderr=theirs, text=True)) as run:
+        os.close(theirs)
+        seen = b""
+        while b"0/3" not in seen:
+            seen += os.read(ours, 4096)
+        os.close(ours)
+        assert run.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize(("before", "code"), [("", 129), ("trap '' HUP;", 0)], ids=["alone", "nohup"])
+def test_a_hangup_is_a_gentle_stop(slow: Cli, before: str, code: int) -> None:
+    words = " ".join(f"'{word}'" for word in slow.command("run", "p.yaml", "--log-format", "json"))
+    command = ["/bin/sh", "-c", f"{before} exec {words}"]
+    with stopping(
+        subprocess.Popen(command, cwd=slow.folder, env=dict(slow.env), stderr=subprocess.PIPE, text=True)
+    ) as run:
+        assert run.stderr is not None
+        while '"running"' not in run.stderr.readline():
+            pass
+        run.send_signal(signal.SIGHUP)
+        _, err = run.communicate(timeout=60)
+    assert (run.returncode, json.loads(err.splitlines()[-1])["exit_code"]) == (code, code)
+    assert "held" not in slow("status", "p.yaml").out
