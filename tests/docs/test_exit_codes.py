@@ -19,7 +19,7 @@ def _codes() -> set[str]:
         if isinstance(error, type) and issubclass(error, errors.LaminaBatchError)
     }
     summed = {exit_code({}, stop) for stop in (None, *Stop)} | {exit_code({status: 1}, None) for status in PROBLEMS}
-    return {str(code) for code in raised | summed} | {"130", "143"}
+    return {str(code) for code in raised | summed} | {"129", "130", "143"}
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/exit-codes.md"])
