@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 LIMITS = Limits(most_bytes=HEAD_BYTES, total=20.0, idle=10.0, connect=10.0)
 #: Six at once is what a browser allows itself.
 MANNERS = Manners(most_open=24, most_open_per_host=6, tries=3, most_silence=30.0)
+#: Rows that are mapped at a time: all of a large catalog would fill the memory.
+_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,13 +135,17 @@ class Preflights:
 
 def _of_rows(mapped: Mapped) -> Iterator[tuple[Parameter, list[str]]]:
     """The distinct URLs for each parameter that takes some, without those that are none."""
-    frame = mapped.whole().frame
-    for item in mapped.inputs:
-        if item.parameter.type == "url":
+    items = [item for item in mapped.inputs if item.parameter.type == "url"]
+    found: list[dict[str, None]] = [{} for _ in items]
+    for rows in mapped.parts(_ROWS):
+        frame = mapped.part(rows).frame
+        for item, urls in zip(items, found, strict=True):
             values = frame.get_column(item.slot)
             values = (values.explode() if item.several else values).drop_nulls().unique(maintain_order=True)
             proper = Judge(item.parameter).clears(pl.col("value"))
-            yield item.parameter, values.to_frame("value").filter(proper).get_column("value").to_list()
+            urls.update(dict.fromkeys(values.to_frame("value").filter(proper).get_column("value")))
+    for item, urls in zip(items, found, strict=True):
+        yield item.parameter, list(urls)
 
 
 def _of_matrix(mapped: Mapped) -> Iterator[tuple[Parameter, list[str]]]:
