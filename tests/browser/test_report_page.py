@@ -141,7 +141,7 @@ def test_axe_finds_nothing_serious(browser: Browser, tmp_path: Path, scheme: Any
     with opened(browser, report(tmp_path, every_kind()), scheme=scheme) as watched:
         page = watched.page
         page.keyboard.press("End")
-        page.get_by_text("Picture not found").wait_for()
+        page.get_by_text("Picture not loaded").wait_for()
         page.locator("[data-position='0']").get_by_role("button", name="Pick").click()
         page.locator("[data-position='1']").get_by_role("button", name="Reject").click()
         page.get_by_role("button", name="Failed 1").click()

@@ -92,9 +92,9 @@ def test_a_job_is_shown_with_what_was_sent_what_came_out_and_what_it_is_called(t
     assert one.outputs == (
         Medium(label="Front View", kind="image", src="./pictures/a%20b%3Ac.png"),
         Medium(label="Back View", kind="image", src="https://x/b.png"),
-        Medium(label="Side View", kind="text", error="withheld"),
-        Medium(label="Caption", kind="text", text="https://x is where"),
+        Medium(label="Side View", kind="image", error="withheld"),
         Medium(label="Mesh", kind="link", src="https://x/m.glb"),
+        Medium(label="Caption", kind="text", text="https://x is where"),
     )
     assert one.execution_id == "e1"
 

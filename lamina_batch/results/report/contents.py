@@ -204,7 +204,7 @@ def _jobs(
                     for name, value in pairs
                     if name not in accepts and f"{name}={value}" not in matrix
                 ),
-                outputs=tuple(_output(output, folder) for output in outputs.get(line["job_id"], ())),
+                outputs=_outputs(outputs.get(line["job_id"], ()), folder),
                 reasons=reasons.get(index, ()) if line["status"] == "invalid" else (),
                 inputs_sha256=line["inputs_sha256"],
                 execution_id=line["execution_id"],
@@ -288,6 +288,12 @@ def _source(name: str, value: str, kind: Kind) -> Medium:
     return Medium(label=name, kind=kind, src=src, text=None if src else _clipped(value, _MOST_INPUT))
 
 
+def _outputs(outputs: Sequence[_Output], folder: Path) -> tuple[Medium, ...]:
+    """What came out, in the app's order, texts last."""
+    media = [_output(output, folder) for output in outputs]
+    return tuple(sorted(media, key=lambda medium: medium.kind == "text"))
+
+
 def _output(output: _Output, folder: Path) -> Medium:
     label, served, value, file, error = output
     kind = _KINDS.get(served.casefold())
@@ -297,7 +303,8 @@ def _output(output: _Output, folder: Path) -> Medium:
     unlinked = value if src is None else None
     return Medium(
         label=label,
-        kind=kind or ("link" if src else "text"),
+        # What failed does not say what it would have been (API.md section 4): mostly a picture.
+        kind=kind or ("link" if src else "text" if value else "image"),
         src=src,
         text=unlinked and _clipped(unlinked, _MOST_OUTPUT),
         error=error,

@@ -158,7 +158,7 @@
   function gone(what, src) {
     const link = el("a", { class: "gone-link", target: "_blank", rel: "noopener noreferrer" }, "open its address");
     link.href = src;
-    return el("div", { class: "gone" }, el("strong", {}, `${what} not found`),
+    return el("div", { class: "gone" }, el("strong", {}, `${what} not loaded`),
       el("span", {}, src.startsWith("./") ? "The file is not where it was saved." : "Its address may have expired."), link);
   }
 
