@@ -115,7 +115,7 @@ def _refuse_repeated(picks: Iterable[Pick], where: str) -> None:
 def run_again(picks: Picks, evidence: pl.DataFrame) -> Again:
     """Which of the rejected rows are made again, given the jobs with what the ledger knows (plan.with_evidence).
 
-    A row whose inputs changed since, and one that was made again since, are left to the rules of a plain run: it
+    A row whose inputs changed since, and one that was sent again since, are left to the rules of a plain run: it
     submits new inputs that it has not bought, and collects what is on its way.
     """
     now = {
@@ -133,7 +133,7 @@ def run_again(picks: Picks, evidence: pl.DataFrame) -> Again:
     if changed:
         notes.append(f"{_rows(changed)} changed since: run only if the new inputs were not bought yet")
     if made:
-        notes.append(f"{_rows(made)} made again since they were rejected: not bought once more")
+        notes.append(f"{_rows(made)} sent again since the verdict: not bought once more")
     return Again(rerun=rerun, notes=tuple(notes))
 
 

@@ -45,8 +45,6 @@ def job(number: int, **changes: Any) -> Shown:
         "reasons": (),
         "inputs_sha256": f"{number:064x}",
         "execution_id": f"execution-{number}",
-        "completed_at": None,
-        "seconds": None,
         "reused_from": None,
     }
     return Shown(**values | changes)
@@ -142,6 +140,8 @@ def test_axe_finds_nothing_serious(browser: Browser, tmp_path: Path, scheme: Any
         page = watched.page
         page.keyboard.press("End")
         page.get_by_text("Picture not loaded").wait_for()
+        assert watched.findings_of_axe() == []
+        page.keyboard.press("Home")
         page.locator("[data-position='0']").get_by_role("button", name="Pick").click()
         page.locator("[data-position='1']").get_by_role("button", name="Reject").click()
         page.get_by_role("button", name="Failed 1").click()

@@ -77,7 +77,7 @@ def test_exactly_what_was_rejected_runs_again(browser: Browser, project: Path, c
         assert accepted(project)[10:] == [("2", "Park"), ("4", "Studio")]
         once_more = cli("run", "p.yaml", "--sandbox", "--rerun-file", picks, "--json")
         assert once_more.summary["counts"]["submitted"] == 0, "the same file buys nothing twice"
-        assert "2 rows made again since" in once_more.err
+        assert "2 rows sent again since" in once_more.err
 
         page.reload()
         page.locator(".outputs img.there").first.wait_for()

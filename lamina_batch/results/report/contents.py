@@ -86,8 +86,6 @@ class Shown:
     #: these name what is judged: its content, and the execution that was looked at
     inputs_sha256: str | None
     execution_id: str | None
-    completed_at: str | None
-    seconds: float | None
     reused_from: str | None
 
     @property
@@ -208,8 +206,6 @@ def _jobs(
                 reasons=reasons.get(index, ()) if line["status"] == "invalid" else (),
                 inputs_sha256=line["inputs_sha256"],
                 execution_id=line["execution_id"],
-                completed_at=line["completed_at"],
-                seconds=line["seconds"],
                 reused_from=line["reused_from"],
             ),
         )

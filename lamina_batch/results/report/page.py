@@ -106,8 +106,6 @@ def _entry(job: Shown) -> dict[str, Any]:
         "reasons": [[reason.where, reason.value, reason.message, reason.hint] for reason in job.reasons],
         "sha": job.inputs_sha256,
         "execution": job.execution_id,
-        "at": job.completed_at,
-        "seconds": job.seconds,
         "reused": job.reused_from,
     }
     return {name: value for name, value in entry.items() if value or name in {"key", "variant"}}
