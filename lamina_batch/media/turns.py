@@ -132,6 +132,9 @@ class Turns(Generic[_Errand, _Done]):
             came = await self.attempt(waiting.errand)
         finally:
             self._open[host] -= 1
+            if not self._open[host]:
+                # Else they would all be counted again and again, where there are many.
+                del self._open[host]
         gone_quiet = host in self._silent
         if isinstance(came, Failure) and (came.silent or came.too_many):
             self._silent.setdefault(host, self.now())
