@@ -11,7 +11,7 @@ import click
 
 from lamina_batch.cli.options import Call, Service, override_option, service_options, waited_for, world
 from lamina_batch.cli.shell import Command, out, whole
-from lamina_batch.errors import LaminaBatchError
+from lamina_batch.errors import LaminaBatchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +41,10 @@ def doctor(
     from lamina_batch.operations import doctor as examination
     from lamina_batch.operations.facts import gather
 
+    if overrides and pipeline is None:
+        raise UsageError(
+            "--set is about a pipeline file, and none is named", hint="lamina-batch doctor PIPELINE --set …"
+        )
     service = Service(sandbox=sandbox, base_url=base_url)
     with ExitStack() as stack:
         loaded = _tried(Call(file=pipeline, service=service, overrides=overrides).load) if pipeline else None
