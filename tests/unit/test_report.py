@@ -114,6 +114,25 @@ def test_an_invalid_row_says_why_and_shows_what_its_cells_give(tmp_path: Path) -
     assert contents.counts == {"completed": 1, "failed": 1, "invalid": 2}
 
 
+def test_cells_that_are_no_text_are_shown_too(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.write("rows.ndjson", '{"sku": "1", "fronts": ["https://x/1.jpg", "nowhere"], "name": 7}\n')
+    pipeline = desk.pipeline("""
+        rows: {from: rows.ndjson, key: sku}
+        inputs: {Front: {column: fronts}, Prompt: {column: name}}
+        """)
+    served = app(image("Front", multiple=True), text("Prompt"))
+    catalog = read_catalog(pipeline)
+    checked = check_rows(map_rows(catalog, pipeline, served), pipeline, served, service="sandbox")
+    outcomes = gather(checked.jobs, ledger_frame([]), [], app_id="an-app", share_identical=True)
+    [job] = gather_report(
+        pipeline, served, catalog, checked, outcomes, service="sandbox", made_at="", folder=tmp_path
+    ).jobs
+    assert (job.status, job.title) == ("invalid", "7")
+    assert [(medium.src, medium.text) for medium in job.sources] == [("https://x/1.jpg", None), (None, "nowhere")]
+    assert job.inputs == (("Prompt", "7"),)
+
+
 @pytest.mark.parametrize(("limits", "keys"), [({"most_jobs": 3}, "234"), ({"most_characters": 1}, "2")])
 def test_a_page_that_is_full_holds_what_needs_attention_first(tmp_path: Path, limits: Any, keys: str) -> None:
     contents = gathered(tmp_path, [], **limits)

@@ -92,10 +92,11 @@ class Shown:
     def characters(self) -> int:
         """About how much it adds to the page."""
         media = (*self.sources, *self.outputs)
-        texts = [t for m in media for t in (m.label, m.src, m.text, m.error) if t]
+        texts = [t for t in (self.key, self.variant, self.title, self.message, self.reused_from) if t]
+        texts += [t for m in media for t in (m.label, m.src, m.text, m.error) if t]
         texts += [t for pair in self.inputs for t in pair]
         texts += [t for r in self.reasons for t in (r.where, r.value, r.message, r.hint)]
-        return _OVERHEAD + sum(map(len, texts)) + len(self.message or "")
+        return _OVERHEAD + sum(map(len, texts))
 
 
 #: characters of a job's own fields
@@ -239,10 +240,11 @@ class _Cells:
         source: str | None = self._of(index).get("lamina_source")
         return source
 
-    def inputs(self, index: int | None) -> dict[str, str]:
+    def inputs(self, index: int | None) -> dict[str, object]:
         """What the columns of a row give, where it never came to inputs."""
         row = self._of(index)
-        return {name: str(row[column]) for name, column in self._inputs.items() if row.get(column) not in {None, ""}}
+        cells = {name: row.get(column) for name, column in self._inputs.items()}
+        return {name: cell for name, cell in cells.items() if cell is not None and cell != ""}
 
     def _of(self, index: int | None) -> dict[str, Any]:
         # What only the ledger knows has no cells.
