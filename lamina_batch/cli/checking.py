@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--check-images",
     is_flag=True,
-    help="Ask every image and video URL too, for its first bytes: is it there, is it an image, and large enough?",
+    help="Ask every image and video URL too, also with --sandbox: is it there, is it an image, and large enough?",
 )
 def validate(call: Call, *, findings: Path | None, offline: bool, check_images: bool) -> None:
     """Check the file, the app's live schema and every row, and spend nothing.
