@@ -316,10 +316,10 @@
     const inMedia = outputs.some((medium) => address(medium.src) || medium.text);
     if (!inMedia) made.append(reasonOf(job));
     else if (job.message) made.append(theirs("p", job.message, { class: "remark" }));
-    if (outputs.length) {
-      const tiles = el("div", { class: "outputs", "data-count": outputs.filter((medium) => medium.kind !== "text").length });
-      outputs.forEach((medium, i) => tiles.append(tileOf(job, medium, i)));
-      made.append(tiles);
+    const tiles = outputs.map((medium, i) => tileOf(job, medium, i));
+    for (const text of [false, true]) {
+      const some = tiles.filter((_, i) => (outputs[i].kind === "text") === text);
+      if (some.length) made.append(el("div", { class: "outputs", "data-count": some.length }, ...some));
     }
     media.append(made);
     const print = verdict ? theirs("p", `${VERDICT[verdict]}${note ? `: ${note}` : ""}`, { class: "print-verdict" }) : "";
