@@ -22,8 +22,9 @@ from lamina_batch.errors import LedgerLockedError
 from lamina_batch.execution.lock import locked
 from lamina_batch.execution.plan import ledger_frame
 from lamina_batch.results.lost import refuse_lost
-from lamina_batch.results.manifest import build, write_manifest
+from lamina_batch.results.manifest import Lines, write_manifest
 from lamina_batch.results.removed import with_removed
+from lamina_batch.results.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,15 +66,16 @@ async def results(
                     failed = await _save_missing(pipeline, prepared, ledger, world)
             except LedgerLockedError:
                 world.notice("a run holds this ledger, and saves the missing files itself")
-        outcomes = gathered(pipeline, prepared, ledger)
+        told = Told()
+        lines = Lines(prepared.catalog, told.each(gathered(pipeline, prepared, ledger)), layout)
         service = ledger.meta("service") or ""
         page: tuple[Path, ...] = ()
         try:
-            written = write_manifest(prepared.catalog, outcomes, manifests, layout)
+            written = write_manifest(prepared.catalog, lines, manifests)
         finally:
             # A manifest that cannot be written keeps nobody from looking at the pictures.
             if report is not None:
-                page = (write_page(pipeline, prepared, outcomes, report, service=service, at=world.wall()),)
+                page = (write_page(pipeline, prepared, told.outcomes(), report, service=service, at=world.wall()),)
     return (*written, *page), failed
 
 
@@ -81,7 +83,7 @@ def manifest(pipeline: Pipeline, layout: Layout) -> pl.DataFrame:
     """The lines of the manifest, from the ledger and the rows. Raises UsageError where there is no ledger yet."""
     with existing_ledger(pipeline) as ledger:
         prepared = _as_last_run(pipeline, ledger)
-        return build(prepared.catalog, gathered(pipeline, prepared, ledger), layout)
+        return Lines(prepared.catalog, gathered(pipeline, prepared, ledger), layout).whole()
 
 
 def _as_last_run(pipeline: Pipeline, ledger: Ledger) -> Prepared:

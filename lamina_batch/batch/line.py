@@ -44,9 +44,8 @@ from lamina_batch.execution.webhooks import Receiver, local_url
 from lamina_batch.results.files import ensure_writable
 from lamina_batch.results.findings import write_findings
 from lamina_batch.results.lost import refuse_lost, refuse_renamed
-from lamina_batch.results.manifest import Outcomes, ensure_room_in, write_manifest
+from lamina_batch.results.manifest import Lines, ensure_room_in, write_manifest
 from lamina_batch.results.summary import (
-    PROBLEMS,
     SCHEMA_VERSION,
     STATUSES,
     Requests,
@@ -56,6 +55,7 @@ from lamina_batch.results.summary import (
     exit_code,
     write_summary,
 )
+from lamina_batch.results.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -215,7 +215,7 @@ class _Run:
             except StateError:
                 # The ledger can no longer be written; what it knows is still owed.
                 with suppress(StateError):
-                    self.write(prepared, gathered(self.pipeline, prepared, self.ledger))
+                    self.write(prepared)
                 raise
             if outcome.stopped_by is not None and outcome.reason:
                 self.reporter.note(outcome.reason)
@@ -363,23 +363,28 @@ class _Run:
         if stopped.is_set():
             outcome.stopped_by = outcome.stopped_by or Stop.SIGNAL
 
-    def write(self, prepared: Prepared, outcomes: Outcomes) -> tuple[tuple[Path, ...], Path | None]:
-        """Write the manifest and the report. Answers where they stand; what cannot be written is said."""
+    def write(self, prepared: Prepared) -> tuple[tuple[Path, ...], Path | None, Told]:
+        """Write the manifest and the report. Answers where they stand, and what they tell.
+
+        What cannot be written is said. Raises StateError where the ledger cannot be read.
+        """
         wanted = self.pipeline.results
+        told = Told()
+        lines = Lines(prepared.catalog, told.each(gathered(self.pipeline, prepared, self.ledger)), wanted.layout)
         manifest: tuple[Path, ...] = ()
         page: Path | None = None
         # What was bought is in the ledger, and one file is no reason to go without the other.
         try:
-            manifest = write_manifest(prepared.catalog, outcomes, wanted.manifest, wanted.layout)
+            manifest = write_manifest(prepared.catalog, lines, wanted.manifest)
         except StateError as error:
             self.reporter.note(f"{error}\n  `lamina-batch results` writes it again")
         if wanted.report is not None:
             service, at = self.access.service, self.world.wall()
             try:
-                page = write_page(self.pipeline, prepared, outcomes, wanted.report, service=service, at=at)
+                page = write_page(self.pipeline, prepared, told.outcomes(), wanted.report, service=service, at=at)
             except StateError as error:
                 self.reporter.note(f"{error}\n  `lamina-batch results` writes it again")
-        return manifest, page
+        return manifest, page, told
 
     def report(
         self,
@@ -392,9 +397,8 @@ class _Run:
         files: Files | None,
     ) -> Summary:
         """Write what people take away, and the numbers."""
-        outcomes = gathered(self.pipeline, prepared, self.ledger)
-        manifest, page = self.write(prepared, outcomes)
-        counts = outcomes.counts()
+        manifest, page, told = self.write(prepared)
+        counts = told.counts
         signal = self.control.signal if outcome.stopped_by is Stop.SIGNAL else None
         least = least_seconds(
             outcome.submitted,
@@ -419,11 +423,11 @@ class _Run:
             stopped_by=outcome.stopped_by,
             counts={
                 "rows": prepared.checked.jobs["lamina_index"].n_unique(),
-                "jobs": outcomes.jobs.height,
+                "jobs": counts.total(),
                 "submitted": outcome.submitted,
                 "unchanged": plan.count(Action.UNCHANGED),
                 **{status: counts.get(status, 0) for status in STATUSES},
-                "new_problems": self.ledger.replace_problems(_problems(outcomes)),
+                "new_problems": self.ledger.replace_problems(told.problems),
             },
             requests=requests,
             seconds=round(self.world.now() - self.began, 3),
@@ -456,16 +460,6 @@ def _to_collect(ledger: Ledger, plan: Plan, request: RunRequest) -> list[Job]:
         return running
     wanted = set(plan.frame.filter(named(request.starts))["was_id"].drop_nulls())
     return [job for job in running if job.id in wanted]
-
-
-def _problems(outcomes: Outcomes) -> list[str]:
-    """A name for each thing that is wrong, the same in every run in which it stays wrong."""
-    bad = outcomes.jobs.filter(pl.col("status").is_in(PROBLEMS))
-    who = pl.coalesce("key", pl.concat_str(pl.lit("row "), "row"))
-    names = bad.select(
-        name=pl.concat_str([who, "variant", "status", pl.col("code").fill_null("")], separator="\t")
-    ).with_columns(nth=pl.int_range(pl.len()).over("name"))
-    return [f"{name}\t{nth}" for name, nth in names.iter_rows()]
 
 
 def _requests(client: LaminaClient, outcome: Outcome) -> Requests:

@@ -17,11 +17,11 @@ from lamina_batch.execution.files import Files
 from lamina_batch.execution.ledger import Binding, Ledger, find_ledger
 from lamina_batch.execution.plan import Plan, Wish, ledger_frame, make_plan, named, settled, with_evidence
 from lamina_batch.media.names import parse_pattern
-from lamina_batch.results.manifest import Outcomes, gather
+from lamina_batch.results.manifest import PART, Outcomes, gather
 from lamina_batch.results.picks import run_again
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AsyncExitStack
 
     from lamina_batch.apps.app import App
@@ -135,7 +135,7 @@ async def files_of(
 
 def shown(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> set[int]:
     """The jobs whose outputs the manifest shows."""
-    return set(gathered(pipeline, prepared, ledger).jobs["job_id"].drop_nulls())
+    return {int(i) for part in gathered(pipeline, prepared, ledger) for i in part.jobs["job_id"].drop_nulls()}
 
 
 def existing_ledger(pipeline: Pipeline) -> Ledger:
@@ -240,18 +240,25 @@ def _check_rerun(plan: Plan, rerun: frozenset[str]) -> None:
         raise UsageError(f"{key!r} cannot be run again: it is {what}", hint=hint)
 
 
-def gathered(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> Outcomes:
-    return gather(
-        prepared.checked.jobs,
-        ledger_frame(ledger.table()),
-        ledger.outputs(),
-        [
-            (job_id, position, file and os.path.normpath(ledger.folder / str(file)), sha256, error)
-            for job_id, position, file, sha256, error in ledger.downloads()
-        ],
-        app_id=prepared.app.app_id,
-        share_identical=pipeline.run.share_identical,
-    )
+def gathered(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> Iterator[Outcomes]:
+    """How every job stands and what came out, some thousand jobs at a time, in the order of the rows."""
+    jobs = prepared.checked.jobs
+    # No jobs are a part too: it has the columns.
+    for start in range(0, max(jobs.height, 1), PART):
+        some = jobs.slice(start, PART)
+        known = known_of(ledger, some)
+        ids = known.get_column("id").to_list()
+        yield gather(
+            some,
+            known,
+            ledger.outputs(ids),
+            [
+                (job_id, position, file and os.path.normpath(ledger.folder / str(file)), sha256, error)
+                for job_id, position, file, sha256, error in ledger.downloads(ids)
+            ],
+            app_id=prepared.app.app_id,
+            share_identical=pipeline.run.share_identical,
+        )
 
 
 def write_page(

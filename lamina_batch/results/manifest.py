@@ -6,7 +6,7 @@ import csv
 import io
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import polars as pl
 
@@ -17,13 +17,15 @@ from lamina_batch.results.files import write_whole
 from lamina_batch.results.text import harmless
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from lamina_batch.catalog.source import Catalog
     from lamina_batch.pipeline.spec import Layout
 
 PREFIX = "lamina_"
+#: jobs whose outcomes are gathered at a time
+PART = 20_000
 #: Ours, in order. Other people's scripts read them by name.
 COLUMNS = (
     "row",
@@ -57,9 +59,13 @@ class Outcomes:
     jobs: pl.DataFrame
     #: a line per output: job_id, position and what LONG_COLUMNS names
     outputs: pl.DataFrame
+    #: jobs by status, where `jobs` are only some of those that are told about
+    total: Mapping[str, int] | None = None
 
     def counts(self) -> dict[str, int]:
         """Jobs by status."""
+        if self.total is not None:
+            return dict(self.total)
         return {str(status): int(n) for status, n in self.jobs.group_by("status").len().iter_rows()}
 
 
@@ -166,32 +172,141 @@ def _instant(epoch: pl.Expr) -> pl.Expr:
     return milliseconds.cast(pl.Datetime("ms")).dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
 
 
-def build(catalog: Catalog, outcomes: Outcomes, layout: Layout) -> pl.DataFrame:
-    """The manifest as a frame: the catalog's columns, then ours."""
-    match layout:
-        case "wide":
-            ours = _wide(outcomes)
-        case "long":
-            ours = _long(outcomes)
-        case _:
-            assert_never(layout)
-    ours = ours.drop("job_id").rename(lambda name: name if name == "lamina_index" else PREFIX + name)
-    source = catalog.frame.drop("lamina_row").collect()
-    return ours.join(source, on="lamina_index", how="left", maintain_order="left").select(
-        *(name for name in source.columns if name not in {"lamina_index", "lamina_source"}),
-        *(["lamina_source"] if "lamina_source" in source.columns else []),
-        *(name for name in ours.columns if name != "lamina_index"),
-    )
+class Lines:
+    """The manifest: the catalog's columns, then ours. Held in memory as Parquet packs it, part by part.
+
+    The parts are in the order of the rows, and none is held longer than it takes.
+    """
+
+    def __init__(self, catalog: Catalog, parts: Iterable[Outcomes], layout: Layout) -> None:
+        source = _Source(catalog)
+        self._outputs = _OutputColumns()
+        self._parts: list[pl.LazyFrame] = []
+        held: pl.DataFrame | None = None
+        for outcomes in parts:
+            match layout:
+                case "wide":
+                    ours = _wide(outcomes, self._outputs)
+                case "long":
+                    ours = _long(outcomes)
+                case _:
+                    assert_never(layout)
+            ours = ours.drop("job_id").rename(lambda name: name if name == "lamina_index" else PREFIX + name)
+            theirs = source.rows(ours.get_column("lamina_index"))
+            lines = ours.join(theirs, on="lamina_index", how="left", maintain_order="left").drop("lamina_index")
+            if held is not None:
+                self._parts.append(_packed(held))
+            held = lines
+        if held is not None:
+            # Few catalogs have a second part, and the only one need not be packed.
+            self._parts.append(_packed(held) if self._parts else held.lazy())
+        made = self._outputs.names() if layout == "wide" else {}
+        fixed = (*COLUMNS, *(LONG_COLUMNS if layout == "long" else ()))
+        #: of each column its name and, where it holds an output, the name it has in the parts
+        self._columns = {
+            **dict.fromkeys(name for name in source.columns if name != "lamina_source"),
+            **dict.fromkeys(["lamina_source"] if "lamina_source" in source.columns else []),
+            **dict.fromkeys(PREFIX + name for name in fixed),
+            **{PREFIX + name: PREFIX + placeholder for placeholder, name in made.items()},
+        }
+        self.columns = tuple(self._columns)
+        self.height = sum(part.select(pl.len()).collect().item() for part in self._parts)
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        for part in self._parts:
+            yield self._named(part).collect()
+
+    def lazy(self) -> pl.LazyFrame:
+        return pl.concat([self._named(part) for part in self._parts])
+
+    def whole(self) -> pl.DataFrame:
+        return self.lazy().collect()
+
+    def _named(self, part: pl.LazyFrame) -> pl.LazyFrame:
+        there = set(part.collect_schema().names())
+        nothing = pl.lit(None, dtype=pl.String)
+        return part.select(
+            (pl.col(held or name) if (held or name) in there else nothing).alias(name)
+            for name, held in self._columns.items()
+        )
 
 
-def _wide(outcomes: Outcomes) -> pl.DataFrame:
+def _packed(lines: pl.DataFrame) -> pl.LazyFrame:
+    memory = io.BytesIO()
+    lines.write_parquet(memory, compression="zstd", compression_level=1)
+    memory.seek(0)
+    return pl.scan_parquet(memory)
+
+
+class _Source:
+    """The catalog's own cells, read once from its first row to its last."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        rows = catalog.frame.drop("lamina_row")
+        self._batches = rows.collect_batches(chunk_size=PART, maintain_order=True)
+        self._held = rows.clear().collect()
+        self.columns = [name for name in self._held.columns if name != "lamina_index"]
+
+    def rows(self, index: pl.Series) -> pl.DataFrame:
+        """The rows up to the last of these `lamina_index`, from the last one that was asked for before."""
+        last: Any = index.max()
+        if last is None:
+            return self._held.clear()
+        while self._held.is_empty() or self._held["lamina_index"][-1] < last:
+            more = next(self._batches, None)
+            if more is None:
+                break
+            self._held = self._held.vstack(more)
+        found = self._held.filter(pl.col("lamina_index") <= last)
+        self._held = self._held.filter(pl.col("lamina_index") >= last)
+        return found
+
+
+class _OutputColumns:
+    """The columns for outputs: one for each label, and for its second one of a job, its third, …"""
+
+    def __init__(self) -> None:
+        #: (label, nth) -> the first output of it: job and position
+        self._seen: dict[tuple[str, int], tuple[int, int]] = {}
+
+    def see(self, placed: pl.DataFrame) -> list[tuple[str, int, str]]:
+        """The columns of these outputs: label, nth, and a name to hold it under for now."""
+        first = (placed.sort("job_id", "position").unique(["label", "nth"], keep="first", maintain_order=True)).select(
+            "label", "nth", "job_id", "position"
+        )
+        for label, nth, job_id, position in first.iter_rows():
+            at = self._seen.setdefault((label, nth), (job_id, position))
+            self._seen[label, nth] = min(at, (job_id, position))
+        held = {key: number for number, key in enumerate(self._seen)}
+        return [(label, nth, f"output:{held[label, nth]}") for label, nth, _, _ in first.iter_rows()]
+
+    def names(self) -> dict[str, str]:
+        """The name it is held under -> its own, in the order first seen; none is given twice, nor one that is ours."""
+        taken = {"lamina_index", "job_id", "source", *COLUMNS}
+        names: dict[str, str] = {}
+        held = {key: number for number, key in enumerate(self._seen)}
+        for label, nth in sorted(self._seen, key=lambda key: self._seen[key]):
+            number = nth
+            # The writer quotes no line end in a header.
+            plain = " ".join(label.split()) or "output"
+            name = plain if number == 1 else f"{plain} {number}"
+            while taken & {name, f"{name}_file", f"{name}_error"}:
+                number += 1
+                name = f"{plain} {number}"
+            for ending in ("", "_file", "_error"):
+                taken.add(name + ending)
+                names[f"output:{held[label, nth]}{ending}"] = name + ending
+        return names
+
+
+def _wide(outcomes: Outcomes, columns: _OutputColumns) -> pl.DataFrame:
     """A line per job; for each output a column with its value, one with its file and one with its error."""
     placed = outcomes.outputs.with_columns(
         # Labels repeat (API.md section 4): the second of one job gets a 2.
         nth=pl.int_range(pl.len()).over("job_id", "label") + 1
     )
     frame = outcomes.jobs
-    for label, nth, column in _output_columns(placed):
+    for label, nth, column in columns.see(placed):
         one = placed.filter((pl.col("label") == label) & (pl.col("nth") == nth)).select(
             "job_id",
             pl.col("value").alias(column),
@@ -200,24 +315,6 @@ def _wide(outcomes: Outcomes) -> pl.DataFrame:
         )
         frame = frame.join(one, on="job_id", how="left", maintain_order="left")
     return frame
-
-
-def _output_columns(placed: pl.DataFrame) -> list[tuple[str, int, str]]:
-    """(label, nth, column name) in the order first seen; no name is given twice, nor one that is ours."""
-    seen = placed.sort("job_id", "position").select("label", "nth").unique(maintain_order=True)
-    taken = {"lamina_index", "job_id", "source", *COLUMNS}
-    columns: list[tuple[str, int, str]] = []
-    for label, nth in seen.iter_rows():
-        number = int(nth)
-        # The writer quotes no line end in a header.
-        plain = " ".join(label.split()) or "output"
-        name = plain if number == 1 else f"{plain} {number}"
-        while taken & {name, f"{name}_file", f"{name}_error"}:
-            number += 1
-            name = f"{plain} {number}"
-        taken |= {name, f"{name}_file", f"{name}_error"}
-        columns.append((label, int(nth), name))
-    return columns
 
 
 def _long(outcomes: Outcomes) -> pl.DataFrame:
@@ -240,18 +337,17 @@ def ensure_room_in(manifests: Sequence[Path], jobs: int) -> None:
             ensure_room(file, rows=jobs)
 
 
-def write_manifest(catalog: Catalog, outcomes: Outcomes, files: Sequence[Path], layout: Layout) -> tuple[Path, ...]:
+def write_manifest(catalog: Catalog, lines: Lines, files: Sequence[Path]) -> tuple[Path, ...]:
     """Write the manifest in every form asked for. Answers where each stands.
 
     Raises StateError where one cannot be written, after the others are.
     """
-    frame = build(catalog, outcomes, layout)
     headers = dict(zip(catalog.columns, catalog.headers, strict=True))
     written: list[Path] = []
     refused: StateError | None = None
     for file in files:
         try:
-            written.append(write_whole(file, _writer(frame, headers, file)))
+            written.append(write_whole(file, _writer(lines, headers, file)))
         except StateError as error:
             refused = refused or error
     if refused is not None:
@@ -270,25 +366,25 @@ def output_columns(columns: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _writer(frame: pl.DataFrame, headers: Mapping[str, str], file: Path) -> Callable[[Path], None]:
+def _writer(lines: Lines, headers: Mapping[str, str], file: Path) -> Callable[[Path], None]:
     """What writes the manifest as the name of `file` says. Raises StateError where no such file can hold it."""
     match file.suffix.lower():
         case ".parquet":
-            return frame.write_parquet
+            return lambda aside: lines.lazy().sink_parquet(aside)
         case ".ndjson" | ".jsonl":
-            return frame.write_ndjson
+            return partial(_write_ndjson, lines)
         case ".xlsx":
-            return _workbook_writer(frame, headers, file)
+            return _workbook_writer(lines, headers, file)
         case _:
-            return partial(_write_csv, frame, headers)
+            return partial(_write_csv, lines, headers)
 
 
-def _workbook_writer(frame: pl.DataFrame, headers: Mapping[str, str], file: Path) -> Callable[[Path], None]:
+def _workbook_writer(lines: Lines, headers: Mapping[str, str], file: Path) -> Callable[[Path], None]:
     # What it imports takes longer than many a command, and few write workbooks.
     from lamina_batch.results.workbook import Roles, ensure_room, write_workbook  # noqa: PLC0415
 
-    ensure_room(file, rows=frame.height, columns=frame.width)
-    values = output_columns([name for name in frame.columns if name not in headers])
+    ensure_room(file, rows=lines.height, columns=len(lines.columns))
+    values = output_columns([name for name in lines.columns if name not in headers])
     roles = Roles(
         theirs=headers,
         status=f"{PREFIX}status",
@@ -296,16 +392,23 @@ def _workbook_writer(frame: pl.DataFrame, headers: Mapping[str, str], file: Path
         files=tuple(f"{name}_file" for name in values) or (f"{PREFIX}file",),
         details=tuple(PREFIX + name for name in _DETAILS),
     )
-    return partial(write_workbook, _flat(frame), roles)
+    return partial(write_workbook, _flat(lines.whole()), roles)
 
 
-def _write_csv(frame: pl.DataFrame, headers: Mapping[str, str], file: Path) -> None:
+def _write_ndjson(lines: Lines, file: Path) -> None:
+    with file.open("wb") as out:
+        for some in lines:
+            some.write_ndjson(out)
+
+
+def _write_csv(lines: Lines, headers: Mapping[str, str], file: Path) -> None:
     # The header is written here because a source may name two columns alike, or one not at all.
     header = io.StringIO()
-    csv.writer(header, lineterminator="\n").writerow(headers.get(c, c) for c in frame.columns)
+    csv.writer(header, lineterminator="\n").writerow(headers.get(c, c) for c in lines.columns)
     with file.open("wb") as out:
         out.write(header.getvalue().encode())
-        _harmless(_flat(frame), set(headers)).write_csv(out, include_header=False)
+        for some in lines:
+            _harmless(_flat(some), set(headers)).write_csv(out, include_header=False)
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:

@@ -35,6 +35,8 @@ STATUSES = (
     "running",
     "planned",
 )
+#: A page holds at most so many jobs; what is left out is counted on it.
+MOST_JOBS = 10_000
 #: A job in one of these wants somebody's attention.
 PROBLEMS = ("partial", "failed", "rejected", "invalid", "held", "timed_out")
 

@@ -18,12 +18,12 @@ from lamina_batch.execution.guards import Stop
 from lamina_batch.execution.plan import ledger_frame
 from lamina_batch.results.files import ensure_writable, write_whole
 from lamina_batch.results.findings import COLUMNS, write_findings
-from lamina_batch.results.manifest import build, gather, write_manifest
+from lamina_batch.results.manifest import Lines, Outcomes, gather, write_manifest
 from lamina_batch.results.removed import with_removed
 from lamina_batch.results.summary import STATUSES, Requests, Summary, Written, exit_code, write_summary
 
 if TYPE_CHECKING:
-    from lamina_batch.results.manifest import Outcomes
+    from lamina_batch.pipeline.spec import Layout
 
 SCHEMAS = Path(lamina_batch.__file__).parent / "schemas"
 HASH = "a" * 64
@@ -75,8 +75,23 @@ def outcomes() -> Outcomes:
     return gather(jobs(), ledger, outputs, app_id="app", share_identical=True)
 
 
+@pytest.mark.parametrize("layout", ["wide", "long"])
+def test_a_manifest_in_parts_is_the_manifest_at_once(tmp_path: Path, layout: Layout) -> None:
+    """Whatever part an output is first seen in."""
+    told = outcomes()
+    whole = Lines(catalog(), [told], layout).whole()
+    files = [tmp_path / f"m{ending}" for ending in (".csv", ".ndjson", ".parquet")]
+    once = [file.read_bytes() for file in write_manifest(catalog(), Lines(catalog(), [told], layout), files[:2])]
+    rows = [told.jobs[at : at + 1] for at in range(told.jobs.height)]
+    parts = [Outcomes(jobs=row, outputs=told.outputs.join(row, on="job_id", how="semi")) for row in rows]
+    lines = Lines(catalog(), parts, layout)
+    assert lines.whole().equals(whole)
+    assert [file.read_bytes() for file in write_manifest(catalog(), lines, files)[:2]] == once
+    assert pl.read_parquet(files[2]).equals(whole)
+
+
 def test_the_source_comes_first_byte_for_byte_then_ours(tmp_path: Path) -> None:
-    [file] = write_manifest(catalog(), outcomes(), [tmp_path / "m.csv"], "wide")
+    [file] = write_manifest(catalog(), Lines(catalog(), [outcomes()], "wide"), [tmp_path / "m.csv"])
     with file.open(encoding="utf-8", newline="") as opened:
         header, *lines = csv.reader(opened)
     assert header[:4] == ["sku", "", "lamina_row", "lamina_key"]
@@ -88,7 +103,7 @@ def test_the_source_comes_first_byte_for_byte_then_ours(tmp_path: Path) -> None:
 
 def test_our_text_is_no_formula_in_csv_and_untouched_elsewhere(tmp_path: Path) -> None:
     files = [tmp_path / "m.csv", tmp_path / "m.parquet", tmp_path / "m.ndjson"]
-    write_manifest(catalog(), outcomes(), files, "wide")
+    write_manifest(catalog(), Lines(catalog(), [outcomes()], "wide"), files)
     with files[0].open(encoding="utf-8", newline="") as opened:
         lines = list(csv.DictReader(opened))
     assert lines[0]["lamina_status 2"] == "'=HYPERLINK(1)"
@@ -99,7 +114,7 @@ def test_our_text_is_no_formula_in_csv_and_untouched_elsewhere(tmp_path: Path) -
 
 
 def test_a_repeated_label_gets_a_number_and_no_column_of_ours_is_taken() -> None:
-    columns = build(catalog(), outcomes(), "wide").columns
+    columns = Lines(catalog(), [outcomes()], "wide").whole().columns
     assert columns[-9:] == [
         "lamina_AI Designer", "lamina_AI Designer_file", "lamina_AI Designer_error",
         "lamina_AI Designer 2", "lamina_AI Designer 2_file", "lamina_AI Designer 2_error",
@@ -108,7 +123,7 @@ def test_a_repeated_label_gets_a_number_and_no_column_of_ours_is_taken() -> None
 
 
 def test_a_failed_output_has_an_error_and_no_value() -> None:
-    line = build(catalog(), outcomes(), "wide").row(1, named=True)
+    line = Lines(catalog(), [outcomes()], "wide").whole().row(1, named=True)
     assert (line["lamina_status"], line["lamina_AI Designer"], line["lamina_AI Designer_error"]) == (
         "partial", None, "nope",
     )  # fmt: skip
@@ -116,13 +131,13 @@ def test_a_failed_output_has_an_error_and_no_value() -> None:
 
 
 def test_every_job_is_in_it_whatever_became_of_it() -> None:
-    frame = build(catalog(), outcomes(), "wide")
+    frame = Lines(catalog(), [outcomes()], "wide").whole()
     assert frame["lamina_status"].to_list() == ["completed", "partial", "planned", "invalid"]
     assert frame["lamina_code"].to_list() == [None, "partial", None, "blank_key"]
 
 
 def test_the_long_layout_has_a_line_per_output_and_one_for_a_job_without() -> None:
-    frame = build(catalog(), outcomes(), "long")
+    frame = Lines(catalog(), [outcomes()], "long").whole()
     assert frame["lamina_key"].to_list() == ["0001", "0001", "0001", "=1+1", "3", None]
     assert frame["lamina_output_id"].to_list() == ["n1", "n2", "n3", "n1", None, None]
 
@@ -130,7 +145,7 @@ def test_the_long_layout_has_a_line_per_output_and_one_for_a_job_without() -> No
 def test_each_line_fits_the_published_schema(tmp_path: Path) -> None:
     schema = json.loads((SCHEMAS / "manifest.schema.json").read_text())
     for layout in ("wide", "long"):
-        [file] = write_manifest(catalog(), outcomes(), [tmp_path / f"{layout}.ndjson"], layout)
+        [file] = write_manifest(catalog(), Lines(catalog(), [outcomes()], layout), [tmp_path / f"{layout}.ndjson"])
         for line in file.read_text().splitlines():
             jsonschema.validate(json.loads(line), schema)
 
@@ -144,7 +159,7 @@ def test_a_failure_does_not_take_away_what_the_same_inputs_made_before() -> None
     )
     outputs = [(1, 0, "n1", "Front", "image", "completed", "https://x/1.png", None)]
     again = gather(jobs(), ledger, outputs, app_id="app", share_identical=True)
-    line = build(catalog(), again, "wide").row(0, named=True)
+    line = Lines(catalog(), [again], "wide").whole().row(0, named=True)
     assert (line["lamina_status"], line["lamina_execution_id"], line["lamina_Front"]) == (
         "failed", "e2", "https://x/1.png",
     )  # fmt: skip

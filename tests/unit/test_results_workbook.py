@@ -17,7 +17,7 @@ from lamina_batch.catalog.source import Catalog
 from lamina_batch.errors import StateError, UsageError
 from lamina_batch.execution.plan import ledger_frame
 from lamina_batch.results.files import write_whole
-from lamina_batch.results.manifest import build, ensure_room_in, gather, write_manifest
+from lamina_batch.results.manifest import Lines, ensure_room_in, gather, write_manifest
 from lamina_batch.results.restore import bought_rows, read_manifest
 from lamina_batch.results.summary import STATUSES
 from lamina_batch.results.workbook import COLOURS, Roles, ensure_room, write_workbook
@@ -103,8 +103,8 @@ def lines(sheet: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("layout", ["wide", "long"])
 def test_it_says_what_the_ndjson_says(tmp_path: Path, layout: Any) -> None:
-    [file] = write_manifest(catalog(), outcomes(tmp_path), [tmp_path / "m.xlsx"], layout)
-    frame = build(catalog(), outcomes(tmp_path), layout)
+    [file] = write_manifest(catalog(), Lines(catalog(), [outcomes(tmp_path)], layout), [tmp_path / "m.xlsx"])
+    frame = Lines(catalog(), [outcomes(tmp_path)], layout).whole()
     header, *rows = opened(file).iter_rows(values_only=True)
     assert list(header[:4]) == ["sku", "sku", "price", None]
     assert list(header[4:]) == frame.columns[4:]
@@ -117,7 +117,9 @@ def test_it_says_what_the_ndjson_says(tmp_path: Path, layout: Any) -> None:
 
 def test_what_came_out_is_linked_and_nothing_else_is(tmp_path: Path) -> None:
     for layout in ("wide", "long"):
-        [file] = write_manifest(catalog(), outcomes(tmp_path), [tmp_path / f"{layout}.xlsx"], layout)
+        [file] = write_manifest(
+            catalog(), Lines(catalog(), [outcomes(tmp_path)], layout), [tmp_path / f"{layout}.xlsx"]
+        )
         links = {cell.value: cell.hyperlink.target for row in opened(file) for cell in row if cell.hyperlink}
         assert links == {
             "https://cdn.example/1.png?sig=a%2Fb&x=1": "https://cdn.example/1.png?sig=a%2Fb&x=1",
@@ -306,7 +308,7 @@ def luminance(colour: str) -> float:
 
 
 def test_header_filters_and_widths(tmp_path: Path) -> None:
-    [file] = write_manifest(catalog(), outcomes(tmp_path), [tmp_path / "m.xlsx"], "wide")
+    [file] = write_manifest(catalog(), Lines(catalog(), [outcomes(tmp_path)], "wide"), [tmp_path / "m.xlsx"])
     sheet = opened(file)
     assert sheet.freeze_panes == "A2"
     assert sheet.auto_filter.ref == sheet.dimensions
@@ -357,7 +359,7 @@ def test_the_other_forms_are_written_where_one_cannot_be(tmp_path: Path, monkeyp
     monkeypatch.setattr(xlsx, "MOST_ROWS", 3)
     files = [tmp_path / "m.xlsx", tmp_path / "m.csv"]
     with pytest.raises(StateError, match="4 rows"):
-        write_manifest(catalog(), outcomes(tmp_path), files, "wide")
+        write_manifest(catalog(), Lines(catalog(), [outcomes(tmp_path)], "wide"), files)
     assert [file.name for file in tmp_path.iterdir()] == ["m.csv"]
 
 
@@ -389,7 +391,7 @@ def test_a_lost_ledger_finds_in_it_what_it_finds_in_the_csv(tmp_path: Path, layo
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a b #1.png").write_bytes(b"x")
     files = [tmp_path / "m.xlsx", tmp_path / "m.csv"]
-    write_manifest(catalog(), outcomes(tmp_path), files, layout)
+    write_manifest(catalog(), Lines(catalog(), [outcomes(tmp_path)], layout), files)
     kept = read_manifest(files[0])
     assert [one.job.key for one in kept] == ["0001", "=1+1"]
     assert kept == read_manifest(files[1])
@@ -419,7 +421,7 @@ def test_a_workbook_that_is_no_manifest_is_refused_in_words(tmp_path: Path) -> N
 
 def test_libreoffice_opens_it_and_keeps_text_and_links(tmp_path: Path) -> None:
     """Out and in again: what it understood is what it writes."""
-    write_manifest(catalog(), outcomes(tmp_path), [tmp_path / "m.xlsx"], "wide")
+    write_manifest(catalog(), Lines(catalog(), [outcomes(tmp_path)], "wide"), [tmp_path / "m.xlsx"])
     frame = pl.DataFrame({"theirs": [*HOSTILE, "a_x0041_b", "a\r\nb"]})
     write_workbook(frame, PLAIN, tmp_path / "hostile.xlsx")
     again = saved_again([tmp_path / "m.xlsx", tmp_path / "hostile.xlsx"], tmp_path)

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import polars as pl
 
 from lamina_batch.pipeline.spec import Column
-from lamina_batch.results.summary import PROBLEMS, STATUSES
+from lamina_batch.results.summary import MOST_JOBS, PROBLEMS, STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.results.manifest import Outcomes
 
-#: A page holds at most so many jobs, and characters of text; what is left out is counted on it.
-MOST_JOBS = 10_000
+#: A page holds at most so many characters of text; what is left out is counted on it.
 MOST_CHARACTERS = 50_000_000
 #: characters of one text
 _MOST_INPUT = 2_000
