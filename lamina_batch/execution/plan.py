@@ -275,9 +275,16 @@ def _decided(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: 
     frame = frame.with_columns(resend=pl.when(resend).then(pl.col("was_id")))
     if wish.only is not None:
         frame = _leave(frame, ~named(wish.only), "not asked for")
-    group = ["content"] if wish.share_identical else ["key", "variant", "content"]
-    follows = _follows(frame.select(*group, submit=submit), group)
+    one = ["key", "variant", "content"]
+    group = ["content"] if wish.share_identical else one
+    alike = frame.select(*one, submit=submit)
+    follows = _follows(alike, group)
     if follows.any():
+        # One that has completed itself keeps what that made: run again for a row above it only, it would still show it.
+        own = (pl.col("was_key") == pl.col("key")) & (pl.col("was_variant") == pl.col("variant"))
+        keeps = frame.select((own & (status == "completed")).fill_null(value=False)).to_series()
+        if (follows & keeps).any():
+            follows &= ~keeps | _follows(alike, one)
         frame = frame.with_columns(
             action=pl.when(follows).then(pl.lit(str(Action.SHARE))).otherwise(pl.col("action")),
             reason=pl.when(follows).then(pl.lit("equal to a row above")).otherwise(pl.col("reason")),
@@ -286,7 +293,8 @@ def _decided(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: 
         frame = frame.with_columns(rank=pl.when(submit).then(submit.cum_sum()), place=pl.int_range(pl.len()))
         # A content that was not made stands alone.
         alone = pl.when(pl.col("content").is_null()).then("place")
-        past = (pl.col("rank").max().over(*group, alone) > wish.limit).fill_null(value=False)
+        rank = pl.coalesce("rank", pl.col("rank").min().over(*group, alone))
+        past = (rank > wish.limit).fill_null(value=False)
         frame = _leave(frame, past, "past --limit").drop("rank", "place")
     return frame
 

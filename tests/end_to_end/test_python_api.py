@@ -113,6 +113,16 @@ def test_a_sandbox_of_its_own(project: Path, caplog: pytest.LogCaptureFixture) -
     assert again.jobs.rows_by_key("key", named=True)["00001"][0]["reason"] == "rerun"
 
 
+def test_no_keys_are_no_rows(project: Path, service: Service) -> None:
+    """A list that a program made may be empty: that must not buy the whole catalog."""
+    pipeline = loaded(project, service)
+    assert lamina_batch.plan(pipeline).executions == 3
+    assert lamina_batch.plan(pipeline, only=[]).executions == 0
+    assert lamina_batch.plan(pipeline, rerun=()).executions == 0
+    assert lamina_batch.run(pipeline, only=[]).counts["submitted"] == 0
+    assert lamina_batch.run(pipeline, rerun=[]).counts["submitted"] == 0
+
+
 async def test_in_a_loop_that_runs(project: Path, service: Service) -> None:
     pipeline = loaded(project, service)
     plan = await lamina_batch.plan_async(pipeline)

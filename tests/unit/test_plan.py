@@ -154,6 +154,24 @@ def test_a_failed_rerun_is_reported_although_an_older_success_is_there() -> None
     assert actions(made) == [Action.REPORT]
 
 
+def test_equal_rows_that_each_have_their_own_are_each_run_again() -> None:
+    """Sharing, the second would go on showing what somebody rejected."""
+    ledger = (job(7, "A", "a", "completed"), job(8, "B", "a", "completed"))
+    jobs = rows(("A", "a"), ("A", "a"), ("B", "a"), ("B", "a"), ("C", "a"), ("D", "d"))
+    names = frozenset({"A", "B", "C", "D"})
+    made = plan(jobs, *ledger, wish=Wish(rerun=names))
+    share, submit, leave = Action.SHARE, Action.SUBMIT, Action.LEAVE
+    assert actions(made) == [submit, share, submit, share, share, submit]
+    limited = plan(jobs, *ledger, wish=Wish(rerun=names, limit=1))
+    assert actions(limited)[:3] == [submit, share, leave]
+    assert actions(limited)[4:] == [share, leave]
+
+
+def test_equal_rows_that_took_another_s_outputs_share_what_is_made_again() -> None:
+    made = plan(rows(("B", "a"), ("A", "a")), job(7, "B", "a", "completed"), wish=Wish(rerun=frozenset({"A", "B"})))
+    assert actions(made) == [Action.SUBMIT, Action.SHARE]
+
+
 def test_only_leaves_the_others_but_collects_what_runs() -> None:
     made = plan(rows(("A", "a"), ("B", "b"), ("C", "c")), job(7, "B", "b", "running"), wish=Wish(only=frozenset({"C"})))
     assert actions(made) == [Action.LEAVE, Action.COLLECT, Action.SUBMIT]
