@@ -6,7 +6,6 @@ the plainly good cells pass, and each distinct (parameter, value) of the rest is
 
 from __future__ import annotations
 
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -24,6 +23,7 @@ from lamina_batch.catalog.content import (
     with_content,
 )
 from lamina_batch.catalog.findings import FINDING, assembled, said
+from lamina_batch.catalog.resolve import variant_name, variants
 from lamina_batch.catalog.values import Values
 from lamina_batch.catalog.verdict import Judge
 from lamina_batch.pipeline.spec import Value
@@ -131,7 +131,7 @@ class _Checker:
         self._service = service
         self._app_id = app.app_id
         self._judges = [Judge(item.parameter, known.get(item.parameter.name, {})) for item in mapped.inputs]
-        self.variants = _variants(mapped)
+        self.variants = variants(mapped.matrix)
 
     def check(self, rows: pl.DataFrame, twice: pl.DataFrame, *, contents: bool) -> _Batch:
         """Check these rows; `twice` are the findings about keys that stand more than once in the catalog."""
@@ -194,7 +194,7 @@ class _Checker:
                     "alike",
                     row="lamina_row",
                     key="lamina_key",
-                    variant=pl.lit(_variant_name(variant)),
+                    variant=pl.lit(variant_name(variant)),
                     content=pl.when(made).then("content" if contents else pl.lit("")),
                     inputs_bytes=pl.when(made).then("inputs_bytes" if contents else pl.lit(0, dtype=pl.UInt32)),
                 )
@@ -213,7 +213,7 @@ class _Checker:
         return pl.concat(
             frame.select(
                 "lamina_index",
-                variant=pl.lit(_variant_name(variant)),
+                variant=pl.lit(variant_name(variant)),
                 inputs=inputs_expression(self._members(frame, variant)),
             )
             for variant in self.variants
@@ -221,7 +221,7 @@ class _Checker:
 
     def with_contents_of_alike(self, jobs: pl.DataFrame, alike: pl.Series) -> pl.DataFrame:
         """The jobs, with the content of those that may be equal to another."""
-        first = jobs.get_column("variant") == _variant_name(self.variants[0])
+        first = jobs.get_column("variant") == variant_name(self.variants[0])
         asked = jobs.select("lamina_index", "valid").with_columns(alike=alike).filter(first & pl.col("valid"))
         if asked.get_column("alike").n_unique() == asked.height:
             return jobs
@@ -325,15 +325,3 @@ _SPELT: Mapping[ColumnType, str] = {
     "date": "write it as 2026-03-31",
     "datetime": "write it as 2026-03-31T18:30:00",
 }
-
-
-def _variants(mapped: Mapped) -> list[dict[str, str]]:
-    """Each combination of the matrix as parameter -> value; a single empty one without a matrix."""
-    names = [parameter.name for parameter, _ in mapped.matrix]
-    return [
-        dict(zip(names, values, strict=True)) for values in itertools.product(*(values for _, values in mapped.matrix))
-    ]
-
-
-def _variant_name(variant: Mapping[str, str]) -> str:
-    return "; ".join(sorted(f"{name}={value}" for name, value in variant.items()))

@@ -5,6 +5,7 @@ Everything here is decided by the pipeline and the app alone: a fault is one of 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,7 @@ from lamina_batch.errors import did_you_mean
 from lamina_batch.pipeline.spec import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lamina_batch.apps.app import App, Parameter
     from lamina_batch.catalog.columns import KeyPath
@@ -53,6 +54,7 @@ def resolve(pipeline: Pipeline, app: App) -> Resolved:
     for written, values in pipeline.matrix.items():
         parameter = parameter_at(("matrix", written), written)
         matrix.append((parameter, _matrix_values(pipeline, written, values, parameter)))
+    _refuse_one_name_for_two(pipeline, matrix)
 
     lacking = [p.name for p in app.parameters if p.must_supply and p.name not in places]
     if lacking:
@@ -96,6 +98,27 @@ def _matrix_values(pipeline: Pipeline, written: str, values: tuple[str, ...], pa
             raise pipeline.error(path, f"{label!r} stands here twice", "keep one of the two")
         sent.append(label)
     return tuple(sent)
+
+
+def variants(matrix: Sequence[tuple[Parameter, tuple[str, ...]]]) -> list[dict[str, str]]:
+    """Each combination of the matrix as parameter -> value; a single empty one without a matrix."""
+    names = [parameter.name for parameter, _ in matrix]
+    return [dict(zip(names, values, strict=True)) for values in itertools.product(*(values for _, values in matrix))]
+
+
+def variant_name(variant: Mapping[str, str]) -> str:
+    return "; ".join(sorted(f"{name}={value}" for name, value in variant.items()))
+
+
+def _refuse_one_name_for_two(pipeline: Pipeline, matrix: Sequence[tuple[Parameter, tuple[str, ...]]]) -> None:
+    """A job is known by its key and the name of its variant: two of one name would get each other's inputs."""
+    seen: set[str] = set()
+    for name in map(variant_name, variants(matrix)):
+        if name in seen:
+            raise pipeline.error(
+                ("matrix",), f"two combinations have the name {name!r}", "write the values without `; ` and `=` in them"
+            )
+        seen.add(name)
 
 
 def _constant(pipeline: Pipeline, path: KeyPath, value: str, judge: Judge) -> str:

@@ -513,6 +513,14 @@ def test_a_matrix_value_may_not_stand_twice_in_two_spellings(desk: Desk) -> None
     assert error.what == "matrix.Body.1: 'Muscular' stands here twice"
 
 
+def test_no_two_combinations_of_the_matrix_have_one_name(desk: Desk) -> None:
+    """A job is found by its key and variant: these two would be sent with each other's inputs."""
+    desk.write("rows.csv", "sku\nA\n")
+    body = ROWS + "inputs: {P: {value: x}}\nmatrix: {A: ['1', '1; B=2'], B: ['3', '2; B=3']}\n"
+    error = refused(desk, app(text("P"), text("A"), text("B")), body)
+    assert error.what == "matrix: two combinations have the name 'A=1; B=2; B=3'"
+
+
 def test_constants_are_sent_in_the_apps_spelling(desk: Desk) -> None:
     desk.write("rows.csv", "sku,b\nA,s\nB,\nC,Muscular\n")
     assert mapped(desk, FITTED, "{column: b, map: {s: standard}, default: PLUS  SIZE}") == [
