@@ -1,21 +1,26 @@
 """Catalogs of twelve columns, as large as asked for, and the pipeline that runs them.
 
-    python tests/bench/scale_catalogs.py FOLDER ROWS
+    python tests/bench/scale_catalogs.py FOLDER ROWS [CHANGED]
 
 Front, Back and gender are checked against the app; one in a hundred of the cells of each is bad in `bad.*`. Every
 Front is bad in `every_front.*`, each in a way of its own; every gender in `every_gender.*`, in one of seven ways.
-`changed.*` is `clean.*` with another title in 500 rows, spread evenly.
+`changed.*` is `clean.*` with another title in 500 rows (or as many as are asked for), spread evenly.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 APP = "bbb17293-5fe7-4645-8c6e-0745bc28254d"
 CHANGED = 500
+KINDS = ("clean", "bad", "every_front", "every_gender", "changed")
 
 PIPELINE = """\
 version: 1
@@ -91,22 +96,26 @@ def every_gender(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(words.alias("gender"))
 
 
-def changed(table: pl.DataFrame) -> pl.DataFrame:
+def changed(table: pl.DataFrame, count: int) -> pl.DataFrame:
     n = pl.int_range(pl.len())
     title = pl.col("title")
-    step = max(1, table.height // CHANGED)
-    hit = (n % step == 0) & (n < step * CHANGED)
+    step = max(1, table.height // count)
+    hit = (n % step == 0) & (n < step * count)
     return table.with_columns(pl.when(hit).then(pl.concat_str(title, pl.lit(" (new)"))).otherwise(title).alias("title"))
 
 
-KINDS = {"clean": None, "bad": bad, "every_front": every_front, "every_gender": every_gender, "changed": changed}
-
-
-def write(folder: Path, rows: int) -> None:
+def write(folder: Path, rows: int, changes: int = CHANGED) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     clean = frame(rows)
-    for name, change in KINDS.items():
-        table = clean if change is None else change(clean)
+    made: dict[str, Callable[[], pl.DataFrame]] = {
+        "clean": lambda: clean,
+        "bad": lambda: bad(clean),
+        "every_front": lambda: every_front(clean),
+        "every_gender": lambda: every_gender(clean),
+        "changed": lambda: changed(clean, changes),
+    }
+    for name in KINDS:
+        table = made[name]()
         table.write_parquet(folder / f"{name}.parquet")
         if name in {"clean", "bad", "changed"}:
             table.write_csv(folder / f"{name}.csv")
@@ -125,4 +134,4 @@ def write(folder: Path, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), int(sys.argv[2]))
+    write(Path(sys.argv[1]), *map(int, sys.argv[2:]))
