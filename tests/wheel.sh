@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check "$work"/dist/*.whl pytest pytest-timeout pytest-xdist openpyxl
 mkdir -p "$work/outside/tests"
 cp -r "$top/pipelines" "$top/sample_data" "$top/schemas" "$work/outside/"
-cp -r "$top/tests/end_to_end" "$top/tests/chaos" "$top"/tests/*.py "$work/outside/tests/"
+cp -r "$top/tests/end_to_end" "$top/tests/bench" "$top/tests/chaos" "$top"/tests/*.py "$work/outside/tests/"
 cp "$top/pyproject.toml" "$work/outside/"
 cd "$work/outside"
 "$work/venv/bin/python" -c 'import lamina_batch, sys; sys.exit("outside" in lamina_batch.__file__)'

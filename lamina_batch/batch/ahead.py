@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
@@ -24,6 +25,7 @@ from lamina_batch.results.lost import refuse_lost, refuse_renamed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from lamina_batch.apps.app import App
     from lamina_batch.batch.world import Access, RunRequest, World
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from lamina_batch.catalog.mapping import Mapped
     from lamina_batch.client.budget import Budget
     from lamina_batch.execution.forecast import Forecast
+    from lamina_batch.execution.ledger import Contents
     from lamina_batch.media.preflight import Preflight
     from lamina_batch.pipeline.spec import Pipeline
 
@@ -107,13 +110,25 @@ async def preview(pipeline: Pipeline, access: Access, world: World, request: Run
     with ledger or nullcontext():
         told = hold_against(pipeline, catalog, app, access.service, ledger)
         known = ledger is not None and not ledger.is_empty()
-        prepared = prepare(pipeline, catalog, app, access.service, contents=known, told=told)
+        with ThreadPoolExecutor(1) as aside:
+            # SQLite reads while polars calculates.
+            reading = aside.submit(_contents, pipeline.state) if known else None
+            prepared = prepare(pipeline, catalog, app, access.service, contents=known, told=told)
+            contents = reading.result() if reading is not None else None
         if not request.new_ledger:
             refuse_lost(pipeline, ledger)
             refuse_renamed(pipeline, ledger, access.service)
         if ledger is not None:
             ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
-        plan = plan_of(pipeline, prepared, ledger if known else None, request, at=world.wall(), note=world.notice)
+        plan = plan_of(
+            pipeline,
+            prepared,
+            ledger if known else None,
+            request,
+            at=world.wall(),
+            note=world.notice,
+            contents=contents,
+        )
         executions = plan.count(Action.SUBMIT)
         return Preview(
             prepared=prepared,
@@ -123,6 +138,12 @@ async def preview(pipeline: Pipeline, access: Access, world: World, request: Run
             credits=credits_for(pipeline, executions),
             changed=_changes(plan, prepared.checked, ledger) if ledger is not None and request.explain else {},
         )
+
+
+def _contents(folder: Path) -> Contents | None:
+    """What Ledger.contents answers, by a connection of its own."""
+    with find_ledger(folder) or nullcontext() as ledger:
+        return ledger.contents() if ledger is not None else None
 
 
 def _forecasts(
