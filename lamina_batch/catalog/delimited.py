@@ -158,7 +158,7 @@ def _packed(rows: pl.LazyFrame) -> pl.LazyFrame:
     The file may change during a run of hours, and every stage must see the same rows.
     """
     memory = io.BytesIO()
-    rows.sink_parquet(memory, compression="lz4")
+    rows.sink_parquet(memory, compression="lz4", row_group_size=65_536)
     memory.seek(0)
     return pl.scan_parquet(memory)
 

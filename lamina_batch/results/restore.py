@@ -51,8 +51,9 @@ def bought_rows(file: Path) -> int:
     if not file.exists():
         return 0
     try:
-        bought = _read(file).filter(pl.col(f"{PREFIX}status").is_in(_BOUGHT))
-        return bought.select(f"{PREFIX}key", f"{PREFIX}variant").unique().height
+        names = [f"{PREFIX}{name}" for name in ("key", "variant", "status")]
+        bought = _read(file, names).filter(pl.col(f"{PREFIX}status").is_in(_BOUGHT))
+        return bought.select(names[:2]).unique().height
     except UsageError:
         return 0
 
@@ -78,32 +79,36 @@ def read_manifest(file: Path) -> list[Kept]:
     ]
 
 
-def _read(file: Path) -> pl.DataFrame:
+def _read(file: Path, names: Sequence[str] | None = None) -> pl.DataFrame:
+    """Its columns of ours, or these of them, as text. Raises UsageError where the file is no manifest."""
     try:
         match file.suffix.lower():
             case ".csv":
-                table = pl.read_csv(file, infer_schema=False)
-                # What was made harmless for spreadsheet programs is itself again.
-                ours = [name for name in table.columns if name.startswith(PREFIX)]
-                table = table.with_columns(pl.col(ours).str.replace(r"^'([=+\-@\t\r])", "$1"))
+                table = pl.scan_csv(file, infer_schema=False, glob=False)
             case ".parquet":
-                table = pl.read_parquet(file)
+                table = pl.scan_parquet(file, glob=False, hive_partitioning=False)
             case ".ndjson" | ".jsonl":
-                table = pl.read_ndjson(file, infer_schema_length=None)
+                table = pl.read_ndjson(file, infer_schema_length=None).lazy()
             case ".xlsx":
-                table = _read_workbook(file)
+                table = _read_workbook(file).lazy()
             case _:
                 raise UsageError("a manifest is .csv, .xlsx, .parquet or .ndjson", where=str(file))
+        found = table.collect_schema().names()
+        missing = [name for name in _NEEDED if name not in found]
+        if missing:
+            raise UsageError(
+                f"this is no manifest: it has no column {missing[0]!r}",
+                where=str(file),
+                hint="give the file that a run wrote (`results.manifest` in the pipeline file)",
+            )
+        ours = [name for name in found if name.startswith(PREFIX) and (names is None or name in names)]
+        taken = table.select(ours).collect().cast(pl.String)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UsageError(f"this manifest cannot be read: {error}", where=str(file)) from error
-    missing = [name for name in _NEEDED if name not in table.columns]
-    if missing:
-        raise UsageError(
-            f"this is no manifest: it has no column {missing[0]!r}",
-            where=str(file),
-            hint="give the file that a run wrote (`results.manifest` in the pipeline file)",
-        )
-    return table.select(name for name in table.columns if name.startswith(PREFIX)).cast(pl.String)
+    if file.suffix.lower() == ".csv":
+        # What was made harmless for spreadsheet programs is itself again.
+        return taken.with_columns(pl.all().str.replace(r"^'([=+\-@\t\r])", "$1"))
+    return taken
 
 
 def _read_workbook(file: Path) -> pl.DataFrame:
