@@ -105,6 +105,11 @@ class Call:
 
     @contextmanager
     def access(self, pipeline: Pipeline) -> Iterator[Access]:
+        """Access to the service while the block runs. Raises StateError where the sandbox cannot keep what it made."""
+        if self.service.sandbox:
+            from lamina_batch.execution.folder import make_folder
+
+            make_folder(pipeline.state / "service")
         with self.service.open(pipeline.state / "service") as access:
             yield access
 

@@ -50,7 +50,9 @@ class Prepared:
         read = self.catalog.frame.select(pl.len()).collect().item()
         kept = self.checked.jobs["lamina_index"].n_unique()
         skipped = self.checked.skipped_rows
-        left_out = [f"{skipped} by `blank: skip_row`"] if skipped else []
+        named = self.checked.skipped_names
+        which = f"{', '.join(named)}{', …' if skipped > len(named) else ''}"
+        left_out = [f"{skipped} by `blank: skip_row`: {which}"] if skipped else []
         if read - kept - skipped:
             left_out.insert(0, f"{read - kept - skipped} by `where`")
         told = [f"of {read} rows, {kept} are used: left out {', '.join(left_out)}"] if left_out else []

@@ -23,9 +23,10 @@ from lamina_batch.catalog.content import (
     with_content,
 )
 from lamina_batch.catalog.findings import FINDING, assembled, said
+from lamina_batch.catalog.mapping import MOST_NAMED
 from lamina_batch.catalog.resolve import variant_name, variants
 from lamina_batch.catalog.values import Values
-from lamina_batch.catalog.verdict import Judge
+from lamina_batch.catalog.verdict import Judge, all_shown
 from lamina_batch.pipeline.spec import Value
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ class Checked:
     #: text, `row`, `key`, `column`, `parameter`, `value`, `code`, `severity`, `message`, `hint`, and `source` where
     #: there are several files; "" where one does not apply
     findings: pl.DataFrame
-    #: rows left out by `blank: skip_row`
+    #: rows left out by `blank: skip_row`, and what the first of them are called (`Part.skipped_names`)
     skipped_rows: int
+    skipped_names: tuple[str, ...]
     #: parameter -> valid jobs in which a blank leaves it out, so that the app's own default applies
     app_defaults: tuple[tuple[str, int], ...]
     #: warnings about the whole, for people
@@ -98,6 +100,7 @@ def check_rows(
         jobs=jobs,
         findings=pl.concat([batch.findings for batch in batches], rechunk=False),
         skipped_rows=sum(batch.skipped_rows for batch in batches),
+        skipped_names=tuple(name for batch in batches for name in batch.skipped_names)[:MOST_NAMED],
         app_defaults=tuple(
             (name, count * len(checker.variants)) for name, count in zip(names, blanks, strict=True) if count
         ),
@@ -121,6 +124,7 @@ class _Batch(NamedTuple):
     #: for each input, the valid rows that leave it out
     blanks: tuple[int, ...]
     skipped_rows: int
+    skipped_names: tuple[str, ...]
 
 
 class _Checker:
@@ -163,6 +167,7 @@ class _Checker:
             alike=jobs.get_column("alike"),
             blanks=blanks.row(0) if slots else (),
             skipped_rows=part.skipped_rows,
+            skipped_names=part.skipped_names,
         )
 
     def _sent(self, part: Part) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
@@ -312,8 +317,23 @@ def _mistyped(part: Part) -> pl.DataFrame:
         code="invalid_type",
         column=pl.col("column"),
         value=pl.col("value"),
-        message=pl.format("'{}' is not of the type {}, as `rows.types` says", "column", "type"),
-        hint=pl.col("type").replace_strict(_SPELT, return_dtype=pl.String),
+        message=pl.format(
+            "{} is not of the type {}, as `rows.types` says", all_shown(part.mistyped.get_column("value")), "type"
+        ),
+        hint=pl.when((pl.col("type") == "float") & pl.col("value").str.contains(r"\d,\d"))
+        .then(_instead_of_comma(pl.col("value")))
+        .otherwise(pl.col("type").replace_strict(_SPELT, return_dtype=pl.String)),
+    )
+
+
+def _instead_of_comma(value: pl.Expr) -> pl.Expr:
+    """What to write for a number with a comma: the number itself, where it cannot be thousands that the comma parts."""
+    words = "write a point instead of the decimal comma"
+    plain = value.str.extract(r"^\s*([+-]?\d+,(?:\d{1,2}|\d{4,}))\s*$").str.replace(",", ".", literal=True)
+    return (
+        pl.when(plain.is_not_null())
+        .then(pl.format(f"{words}: {{}}", plain))
+        .otherwise(pl.lit(f"{words}, and no signs for thousands or currencies: 1200.50"))
     )
 
 

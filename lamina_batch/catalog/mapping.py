@@ -54,8 +54,9 @@ class Part:
     frame: pl.DataFrame
     #: cells that cannot be read as `types` says: `lamina_index`, `column`, `value`, `type`
     mistyped: pl.DataFrame
-    #: rows left out by `blank: skip_row`
+    #: rows left out by `blank: skip_row`, and the keys of the first of them (`row 7` where that is blank)
     skipped_rows: int
+    skipped_names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,11 +161,17 @@ def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
 
     def apply(some: pl.DataFrame) -> Part:
         mapped = some.with_columns(*values)
-        kept = mapped.filter(~pl.any_horizontal(skips)) if skips else mapped
+        kept, skipped = mapped, mapped.clear()
+        if skips:
+            skip = mapped.select(pl.any_horizontal(skips)).to_series()
+            kept, skipped = mapped.filter(~skip), mapped.filter(skip).head(MOST_NAMED)
+        number = pl.format("row {}", "lamina_row")
+        names = skipped.select(pl.when(cells.blank_key().is_null()).then(cells.key()).otherwise(number)).to_series()
         return Part(
             frame=kept.select(*catalog.marks, cells.key(), cells.blank_key(), *(item.slot for item in inputs)),
             mistyped=cells.mistyped(kept),
             skipped_rows=mapped.height - kept.height,
+            skipped_names=tuple(names),
         )
 
     return Mapped(
@@ -177,6 +184,8 @@ def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
     )
 
 
+#: rows left out that are named
+MOST_NAMED = 5
 #: what SQL made for each row; no column of the source begins so
 _MADE = "lamina_sql:"
 

@@ -145,7 +145,7 @@ class Judge:
             sent="value",
             code=pl.lit(code),
             severity=pl.lit("error"),
-            message=pl.concat_str(_all_shown(values.get_column("value")), pl.lit(wrong)),
+            message=pl.concat_str(all_shown(values.get_column("value")), pl.lit(wrong)),
             hint=hint,
         )
 
@@ -196,7 +196,7 @@ _SPACES = (
 )
 
 
-def _all_shown(values: pl.Series) -> pl.Series:
+def all_shown(values: pl.Series) -> pl.Series:
     """`shown` of each."""
     plain = values.str.contains(_PLAIN) & (values.str.len_bytes() <= _SHOWN)
     if plain.all():

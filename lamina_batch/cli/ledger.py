@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,7 +48,12 @@ def status(call: Call) -> None:
         out(f"{pipeline.name}: has not run yet (no ledger in {pipeline.state})")
         return
     with ledger:
-        out(f"{pipeline.name}: ledger of {ledger.meta('pipeline')} at {ledger.meta('service')}")
+        # The ledger names it from the folder that it is in itself, so that both can be moved.
+        bound, service = ledger.meta("pipeline"), ledger.meta("service")
+        if bound is None:
+            out(f"{pipeline.name}: no run has come as far as its rows yet (the ledger is in {pipeline.state})")
+        else:
+            out(f"{pipeline.name}: ledger of {os.path.relpath(pipeline.state / bound)} at {service}")
         for name, count in sorted(ledger.counts().items()):
             out(f"  {count:>7}  {name.replace('_', ' ')}")
         held = ledger.jobs(State.HELD, State.SUBMITTING)

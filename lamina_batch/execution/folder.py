@@ -134,6 +134,18 @@ def ensure_room(folder: Path, needed_bytes: int) -> None:
         )
 
 
+def make_folder(folder: Path) -> None:
+    """Make the state folder, with those above it, if it is not there. Raises StateError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(
+            f"the state folder cannot be made in {nearest(folder)}: {error.strerror}",
+            where=str(folder),
+            hint="give the pipeline a `state` in a folder that may be written; nothing was submitted",
+        ) from error
+
+
 def refuse_unwritable(folder: Path) -> None:
     """Raise StateError where nothing can be written in `folder`, or where it would have to be made. Leaves no trace."""
     there = nearest(folder)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
 from lamina_batch.errors import LedgerLockedError, StateError
+from lamina_batch.execution.folder import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,8 +28,8 @@ async def locked(
     StateError where the folder cannot be written.
     """
     file = folder / "lock"
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # one local call, before anything runs
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise _unwritable(folder, error) from error

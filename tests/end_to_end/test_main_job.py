@@ -174,15 +174,18 @@ def test_a_manifest_without_a_place_is_told_before_anything_is_bought(project: P
 
 def test_a_wrong_address_does_not_tie_the_ledger_to_itself(project: Path, at: Cli) -> None:
     at("run", "p.yaml", env={"LAMINA_API_KEY": "lma_revoked"}, code=1)
+    assert "None" not in (told := at("status", "p.yaml").out)
+    assert "no run has come as far as its rows yet" in told
     at("run", "p.yaml", "--base-url", at.env["LAMINA_BASE_URL"].replace("127.0.0.1", "localhost"), "--limit", "0")
     assert at("run", "p.yaml", "--json").summary["counts"]["completed"] == 3
+    assert "p: ledger of p.yaml at http" in at("status", "p.yaml").out
 
 
 def test_rows_that_are_left_out_are_counted(project: Path, at: Cli) -> None:
     write_rows(project, [row(1), row(2, front=""), row(3, price="0.00")])
     rules = ("--set", "inputs.Front.blank=skip_row", "--set", "rows.where=price <> '0.00'")
     ran = at("run", "p.yaml", *rules)
-    assert "of 3 rows, 1 are used: left out 1 by `where`, 1 by `blank: skip_row`" in ran.err
+    assert "of 3 rows, 1 are used: left out 1 by `where`, 1 by `blank: skip_row`: 00002" in ran.err
     assert "do not count" in at("run", "p.yaml", *rules, "--only", "00002", code=2).err
 
 

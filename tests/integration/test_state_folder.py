@@ -147,8 +147,10 @@ def test_a_state_that_can_be_no_folder_is_told_with_its_path(project: Path, cli:
         ran = at(cli, service)("run", "p.yaml", "--set", f"state={place}", code=1)
         assert service.asked == []
     assert str(project / place) in ran.err
-    assert "cannot be written" in ran.err
+    assert "cannot be made" in ran.err
     assert "nothing was submitted" in ran.err
+    ran = cli("validate", "p.yaml", "--sandbox", "--set", f"state={place}/x", code=1)
+    assert "the state folder cannot be made" in ran.err
     assert (project / "rows.csv").read_bytes() == before
 
 

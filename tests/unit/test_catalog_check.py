@@ -290,9 +290,19 @@ def test_a_blank_picture_may_be_left_to_the_app_or_skipped_or_replaced(desk: Des
     left = check_one(desk, front, "{column: c, blank: app_default}", "", URL)
     assert (sent(left), left.app_defaults) == ([{}, {"Front": URL}], (("Front", 1),))
     skipped = check_one(desk, front, "{column: c, blank: skip_row}", "", URL)
-    assert (sent(skipped), skipped.skipped_rows) == ([{"Front": URL}], 1)
+    assert (sent(skipped), skipped.skipped_rows, skipped.skipped_names) == ([{"Front": URL}], 1, ("K0",))
     replaced = check_one(desk, front, f"{{column: c, default: '{URL}'}}", "")
     assert sent(replaced) == [{"Front": URL}]
+
+
+def test_the_first_rows_that_are_skipped_are_named_in_whatever_part_they_are(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.write("rows.csv", "sku,c\n" + ",\n" + "".join(f"{n},\n" for n in range(8)) + f"x,{URL}\n")
+    monkeypatch.setattr("lamina_batch.catalog.check._PART", 3)
+    body = "rows: {from: rows.csv, key: sku}\ninputs: {Front: {column: c, blank: skip_row}}\n"
+    checked = desk.check(app(image("Front")), body)
+    assert (checked.skipped_rows, checked.skipped_names) == (8, ("0", "1", "2", "3", "4"))
 
 
 def test_what_the_app_needs_may_not_be_blank(desk: Desk) -> None:
@@ -387,10 +397,24 @@ def test_a_cell_that_is_not_of_its_type_is_a_finding(desk: Desk) -> None:
         "value": "1,5",
         "code": "invalid_type",
         "severity": "error",
-        "message": "'c' is not of the type float, as `rows.types` says",
-        "hint": "write it with a point and without spaces or signs: 1200.50",
+        "message": "'1,5' is not of the type float, as `rows.types` says",
+        "hint": "write a point instead of the decimal comma: 1.5",
     }
     assert sent(checked) == [{"P": "1.5"}, None, {}]
+
+
+@pytest.mark.parametrize(
+    ("cell", "hint"),
+    [
+        ("19,90", "write a point instead of the decimal comma: 19.90"),
+        ("1,200", "write a point instead of the decimal comma, and no signs for thousands or currencies: 1200.50"),
+        ("1.200,50", "write a point instead of the decimal comma, and no signs for thousands or currencies: 1200.50"),
+        ("19.90 EUR", "write it with a point and without spaces or signs: 1200.50"),
+    ],
+)
+def test_a_number_with_a_comma_is_told_what_to_write(desk: Desk, cell: str, hint: str) -> None:
+    rows = "rows: {from: rows.csv, key: sku, types: {c: float}}\n"
+    assert only(check_one(desk, app(text("P")), "{column: c}", cell, rows=rows))["hint"] == hint
 
 
 @pytest.mark.parametrize("kind", ["integer", "boolean", "date", "datetime"])

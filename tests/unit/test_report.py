@@ -88,7 +88,7 @@ def test_a_job_is_shown_with_what_was_sent_what_came_out_and_what_it_is_called(t
     ).jobs[0]
     assert (one.key, one.variant, one.title, one.status, one.row) == ("1", "Style=Plain", "Dress", "completed", 2)
     assert one.sources == (Medium(label="Front", kind="image", src="https://x/1.jpg"),)
-    assert one.inputs == (("Gender", "Female"), ("Prompt", "Dress in soft light")), "the matrix is in the variant"
+    assert one.inputs == (("Prompt", "Dress in soft light"), ("Gender", "Female")), "in the pipeline's order"
     assert one.outputs == (
         Medium(label="Front View", kind="image", src="./pictures/a%20b%3Ac.png"),
         Medium(label="Back View", kind="image", src="https://x/b.png"),
@@ -131,6 +131,28 @@ def test_cells_that_are_no_text_are_shown_too(tmp_path: Path) -> None:
     assert (job.status, job.title) == ("invalid", "7")
     assert [(medium.src, medium.text) for medium in job.sources] == [("https://x/1.jpg", None), (None, "nowhere")]
     assert job.inputs == (("Prompt", "7"),)
+
+
+def test_an_invalid_row_shows_the_columns_that_the_pipeline_means_however_they_are_headed(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.write("rows.csv", "sku *,Name *,front *,B,mood\n1,Dress,https://x/1.jpg,https://x/2.jpg|https://x/3.jpg,\n")
+    pipeline = desk.pipeline("""
+        rows: {from: rows.csv, key: SKU}
+        inputs: {Sides: {column: b, split: "|"}, front: {columns: [front]}, Mood: {column: mood}}
+        """)
+    served = app(image("Front"), image("Sides", multiple=True), text("Mood", required=True))
+    catalog = read_catalog(pipeline)
+    checked = check_rows(map_rows(catalog, pipeline, served), pipeline, served, service="sandbox")
+    outcomes = gather(checked.jobs, ledger_frame([]), [], app_id="an-app", share_identical=True)
+    [job] = gather_report(
+        pipeline, served, catalog, checked, outcomes, service="sandbox", made_at="", folder=tmp_path
+    ).jobs
+    assert (job.status, job.title, job.inputs) == ("invalid", "Dress", ())
+    assert [(medium.label, medium.src) for medium in job.sources] == [
+        ("Sides", "https://x/2.jpg"),
+        ("Sides", "https://x/3.jpg"),
+        ("Front", "https://x/1.jpg"),
+    ]
 
 
 @pytest.mark.parametrize(("limits", "keys"), [({"most_jobs": 3}, "234"), ({"most_characters": 1}, "2")])

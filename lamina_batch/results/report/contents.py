@@ -18,16 +18,20 @@ from urllib.parse import quote, urlsplit
 
 import polars as pl
 
-from lamina_batch.pipeline.spec import Column
+from lamina_batch.catalog.cells import key_uses
+from lamina_batch.catalog.columns import find_columns, form
+from lamina_batch.catalog.resolve import resolve
+from lamina_batch.catalog.rules import column_uses
+from lamina_batch.pipeline.spec import Column, Columns
 from lamina_batch.results.summary import MOST_JOBS, PROBLEMS, STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from lamina_batch.apps.app import App
+    from lamina_batch.apps.app import App, Parameter
     from lamina_batch.catalog.check import Checked
     from lamina_batch.catalog.source import Catalog
-    from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.pipeline.spec import InputRule, Pipeline
     from lamina_batch.results.manifest import Outcomes
 
 #: A page holds at most so many characters of text; what is left out is counted on it.
@@ -177,7 +181,9 @@ def _jobs(
     folder: Path,
 ) -> Iterator[tuple[int, Shown]]:
     rows = chosen.select("lamina_index").unique()
-    cells = _Cells(pipeline, catalog, rows)
+    rules = resolve(pipeline, app).inputs
+    cells = _Cells(pipeline, catalog, rules, rows)
+    order = {parameter.name: at for at, (parameter, _) in enumerate(rules)}
     accepts = {p.name: _kind_of(p.accept) for p in app.parameters if p.type == "url"}
     reasons = _reasons(checked.findings, rows)
     outputs = _by_job(outcomes.outputs, chosen)
@@ -185,7 +191,9 @@ def _jobs(
         index, variant = line["lamina_index"], line["variant"]
         matrix = set(variant.split("; "))
         sent = json.loads(line["inputs"]) if line["inputs"] is not None else cells.inputs(index)
-        pairs = [(name, value) for name, values in sent.items() for value in _listed(values)]
+        # What the matrix gives follows what the inputs give.
+        names = sorted(sent, key=lambda name: order.get(name, len(order)))
+        pairs = [(name, value) for name in names for value in _listed(sent[name])]
         yield (
             line["place"],
             Shown(
@@ -218,16 +226,20 @@ _TITLES = ("title", "product title", "product name", "name", "product", "style n
 class _Cells:
     """The few cells that are shown as they stand in the source: a title, and what an invalid row gives for inputs."""
 
-    def __init__(self, pipeline: Pipeline, catalog: Catalog, rows: pl.DataFrame) -> None:
-        named = {re.sub(r"[\s_-]+", " ", header).strip().casefold(): column for column, header in _named(catalog)}
-        found = [named[name] for name in _TITLES if name in named]
-        self._title = next((column for column in found if column not in pipeline.rows.key), None)
-        self._inputs = {
-            rule.parameter: rule.source.name
-            for rule in pipeline.inputs
-            if isinstance(rule.source, Column) and rule.source.name in catalog.columns
-        }
-        wanted = dict.fromkeys((*catalog.marks, *self._inputs.values(), *([self._title] if self._title else [])))
+    def __init__(
+        self, pipeline: Pipeline, catalog: Catalog, rules: Sequence[tuple[Parameter, InputRule]], rows: pl.DataFrame
+    ) -> None:
+        named = {re.sub(r"[\s_-]+", " ", form(header)).strip(): column for column, header in _named(catalog)}
+        titles = [named[name] for name in _TITLES if name in named]
+        plain = [(parameter.name, rule) for parameter, rule in rules if isinstance(rule.source, Column | Columns)]
+        uses = {name: tuple(column_uses(("inputs", rule.parameter), rule)) for name, rule in plain}
+        keys = tuple(key_uses(pipeline))
+        found = find_columns(catalog, pipeline, [*keys, *(use for some in uses.values() for use in some)]).found
+        self._title = next((column for column in titles if column not in {found[use.written] for use in keys}), None)
+        self._inputs = {name: [found[use.written] for use in some] for name, some in uses.items()}
+        self._splits = {name: rule.source.split for name, rule in plain if isinstance(rule.source, Column)}
+        columns = [column for some in self._inputs.values() for column in some]
+        wanted = dict.fromkeys((*catalog.marks, *columns, *([self._title] if self._title else [])))
         frame = catalog.frame.select(*wanted).join(rows.lazy(), on="lamina_index", how="semi").collect()
         self._rows = {row["lamina_index"]: row for row in frame.iter_rows(named=True)}
 
@@ -242,8 +254,13 @@ class _Cells:
     def inputs(self, index: int | None) -> dict[str, object]:
         """What the columns of a row give, where it never came to inputs."""
         row = self._of(index)
-        cells = {name: row.get(column) for name, column in self._inputs.items()}
-        return {name: cell for name, cell in cells.items() if cell is not None and cell != ""}
+        given: dict[str, object] = {}
+        for name, columns in self._inputs.items():
+            split = self._splits.get(name)
+            cells = [part for column in columns for part in _listed(row.get(column), split)]
+            if cells:
+                given[name] = cells
+        return given
 
     def _of(self, index: int | None) -> dict[str, Any]:
         # What only the ledger knows has no cells.
@@ -336,8 +353,13 @@ def relative_link(file: Path, folder: Path) -> str | None:
         return None
 
 
-def _listed(values: object) -> list[str]:
-    return [str(value) for value in values] if isinstance(values, list) else [str(values)]
+def _listed(values: object, split: str | None = None) -> list[str]:
+    """The single values, without blank ones."""
+    several = values if isinstance(values, list) else [values]
+    texts = [str(value) for value in several if value is not None]
+    if split is not None:
+        texts = [part.strip() for text in texts for part in text.split(split)]
+    return [text for text in texts if text.strip()]
 
 
 def _clipped(text: str, most: int) -> str:
