@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from lamina_batch.results.manifest import PART, Outcomes, gather
 from lamina_batch.results.picks import run_again
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AsyncExitStack
 
     from lamina_batch.apps.app import App
@@ -65,12 +66,23 @@ def refuse_source(pipeline: Pipeline, file: Path) -> None:
     if wanted == pipeline.file.resolve():
         raise UsageError("this is the pipeline file itself", where=str(file), hint="give it another name")
     for source in pipeline.rows.sources:
-        if wanted == Path(source).resolve() or wanted.match(source):
+        if wanted == Path(source).resolve() or _matches(wanted.parts, Path(source).parts):
             raise UsageError(
                 f"this would be read as rows: `rows.from` names {source}",
                 where=str(file),
                 hint="give it another name, or another folder",
             )
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path is one that `glob` finds: `**` stands for any number of folders, and no sign for a hidden one."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**" and _matches(parts, pattern[1:]):
+        return True
+    if not parts or (parts[0].startswith(".") and not pattern[0].startswith(".")):
+        return False
+    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern if pattern[0] == "**" else pattern[1:])
 
 
 def prepare(

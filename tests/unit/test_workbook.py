@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import glob
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -357,6 +358,18 @@ def test_nothing_replaces_the_workbook_that_it_is_made_from(desk: Desk) -> None:
         desk.pipeline(body + "results: {manifest: rows.xlsx}\n")
     with pytest.raises(UsageError, match="this would be read as rows"):
         refuse_source(desk.pipeline(body), desk.folder / "rows.xlsx")
+
+
+@pytest.mark.parametrize("name", ["data/a.csv", "data/sub/a.csv", "data/out/deep/a.csv", "data/.out/a.csv", "a.csv"])
+def test_no_result_is_put_where_a_pattern_would_read_it_as_rows(desk: Desk, name: str) -> None:
+    pipeline = desk.pipeline('rows: {from: "data/**/*.csv", key: sku}\ninputs:\n  Prompt: {value: x}\n')
+    file = desk.write(name, "sku\nA\n")
+    found = glob.glob(pipeline.rows.sources[0], recursive=True)  # noqa: PTH207 - as the rows are found
+    if str(file) in found:
+        with pytest.raises(UsageError, match="this would be read as rows"):
+            refuse_source(pipeline, file)
+    else:
+        refuse_source(pipeline, file)
 
 
 def test_dates_of_old_macs_are_the_same_days(desk: Desk) -> None:
