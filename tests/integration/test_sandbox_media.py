@@ -243,7 +243,7 @@ def test_a_title_that_the_font_cannot_show_gives_way_to_one_it_can() -> None:
     assert card_for(ad, ad.outputs[0], execution_id="e", inputs=inputs).title == "AP-1001"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     texts=st.lists(st.text(st.characters(), max_size=200), min_size=4, max_size=4),
     ratio=st.floats(1 / 3, 3),

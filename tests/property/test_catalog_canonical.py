@@ -6,7 +6,7 @@ import hashlib
 import json
 
 import polars as pl
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lamina_batch.catalog.content import (
@@ -33,7 +33,6 @@ def _columns(pieces: tuple[str | pl.Expr, ...]) -> list[pl.Expr]:
     return [pl.lit(piece) if isinstance(piece, str) else piece for piece in pieces]
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(TEXT | st.none(), max_size=5))
 @example([chr(code) for code in range(0x110)])
 def test_text_is_escaped_as_json_does(texts: list[str | None]) -> None:
@@ -45,7 +44,6 @@ def test_text_is_escaped_as_json_does(texts: list[str | None]) -> None:
     assert [None if text is None else string_json(text) for text in texts] == expected
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(TEXT, VALUE, max_size=5))
 def test_inputs_are_one_canonical_object_without_what_is_blank(inputs: dict[str, str | list[str] | None]) -> None:
     columns = {f"c{at}": [value, None] for at, value in enumerate(inputs.values())}
@@ -70,7 +68,6 @@ def test_inputs_are_one_canonical_object_without_what_is_blank(inputs: dict[str,
     assert frame.with_columns(expression.alias("inputs"))["inputs"].to_list() == [canonical(given_values), "{}"]
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(TEXT, TEXT, st.dictionaries(TEXT, TEXT | st.lists(TEXT, min_size=2)))
 def test_content_is_the_sha256_of_app_service_and_inputs(
     service: str, app_id: str, inputs: dict[str, str | list[str]]
@@ -89,7 +86,6 @@ def test_content_is_the_sha256_of_app_service_and_inputs(
     assert found.rows() == [(expected, len(canonical(inputs).encode()))] * 2
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.tuples(TEXT | st.none(), TEXT, TEXT | st.none()), min_size=1, max_size=4), st.permutations("abc"))
 def test_commas_stand_between_whatever_is_there(
     rows: list[tuple[str | None, str, str | None]], names: list[str]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_batch.apps.app import App, Parameter
@@ -147,7 +147,6 @@ def app_of(*parameters: Parameter) -> App:
     return App(app_id="an-app", name="An app", description=None, parameters=parameters, served="{}")
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(rows=ROWS, rule=RULE)
 def test_mapped_columns_equal_the_rules_row_by_row(rows: list[dict[str, str | None]], rule: InputRule) -> None:
     mapped = map_rows(catalog_of(rows), pipeline_of(rule), app_of(Parameter(name="P", type="text", multiple=True)))
@@ -208,7 +207,6 @@ def on_the_wire(parameter: Parameter, value: str | list[str]) -> str | list[str]
     return values[0] if len(values) == 1 else values
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(
     items=st.tuples(fitted("Front"), fitted("Model  Gender "), fitted('Ü "x"')),
     rows=st.lists(st.tuples(*[VALUES] * len(COLUMNS)), max_size=6),
@@ -271,7 +269,6 @@ ODD = [
 ]
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(
     kind=st.sampled_from(["text", "options", "url"]),
     labels=st.lists(st.sampled_from(LABELS), min_size=1, max_size=5, unique=True),

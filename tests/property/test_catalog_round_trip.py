@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_batch.catalog.source import read_catalog
@@ -46,7 +46,6 @@ def read(
     return catalog.headers, [(number, [cell or "" for cell in row]) for number, *row in rows]
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(
     rows=st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(CELL, min_size=width, max_size=width), max_size=8)),
     headers=st.lists(st.text(st.sampled_from('ab "\néЖ'), min_size=1, max_size=4), min_size=4, max_size=4),
@@ -82,7 +81,6 @@ def test_cells_come_back_as_they_were_written(
     ]
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(
     names=st.lists(st.text(st.sampled_from("abcé _-"), min_size=1).filter(str.strip), min_size=1, max_size=5),
     separator=st.sampled_from([",", ";", "\t", "|"]),

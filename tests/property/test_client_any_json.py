@@ -76,7 +76,7 @@ JSON = ANYTHING | ERROR | PAGE | EXECUTION | objects(data=EXECUTION) | objects(d
 
 
 #: The machine may be busy.
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+patient = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 def texts(value: object) -> Iterator[str]:

@@ -680,7 +680,6 @@ def describe(attempt: Attempt) -> str:
 
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(
-    deadline=None,
     max_examples=100,
     stateful_step_count=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -42,7 +42,7 @@ def filled(pattern: Pattern, texts: tuple[str, str, str, str], number: int = 1) 
 
 @given(ANY_PATTERN, st.tuples(TEXTS, TEXTS, TEXTS, TEXTS), st.integers(1, 10**6))
 @example(PATTERNS[0], ("../..", "../..", "../..", "../.."), 1)
-@settings(max_examples=400, deadline=None)  # the machine may be busy
+@settings(max_examples=400)  # the machine may be busy
 def test_every_name_is_inside_the_folder_and_good_on_every_system(
     text: str, texts: tuple[str, str, str, str], number: int
 ) -> None:
@@ -62,7 +62,7 @@ def test_every_name_is_inside_the_folder_and_good_on_every_system(
 
 
 @given(st.tuples(TEXTS, TEXTS, TEXTS, st.just("png")))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_name_can_be_made_on_this_system(tmp_path: Path, texts: tuple[str, str, str, str]) -> None:
     pattern = parse_pattern(escaped(str(tmp_path)) + "/{key}/{variant}/{label}.{ext}")
     place = filled(pattern, texts)
@@ -72,14 +72,12 @@ def test_every_name_can_be_made_on_this_system(tmp_path: Path, texts: tuple[str,
 
 
 @given(ANY_PATTERN, st.tuples(TEXTS, TEXTS, TEXTS, st.just("png")), st.sets(st.integers(1, 10**6), min_size=2))
-@settings(deadline=None)
 def test_numbers_keep_names_apart(text: str, texts: tuple[str, str, str, str], numbers: set[int]) -> None:
     pattern = parse_pattern(text)
     assert len({fold(filled(pattern, texts, number)) for number in numbers}) == len(numbers)
 
 
 @given(ANY_PATTERN, st.tuples(TEXTS, TEXTS, TEXTS, st.just("png")))
-@settings(deadline=None)
 def test_the_same_texts_come_to_the_same_place_however_they_are_normalised(
     text: str, texts: tuple[str, str, str, str]
 ) -> None:
@@ -89,7 +87,6 @@ def test_the_same_texts_come_to_the_same_place_however_they_are_normalised(
 
 
 @given(st.text(alphabet="abcé ", min_size=100, max_size=300), st.text(alphabet="abcé ", min_size=100, max_size=300))
-@settings(deadline=None)
 def test_long_names_that_differ_stay_apart(one: str, other: str) -> None:
     assume(one.strip() != other.strip())
     pattern = parse_pattern("/o/{label}.{ext}")
@@ -103,7 +100,6 @@ def test_long_names_that_differ_stay_apart(one: str, other: str) -> None:
         "".join
     )
 )
-@settings(deadline=None)
 def test_a_pattern_is_read_or_refused_and_nothing_else(text: str) -> None:
     try:
         pattern = parse_pattern("/" + text)
@@ -115,7 +111,6 @@ def test_a_pattern_is_read_or_refused_and_nothing_else(text: str) -> None:
 
 
 @given(st.text(), TEXTS)
-@settings(deadline=None)
 def test_an_extension_is_short_and_plain_whatever_is_said(url: str, content_type: str) -> None:
     for said in (url, f"https://h/{url}", f"https://h/x.{url}"):
         ext = extension(said, content_type)

@@ -349,7 +349,7 @@ def test_two_runs_that_poll_on_one_address_share_the_limit(
 # -- what always holds -------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     shape=st.sampled_from(sorted(SHAPES)),
     rows=st.integers(1, 150),

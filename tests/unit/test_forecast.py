@@ -85,7 +85,6 @@ jobs_in_any_case = {
 }
 
 
-@settings(deadline=None)
 @given(**jobs_in_any_case, slots=st.sampled_from([1, 2, 5, 20]))
 def test_no_client_takes_less_than_the_least_possible_time(
     *, jobs: int, limit: int, duration: float, per_job: int, reads: int, slots: int
@@ -109,7 +108,6 @@ def test_no_client_takes_less_than_the_least_possible_time(
     assert least >= least_seconds(jobs, limit=limit, window=10.0, shortest=duration, per_job=per_job, reads=reads)
 
 
-@settings(deadline=None)
 @given(**jobs_in_any_case)
 def test_with_slots_enough_a_perfect_client_takes_just_the_least_possible_time(
     *, jobs: int, limit: int, duration: float, per_job: int, reads: int
@@ -201,7 +199,7 @@ def test_a_million_go_on_as_the_first_thousand_did(completion: Completion, slots
     assert many.seconds == pytest.approx(1_000_000 * pace, rel=0.01)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     jobs=st.integers(1, 120),
     durations=st.lists(st.floats(0, 300), min_size=1, max_size=20),
