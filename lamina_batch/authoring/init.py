@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina_batch.apps.pins import SANDBOX, pin_file, read_pin
-from lamina_batch.authoring.matching import FILL_IN, KEYS, Match, guess_key, match_columns
+from lamina_batch.authoring.matching import KEYS, Match, guess_key, match_columns, why_no_key
 from lamina_batch.authoring.pinning import save_pin
 from lamina_batch.authoring.specialise import specialised
 from lamina_batch.catalog.columns import form
 from lamina_batch.catalog.source import read_catalog
 from lamina_batch.errors import CatalogError, UsageError
+from lamina_batch.pipeline.check import FILL_IN
 from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS, split_sheet
 from lamina_batch.pipeline.spec import Api, Pipeline, Results, Rows, RunOptions
 from lamina_batch.pipeline.values import core_value
@@ -54,6 +55,8 @@ class Draft:
     catalog: Catalog | None = None
     #: the column that names a row; None: it is not plain which
     key: str | None = "sku"
+    #: what keeps the column from being it that is called like one
+    no_key: str | None = None
     #: by parameter the column of the catalog that plainly is its own
     matches: Mapping[str, Match] = field(default_factory=dict)
 
@@ -95,12 +98,14 @@ def draft(pin: Pin, file: Path, *, name: str | None, rows: str | None) -> Draft:
     path, sheet = split_sheet(rows, Path.cwd())
     catalog, encoding = _read(Path(path).absolute(), sheet, pin.app.app_id)
     named = os.path.relpath(Path(path).absolute(), file.parent) + ("" if sheet is None else f"#{sheet}")
+    key = guess_key(catalog)
     return replace(
         empty,
         rows=named,
         encoding=encoding,
         catalog=catalog,
-        key=guess_key(catalog),
+        key=key,
+        no_key=why_no_key(catalog) if key is None else None,
         matches=match_columns(pin.app, catalog),
     )
 
@@ -228,6 +233,8 @@ def _rows(draft: Draft) -> Iterator[str]:
         columns = () if draft.catalog is None else draft.catalog.columns
         yield "  # The column that names a row, or a list of columns: unique, never blank. Results are kept by it."
         yield f"  # The columns are {_listed(columns)}."
+        if draft.no_key is not None:
+            yield f"  # {_line(draft.no_key)}."
     yield f"  key: {scalar(key or FILL_IN)}"
     if draft.encoding is not None:
         yield "  # The file is not UTF-8, and seems to be this. Look whether accents and umlauts come out right."

@@ -15,15 +15,14 @@ import polars as pl
 
 from lamina_batch.apps.schema import URL_PATTERN, lenient, match
 from lamina_batch.catalog.text import as_text, can_be_text, filled
+from lamina_batch.catalog.verdict import shown
+from lamina_batch.pipeline.check import FILL_IN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lamina_batch.apps.app import App, Parameter
     from lamina_batch.catalog.source import Catalog
-
-#: what a word of a pipeline file says that nobody has filled in yet
-FILL_IN = "FILL_IN"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +77,34 @@ class Cells:
 def guess_key(catalog: Catalog) -> str | None:
     """The column that names a row: called like one, never blank, and never twice the same. None: there is no such."""
     cells = Cells(catalog)
-    for column in sorted(cells.names, key=lambda name: (_key_rank(name), cells.names.index(name))):
-        if _key_rank(column) < len(KEYS) + 1:
-            texts = cells.texts(column)
-            if len(texts) and not texts.null_count() and texts.is_unique().all():
-                return column
+    for column in _called_like_keys(cells.names):
+        texts = cells.texts(column)
+        if len(texts) and not texts.null_count() and texts.is_unique().all():
+            return column
     return None
+
+
+def why_no_key(catalog: Catalog) -> str | None:
+    """What keeps the column that is most called like a key from being one; None where none is called so."""
+    cells = Cells(catalog)
+    column = next(iter(_called_like_keys(cells.names)), None)
+    texts = cells.texts(column) if column is not None else pl.Series([], dtype=pl.String)
+    rows = catalog.frame.select("lamina_row").collect().to_series()
+    if column is None or not len(texts):
+        return None
+    twice = texts.filter(texts.is_duplicated() & texts.is_not_null())
+    if len(twice):
+        several = rows.filter(texts == twice[0])
+        more = f" and {len(several) - 2} more" if len(several) > 2 else ""
+        return f"{column} holds {shown(twice[0])} more than once: in the rows {several[0]} and {several[1]}{more}"
+    blank = rows.filter(texts.is_null())
+    return f"{column} is blank in row {blank[0]}" if len(blank) else None
+
+
+def _called_like_keys(names: Sequence[str]) -> list[str]:
+    """The columns that are called like one that names a row, the most telling first."""
+    called = [name for name in names if _key_rank(name) < len(KEYS) + 1]
+    return sorted(called, key=_key_rank)
 
 
 #: what a column that names a row is called, the usual ones first

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lamina_batch.media.names import Pattern
     from lamina_batch.media.preflight import Preflight
     from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.results.picks import Pick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +192,7 @@ def plan_of(
     if request.picks is not None:
         picked = jobs.filter(pl.col("key").is_in([pick.key for pick in request.picks.rejected]))
         evidence = with_evidence(picked, known_of(ledger, picked), share_identical=pipeline.run.share_identical)
-        again = run_again(request.picks, evidence)
+        again = run_again(request.picks, evidence, lambda pick: _had(ledger, pick))
         for text in again.notes:
             note(text)
         rerun |= again.rerun
@@ -212,6 +213,20 @@ def plan_of(
     plan = make_plan(jobs, known, wish, contract=prepared.app.fingerprint, at=at, done=done)
     _check_rerun(plan, rerun)
     return plan
+
+
+def _had(ledger: Ledger | None, pick: Pick) -> bool:
+    """Whether the ledger ever had what this verdict is about: the content, and that execution of it.
+
+    The row need not have been bought itself: it may have shared what another one of the same content came to.
+    """
+    known = ledger_frame(ledger.table_about([], [pick.inputs_sha256])) if ledger is not None else None
+    if ledger is None or known is None or known.is_empty():
+        return False
+    if pick.execution_id is None or pick.execution_id in known.get_column("execution_id"):
+        return True
+    job = ledger.of_execution(pick.execution_id)
+    return job is not None and job.content == pick.inputs_sha256
 
 
 def known_of(ledger: Ledger | None, jobs: pl.DataFrame) -> pl.DataFrame:

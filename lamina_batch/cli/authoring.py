@@ -107,6 +107,8 @@ def _next_steps(made: Draft, service: Service) -> None:
     if made.catalog is None:
         say(f"fill {_shown(made.file.parent / made.rows)}, a row for each product; then")
     elif made.open:
+        if made.no_key is not None:
+            say(f"no key: {made.no_key}")
         say(f"decide what is marked FILL_IN in {file}: {', '.join(made.open)}; then")
     say(f"  lamina-batch validate {file}{sandbox}")
     say(f"  lamina-batch run {file}{sandbox}")

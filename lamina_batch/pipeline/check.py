@@ -28,7 +28,46 @@ def check(document: Document, schema: Schema) -> list[Problem]:
     from jsonschema import Draft202012Validator  # noqa: PLC0415
 
     found = Draft202012Validator(schema).iter_errors(document.values)
-    return [problem for error in found for problem in _explained(error, document, schema)]
+    # First, because of several problems about one place the first is told.
+    return [*_to_fill_in(document), *(problem for error in found for problem in _explained(error, document, schema))]
+
+
+#: what `init` writes where somebody still has to decide
+FILL_IN = "FILL_IN"
+_MOST_LISTED = 20
+
+
+def _to_fill_in(document: Document) -> Iterator[Problem]:
+    """All places that nobody has filled in yet, as one problem."""
+    left = sorted(_left_open(document.values, ()), key=lambda steps: document.places[steps])
+    if not left:
+        return
+    named = [
+        f"{dotted(steps)} ({f'line {line}' if (line := document.places[steps].line) else '--set'})"
+        for steps in left[:_MOST_LISTED]
+    ]
+    more = f", and {len(left) - _MOST_LISTED} more" if len(left) > _MOST_LISTED else ""
+    what = "1 place is" if len(left) == 1 else f"{len(left)} places are"
+    yield Problem(
+        steps=left[0],
+        place=document.places[left[0]],
+        what=f"{what} still to be filled in: {', '.join(named)}{more}",
+        hint=f"write what is meant in place of {FILL_IN}; the comments above it say what that may be",
+    )
+
+
+def _left_open(value: object, steps: Steps) -> Iterator[Steps]:
+    match value:
+        case str() if value == FILL_IN:
+            yield steps
+        case dict():
+            for key, inner in value.items():
+                yield from _left_open(inner, (*steps, key))
+        case list():
+            for at, inner in enumerate(value):
+                yield from _left_open(inner, (*steps, at))
+        case _:
+            pass
 
 
 def _explained(error: ValidationError, document: Document, root: Schema) -> Iterator[Problem]:
@@ -58,13 +97,13 @@ def _explained(error: ValidationError, document: Document, root: Schema) -> Iter
     elif value is None:
         yield document.problem(steps, "has no value", _hint_for_nothing(steps, schema))
     elif error.validator == "uniqueItems":
-        yield document.problem(steps, f"lists {_shown(_repeated(value))} twice", "keep one")
+        yield document.problem(steps, f"lists {shown(_repeated(value))} twice", "keep one")
     elif error.validator in {"minItems", "minProperties"}:
         yield document.problem(steps, "is empty", "give at least one, or take the key out")
     else:
         # What is marked so may hold a token, and is not repeated.
-        is_what = "" if schema.get("writeOnly") else f", is {_shown(value)}"
-        what = f"{_expectation(schema)}{is_what}"
+        is_what = "" if schema.get("writeOnly") else f", is {shown(value)}"
+        what = f"{expectation(schema)}{is_what}"
         yield document.problem(steps, what, _hint_for(value, steps, schema))
 
 
@@ -108,7 +147,7 @@ _KINDS = {
 }
 
 
-def _expectation(schema: Schema) -> str:
+def expectation(schema: Schema) -> str:
     """What a value must be: the schema's own words where it has some."""
     if "errorMessage" in schema:
         return str(schema["errorMessage"])
@@ -134,7 +173,8 @@ def _either(choices: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """The value as a message shows it."""
     match value:
         case bool():
             return "true" if value else "false"

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lamina_batch.errors import UsageError
+from lamina_batch.pipeline.check import expectation, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any
 
     import polars as pl
 
@@ -77,46 +79,86 @@ class Again:
 
 
 def parse_picks(text: bytes, *, where: str) -> Picks:
-    """Read a file of verdicts. Raises UsageError where it is none, says a thing twice, or is of a later version."""
+    """Read a file of verdicts.
+
+    Raises UsageError, with all that is wrong, where it is none, says a thing twice, or is of a later version.
+    """
     # importing jsonschema takes longer than many a command
     from jsonschema import Draft202012Validator  # noqa: PLC0415
-    from jsonschema.exceptions import best_match  # noqa: PLC0415
 
     try:
         data = json.loads(text)
     except ValueError as error:
         raise UsageError("this is no file of verdicts: it is not JSON", where=where, hint=_SAVE) from error
     schema = json.loads((importlib.resources.files("lamina_batch") / "schemas" / "picks.schema.json").read_bytes())
-    wrong = best_match(Draft202012Validator(schema).iter_errors(data))
-    if wrong is not None:
-        place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in wrong.absolute_path)
-        what = f"{place.lstrip('.') or 'the file'}: {wrong.message[:200]}"
-        raise UsageError(
-            f"this is no file of verdicts that this version reads: {what}",
-            where=where,
-            hint=_SAVE,
+    _refuse(_faults(Draft202012Validator(schema).iter_errors(data)), where)
+    picks = tuple(
+        Pick(
+            key=pick["key"],
+            # Who writes the file by hand may leave out what is nothing.
+            variant=pick.get("variant") or "",
+            inputs_sha256=pick["inputs_sha256"],
+            execution_id=pick["execution_id"],
+            verdict=pick["verdict"],
+            note=pick.get("note") or "",
         )
-    picks = tuple(Pick(**{name: pick[name] for name in Pick.__slots__}) for pick in data["picks"])
-    _refuse_repeated(picks, where)
+        for pick in data["picks"]
+    )
+    _refuse(_repeated(picks), where)
     return Picks(where=where, pipeline=data["pipeline"], app=data["app"], service=data["service"], picks=picks)
 
 
-_SAVE = "`Save verdicts` in the report writes one"
+_SAVE = "`Save verdicts` in the report writes such a file, and docs/report.md says what stands in it"
+_MOST_SHOWN = 20
 
 
-def _refuse_repeated(picks: Iterable[Pick], where: str) -> None:
+def _refuse(faults: Sequence[str], where: str) -> None:
+    if faults:
+        shown_of = list(faults[:_MOST_SHOWN])
+        if len(faults) > _MOST_SHOWN:
+            shown_of.append(f"and {len(faults) - _MOST_SHOWN} more")
+        raise UsageError(
+            "\n  ".join(["this is no file of verdicts that this version reads:", *shown_of]), where=where, hint=_SAVE
+        )
+
+
+def _faults(errors: Iterator[Any]) -> list[str]:
+    """What is wrong with each place of the file, in words."""
+    found: dict[tuple[str | int, ...], str] = {}
+    for error in errors:
+        path = tuple(error.absolute_path)
+        if error.validator == "required":
+            for key in error.schema["required"]:
+                if key not in error.instance:
+                    found.setdefault((*path, key), "is missing")
+        else:
+            found.setdefault(path, f"{expectation(error.schema)}, is {shown(error.instance)}")
+    ordered = sorted(found.items(), key=lambda fault: [(isinstance(step, str), step) for step in fault[0]])
+    return [f"{_place(path)}: {what}" for path, what in ordered]
+
+
+def _place(path: Sequence[str | int]) -> str:
+    """`picks[3].verdict`, counted from 0 as in JSON."""
+    steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return steps.lstrip(".") or "the file"
+
+
+def _repeated(picks: Iterable[Pick]) -> list[str]:
     seen: set[tuple[str, str]] = set()
+    twice: dict[str, None] = {}
     for pick in picks:
         if (pick.key, pick.variant) in seen:
-            raise UsageError(f"{pick.name!r} is judged twice", where=where, hint="keep one of them")
+            twice[pick.name] = None
         seen.add((pick.key, pick.variant))
+    return [f"{name!r} is judged twice: keep one of them" for name in twice]
 
 
-def run_again(picks: Picks, evidence: pl.DataFrame) -> Again:
+def run_again(picks: Picks, evidence: pl.DataFrame, knows: Callable[[Pick], bool]) -> Again:
     """Which of the rejected rows are made again, given the jobs with what the ledger knows (plan.with_evidence).
 
     A row whose inputs changed since, and one that was sent again since, are left to the rules of a plain run: it
-    submits new inputs that it has not bought, and collects what is on its way.
+    submits new inputs that it has not bought, and collects what is on its way. So is a row with a verdict on what the
+    ledger never had, which `knows` tells of those that are not what the ledger has now.
     """
     now = {
         (key, variant): (content, execution_id)
@@ -124,17 +166,37 @@ def run_again(picks: Picks, evidence: pl.DataFrame) -> Again:
             "key", "variant", "content", "was_execution_id"
         ).iter_rows()
     }
-    known = [(pick, now[pick.key, pick.variant]) for pick in picks.rejected if (pick.key, pick.variant) in now]
-    changed = sum(content != pick.inputs_sha256 for pick, (content, _) in known)
-    same = [(pick, execution) for pick, (content, execution) in known if content == pick.inputs_sha256]
-    rerun = frozenset(pick.name for pick, execution in same if execution == pick.execution_id)
-    made = len(same) - sum(execution == pick.execution_id for pick, execution in same)
+    rerun: set[str] = set()
+    changed = made = 0
+    strange: list[str] = []
+    for pick in picks.rejected:
+        if (pick.key, pick.variant) not in now:
+            continue
+        content, execution_id = now[pick.key, pick.variant]
+        if (content, execution_id) == (pick.inputs_sha256, pick.execution_id):
+            rerun.add(pick.name)
+        elif not knows(pick):
+            strange.append(pick.name)
+        elif content != pick.inputs_sha256:
+            changed += 1
+        else:
+            made += 1
     notes = [f"{picks.where}: of {_rows(len(picks.rejected))} rejected, {len(rerun)} to be made again"]
     if changed:
         notes.append(f"{_rows(changed)} changed since: run only if the new inputs were not bought yet")
     if made:
         notes.append(f"{_rows(made)} sent again since the verdict: not bought once more")
-    return Again(rerun=rerun, notes=tuple(notes))
+    if strange:
+        named = ", ".join(strange[:_NAMED]) + (", …" if len(strange) > _NAMED else "")
+        verdict = "this verdict is about a picture" if len(strange) == 1 else "these verdicts are about pictures"
+        notes.append(
+            f"{named}: {verdict} that this ledger does not know, by inputs_sha256 and execution_id: "
+            "run only if the inputs were not bought yet"
+        )
+    return Again(rerun=frozenset(rerun), notes=tuple(notes))
+
+
+_NAMED = 5
 
 
 def _rows(count: int) -> str:

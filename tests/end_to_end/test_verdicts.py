@@ -58,6 +58,16 @@ def test_a_row_that_changed_since_is_left_to_the_plain_rules(project: Path, cli:
     assert again.summary["counts"]["submitted"] == 0
 
 
+def test_a_verdict_on_what_this_ledger_never_had_buys_nothing(project: Path, cli: Cli) -> None:
+    cli("run", "p.yaml", "--sandbox")
+    file = project / "picks.json"
+    for change in ({"execution_id": "00000000-0000-4000-8000-000000000000"}, {"inputs_sha256": "f" * 64}):
+        file.write_text(json.dumps(picks_of(project, **change)), encoding="utf-8")
+        told = cli("plan", "p.yaml", "--sandbox", "--rerun-file", file)
+        assert "00001: this verdict is about a picture that this ledger does not know" in told.err
+        assert "executions to start: 0" in told.out
+
+
 def test_a_report_that_cannot_be_written_loses_nothing_else(project: Path, cli: Cli) -> None:
     (project / "p.yaml").write_text(PIPELINE + "results: {report: out/report.html}\n", encoding="utf-8")
     page = project / "out" / "report.sandbox.html"

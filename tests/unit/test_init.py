@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from lamina_batch.apps.app import parse_app
 from lamina_batch.apps.pins import read_pin, take_pin
 from lamina_batch.authoring.init import default_name, draft, pipeline_text, refuse_present, scalar, write_files
-from lamina_batch.authoring.matching import FILL_IN, Match, guess_key, match_columns
+from lamina_batch.authoring.matching import Match, guess_key, match_columns, why_no_key
 from lamina_batch.catalog.check import check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.catalog.source import read_catalog
 from lamina_batch.errors import CatalogError, UsageError
+from lamina_batch.pipeline.check import FILL_IN
 from lamina_batch.pipeline.document import MappingNode, ScalarNode, parse
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.pipeline.values import substituted
@@ -104,6 +105,19 @@ def test_several_addresses_in_a_cell_are_parted(desk: Desk, cell: str, split: st
 def test_the_key_is_guessed_where_a_column_is_called_so_and_can_be_one(desk: Desk, rows: str, key: str | None) -> None:
     desk.write("rows.csv", rows)
     assert guess_key(desk.read()) == key
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ("title,sku\na,1\nb,2\nc,1\nd,1\n", "sku holds '1' more than once: in the rows 2 and 4 and 1 more"),
+        ("title,sku\na,1\nb,\n", "sku is blank in row 3"),
+        ("title,price\na,1\nb,2\n", None),
+    ],
+)
+def test_why_a_column_that_is_called_like_a_key_is_none_is_said(desk: Desk, rows: str, why: str | None) -> None:
+    desk.write("rows.csv", rows)
+    assert why_no_key(desk.read()) == why
 
 
 # -- the file

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import polars as pl
 import pytest
 
+from lamina_batch.errors import UsageError
 from lamina_batch.execution.plan import ledger_frame, with_evidence
-from lamina_batch.results.picks import Pick, Picks, run_again
+from lamina_batch.results.picks import Pick, Picks, parse_picks, run_again
 
 SAME, OTHER = "a" * 64, "b" * 64
 
@@ -18,6 +21,11 @@ def job(job_id: int, state: str, execution: str | None, content: str = SAME) -> 
 def rejected(verdict: str = "reject") -> Picks:
     pick = Pick(key="1", variant="", inputs_sha256=SAME, execution_id="e1", verdict=verdict, note="")  # type: ignore[arg-type]
     return Picks(where="picks.json", pipeline="p", app="app", service="sandbox", picks=(pick,))
+
+
+def known(pick: Pick) -> bool:
+    """The ledger had it."""
+    return True
 
 
 def rows(content: str | None = SAME) -> pl.DataFrame:
@@ -44,16 +52,42 @@ def rows(content: str | None = SAME) -> pl.DataFrame:
 )
 def test_a_row_is_made_again_as_long_as_it_is_what_was_rejected(ledger: list[tuple[object, ...]], again: bool) -> None:
     evidence = with_evidence(rows(), ledger_frame(ledger))
-    assert run_again(rejected(), evidence).rerun == (frozenset({"1"}) if again else frozenset())
+    assert run_again(rejected(), evidence, known).rerun == (frozenset({"1"}) if again else frozenset())
 
 
 @pytest.mark.parametrize("content", [OTHER, None], ids=["changed", "invalid now"])
 def test_a_row_with_other_inputs_is_left_to_a_plain_run(content: str | None) -> None:
-    again = run_again(rejected(), with_evidence(rows(content), ledger_frame([job(1, "completed", "e1")])))
+    again = run_again(rejected(), with_evidence(rows(content), ledger_frame([job(1, "completed", "e1")])), known)
     assert again.rerun == frozenset()
     assert any("changed since" in note for note in again.notes)
 
 
 def test_what_was_picked_is_left_alone() -> None:
     evidence = with_evidence(rows(), ledger_frame([job(1, "completed", "e1")]))
-    assert run_again(rejected("pick"), evidence).rerun == frozenset()
+    assert run_again(rejected("pick"), evidence, known).rerun == frozenset()
+
+
+@pytest.mark.parametrize("content", [SAME, OTHER], ids=["of another execution", "of other inputs"])
+def test_a_verdict_on_what_the_ledger_never_had_is_said_to_be_one(content: str) -> None:
+    evidence = with_evidence(rows(content), ledger_frame([job(1, "completed", "e2", content)]))
+    again = run_again(rejected(), evidence, lambda _: False)
+    assert again.rerun == frozenset()
+    assert "1: this verdict is about a picture that this ledger does not know" in again.notes[-1]
+    assert not any("since" in note for note in again.notes)
+
+
+def test_all_that_is_wrong_with_a_file_is_said_at_once_and_what_is_nothing_may_be_left_out() -> None:
+    pick = {"key": "1", "inputs_sha256": SAME, "execution_id": "e1", "verdict": "reject"}
+    head = {"format": "lamina-batch picks", "version": 1, "pipeline": "p", "app": "app", "service": "sandbox"}
+    read = parse_picks(json.dumps({**head, "picks": [pick, {**pick, "key": "2", "variant": None}]}).encode(), where="f")
+    assert [(one.key, one.variant, one.note) for one in read.picks] == [("1", "", ""), ("2", "", "")]
+    wrong = [{**pick, "verdict": "maybe"}, {"key": 7, "verdict": "pick"}]
+    with pytest.raises(UsageError) as refused:
+        parse_picks(json.dumps({**head, "version": 2, "picks": wrong}).encode(), where="f")
+    assert refused.value.what.splitlines()[1:] == [
+        "  picks[0].verdict: must be pick or reject, is 'maybe'",
+        "  picks[1].execution_id: is missing",
+        "  picks[1].inputs_sha256: is missing",
+        "  picks[1].key: must be text, is 7",
+        "  version: must be 1, is 2",
+    ]

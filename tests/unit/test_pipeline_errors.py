@@ -531,3 +531,14 @@ def test_parameters_and_columns_may_be_named_like_secrets(tmp_path: Path) -> Non
         + "  Password: {column: secret, map: {token: key}}\nmatrix: {Token: [secret]}\n"
     )
     load_pipeline(file, environ={}, today=dt.date(2026, 1, 31))
+
+
+def test_what_nobody_has_filled_in_is_told_once_with_all_its_lines(tmp_path: Path) -> None:
+    content = (
+        MINIMAL.replace("sku", "FILL_IN") + "  Style: {column: style, map: {a: FILL_IN, FILL_IN: b}}\nname: FILL_IN?\n"
+    )
+    assert told(refusal(tmp_path, content), tmp_path) == (
+        "catalog.yaml:3:29: 2 places are still to be filled in: rows.key (line 3), inputs.Style.map.a (line 6)\n"
+        "  write what is meant in place of FILL_IN; the comments above it say what that may be"
+    )
+    assert "1 place is" in told(refusal(tmp_path, content, "rows.key=sku"), tmp_path)
