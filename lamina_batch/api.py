@@ -102,7 +102,7 @@ class PlanOptions(TypedDict, total=False):
 class RunOptions(PlanOptions, total=False):
     """What `run` can be asked beyond the pipeline file. As the options of `lamina-batch run`."""
 
-    #: start more executions than run.max_executions allows
+    #: go on past run.max_executions, and after a run that run.canary or run.max_failures stopped
     yes: bool
     #: False: submit and leave
     wait: bool

@@ -13,7 +13,7 @@ import polars as pl
 
 from lamina_batch.batch.contract import hold_against
 from lamina_batch.batch.service import READS, budget_of, fetch_app, least_interval, makes_video_name
-from lamina_batch.batch.steps import Prepared, binding, credits_for, plan_of, prepare, refuse_picks
+from lamina_batch.batch.steps import Prepared, binding, credits_for, plan_of, prepare, refuse_picks, standing_stop
 from lamina_batch.catalog.drift import read_pinned
 from lamina_batch.catalog.source import read_catalog
 from lamina_batch.client.lamina import RUNS
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lamina_batch.catalog.mapping import Mapped
     from lamina_batch.client.budget import Budget
     from lamina_batch.execution.forecast import Forecast
+    from lamina_batch.execution.guards import Stopped
     from lamina_batch.execution.ledger import Contents
     from lamina_batch.media.preflight import Preflight
     from lamina_batch.pipeline.spec import Pipeline
@@ -45,6 +46,8 @@ class Preview:
     prepared: Prepared
     plan: Plan
     executions: int
+    #: the earlier run whose stop keeps this one from starting anything; None: there is none
+    stopped: Stopped | None
     #: what a run would take, by each way to notice the ends
     forecasts: Mapping[Completion, Forecast]
     credits: float | None
@@ -134,6 +137,7 @@ async def preview(pipeline: Pipeline, access: Access, world: World, request: Run
             prepared=prepared,
             plan=plan,
             executions=executions,
+            stopped=standing_stop(pipeline, app, ledger, request) if ledger is not None and executions else None,
             forecasts=_forecasts(pipeline, executions, budget, ledger, app, speed=access.speed),
             credits=credits_for(pipeline, executions),
             changed=_changes(plan, prepared.checked, ledger) if ledger is not None and request.explain else {},

@@ -13,6 +13,7 @@ import polars as pl
 from lamina_batch.batch.contract import hold_against
 from lamina_batch.batch.service import READS, budget_of, client_for, last_app, least_interval, makes_video
 from lamina_batch.batch.steps import (
+    STOPPED,
     Prepared,
     binding,
     credits_for,
@@ -20,11 +21,13 @@ from lamina_batch.batch.steps import (
     file_pattern,
     files_of,
     gathered,
+    made_with,
     plan_of,
     prepare,
     refuse_picks,
     refuse_source,
     shown,
+    standing_stop,
     write_page,
 )
 from lamina_batch.catalog.source import read_catalog
@@ -33,7 +36,7 @@ from lamina_batch.errors import StateError
 from lamina_batch.execution.engine import Control, Engine, Listener, Outcome
 from lamina_batch.execution.folder import Reserve, ensure_room, refuse_network, room_for
 from lamina_batch.execution.forecast import least_seconds
-from lamina_batch.execution.guards import Guards, Stop
+from lamina_batch.execution.guards import Guards, Stop, Stopped, remembered
 from lamina_batch.execution.job import State
 from lamina_batch.execution.ledger import Ledger, open_ledger
 from lamina_batch.execution.lock import locked
@@ -247,7 +250,13 @@ class _Run:
     async def execute(self, client: LaminaClient, prepared: Prepared, plan: Plan, files: Files | None) -> Outcome:
         """Send what the plan says, unless something forbids it; collect what runs in any case."""
         app, with_inputs = prepared.app, prepared.checked.with_inputs
-        forbidden = _forbidden(self.pipeline, plan, self.request) if self.request.submit else None
+        stopped = standing_stop(self.pipeline, app, self.ledger, self.request)
+        forbidden = _forbidden(self.pipeline, plan, self.request, stopped) if self.request.submit else None
+        if stopped is not None and forbidden is stopped.by:
+            self.reporter.note(
+                f"nothing is started: {stopped.why}\n"
+                "  look at its manifest; then --yes goes on, --retry-failed or --rerun KEY starts rows again"
+            )
         sends = self.request.submit and forbidden is None
         count = plan.count(Action.SUBMIT) if sends else 0
         running = _to_collect(self.ledger, plan, self.request)
@@ -291,8 +300,24 @@ class _Run:
         if outcome.stopped_by is Stop.REFUSED and self.pipeline.api.generation == "auto":
             # The service may have gone over to another generation: the next run asks again.
             self.ledger.set_meta({"generation_doubted": "yes"})
+        if sends:
+            # A guard that found nothing left to stop has not let the run through either.
+            self.remember(outcome, app, went_through=engine.guards.stop is None)
         outcome.stopped_by = outcome.stopped_by or forbidden
         return outcome
+
+    def remember(self, outcome: Outcome, app: App, *, went_through: bool) -> None:
+        """See that the next run knows whether this one was stopped."""
+        before = Stopped.parse(self.ledger.meta(STOPPED))
+        after = remembered(
+            outcome.stopped_by,
+            before=before,
+            run_id=self.run_id,
+            made_with=made_with(self.pipeline, app),
+            went_through=went_through and bool(outcome.submitted) and self.request.wait,
+        )
+        if after != before:
+            self.ledger.set_meta({STOPPED: after.to_text() if after is not None else ""})
 
     @property
     def by_webhook(self) -> bool:
@@ -444,10 +469,12 @@ class _Run:
         return summary
 
 
-def _forbidden(pipeline: Pipeline, plan: Plan, request: RunRequest) -> Stop | None:
-    """Why nothing may be started at all; None: it may."""
+def _forbidden(pipeline: Pipeline, plan: Plan, request: RunRequest, stopped: Stopped | None) -> Stop | None:
+    """Why nothing may be started at all; None: it may. `stopped` is an earlier stop that still stands."""
     if pipeline.run.on_invalid_rows == "fail" and plan.count(Action.INVALID):
         return Stop.INVALID_ROWS
+    if stopped is not None and plan.count(Action.SUBMIT):
+        return stopped.by
     if plan.count(Action.SUBMIT) > pipeline.run.max_executions and not request.yes:
         return Stop.MAX_EXECUTIONS
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from lamina_batch.catalog.check import Checked, check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.errors import UsageError, did_you_mean
 from lamina_batch.execution.files import Files
+from lamina_batch.execution.guards import Stopped
 from lamina_batch.execution.ledger import Binding, Ledger, find_ledger
 from lamina_batch.execution.plan import Plan, Wish, ledger_frame, make_plan, named, settled, with_evidence
 from lamina_batch.media.names import parse_pattern
@@ -227,6 +229,23 @@ def _had(ledger: Ledger | None, pick: Pick) -> bool:
         return True
     job = ledger.of_execution(pick.execution_id)
     return job is not None and job.content == pick.inputs_sha256
+
+
+def standing_stop(pipeline: Pipeline, app: App, ledger: Ledger, request: RunRequest) -> Stopped | None:
+    """The earlier run that was stopped, where nobody has looked and nothing has changed since; None: go on."""
+    stopped = Stopped.parse(ledger.meta(STOPPED))
+    looked = request.yes or request.retry_failed or request.rerun or request.picks is not None
+    return None if stopped is None or looked or stopped.made_with != made_with(pipeline, app) else stopped
+
+
+#: under which name the ledger remembers it
+STOPPED = "stopped"
+
+
+def made_with(pipeline: Pipeline, app: App) -> str:
+    """Fingerprint of what may be wrong when everything fails: the mapping, and the app."""
+    told = repr((pipeline.inputs, dict(pipeline.matrix), app.fingerprint))
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def known_of(ledger: Ledger | None, jobs: pl.DataFrame) -> pl.DataFrame:

@@ -51,7 +51,7 @@ class RunRequest:
     picks: Picks | None = None
     only: frozenset[str] | None = None
     limit: int | None = None
-    #: consent to start more than `max_executions`
+    #: consent to start more than `max_executions`, or after an earlier run was stopped by its guards
     yes: bool = False
     #: False: submit and leave
     wait: bool = True

@@ -148,6 +148,8 @@ def _show_plan(pipeline: Pipeline, preview: Preview) -> None:
             out(f"by {completion}{chosen}: about {forecast.requests} requests and {_span(forecast.seconds)}; {least}")
     if preview.executions > pipeline.run.max_executions:
         out("a run would start nothing: use --yes or --limit N, or raise run.max_executions")
+    if preview.stopped is not None:
+        out(f"a run would start nothing: {preview.stopped.why}; look at its manifest, then use --yes or --retry-failed")
     if preview.credits is not None:
         out(f"credits: {preview.credits:g}")
 

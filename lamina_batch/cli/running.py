@@ -82,7 +82,11 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--adopt-state", is_flag=True, help="Take over a ledger that belongs to another file or service.")
 @click.option("--new-ledger", is_flag=True, help="An empty ledger is meant, although there are results: buys again.")
-@click.option("--yes", is_flag=True, help="Start more executions than max_executions allows.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Go on where a run would stop and ask: past max_executions, after a failed canary or too many failures.",
+)
 @output_options
 def run(
     call: Call,
@@ -272,8 +276,10 @@ _STOPPED = {
     "look at `lamina-batch plan`, then use --yes, --limit N, or raise run.max_executions",
     "invalid_rows": "nothing was started: rows are invalid and run.on_invalid_rows is fail; see findings.csv",
     "credits": "stopped: the service reports too few credits; top up, then run again",
-    "canary": "stopped after the canary: not all of its executions completed; look at them, then run again",
-    "max_failures": "stopped: more executions failed than run.max_failures allows",
+    "canary": "stopped after the canary: not all of its executions completed; runs start nothing more until you have "
+    "looked at them: then --yes, --retry-failed or --rerun KEY, or another mapping",
+    "max_failures": "stopped: more executions failed than run.max_failures allows; runs start nothing more until you "
+    "have looked at them: then --yes, --retry-failed or --rerun KEY, or another mapping",
     "refused": "stopped: the service refuses to take more; see the note above",
     "unreachable": "stopped: nothing has been heard of the service for run.execution_timeout",
 }

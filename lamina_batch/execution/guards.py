@@ -1,10 +1,14 @@
-"""When to stop spending: the canary and the failure limit. Pure: told what begins and ends, it says what may begin."""
+"""When to stop spending: the canary and the failure limit. Pure: told what begins and ends, it says what may begin.
+
+What one run was stopped for, the next would only buy more of: a stop stands until somebody has looked.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import FailureLimit
@@ -30,6 +34,47 @@ class Stop(StrEnum):
     REFUSED = "refused"
     #: nothing has been heard of the service for `execution_timeout`
     UNREACHABLE = "unreachable"
+
+
+#: Those that the next run would run into again.
+_LASTING = {
+    Stop.CANARY: "not all executions of its canary completed",
+    Stop.MAX_FAILURES: "more of its executions failed than run.max_failures allows",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """The run that a guard stopped, as the ledger remembers it."""
+
+    by: Stop
+    run_id: str
+    #: fingerprint of the mapping and of the app that it ran with
+    made_with: str
+
+    @property
+    def why(self) -> str:
+        return f"run {self.run_id} was stopped, because {_LASTING[self.by]}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self | None:
+        """What `to_text` made; None where there is no stop."""
+        if not text:
+            return None
+        told = json.loads(text)
+        return cls(by=Stop(told["by"]), run_id=told["run_id"], made_with=told["made_with"])
+
+    def to_text(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def remembered(
+    by: Stop | None, *, before: Stopped | None, run_id: str, made_with: str, went_through: bool
+) -> Stopped | None:
+    """The stop that stands after a run: its own, none if it `went_through`, else `before`."""
+    if by in _LASTING:
+        return Stopped(by=by, run_id=run_id, made_with=made_with)
+    return None if by is None and went_through else before
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,13 +12,15 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from process import PIPELINE, read_manifest, row, stopping, write_rows
 
 from lamina_batch import batch
+from lamina_batch.batch.service import last_app
+from lamina_batch.batch.steps import standing_stop
 from lamina_batch.errors import CredentialsError, ServiceError
 from lamina_batch.execution.engine import Control
 from lamina_batch.pipeline.load import load_pipeline
@@ -263,14 +265,79 @@ def test_a_canary_that_fails_stops_before_the_rest(here: Project) -> None:
         summary = here.run(url, "run.canary=2")
         assert (summary.stopped_by, summary.exit_code) == ("canary", 5)
         assert len(here.accepted()) == 2
-        assert here.run(url, "run.canary=2").counts["completed"] == 7
+        assert here.run(url, "run.canary=2", request=batch.RunRequest(yes=True)).counts["completed"] == 7
+        assert here.run(url, "run.canary=2").stopped_by is None, "it went through"
 
 
-def test_too_many_failures_stop_the_run(here: Project) -> None:
+@pytest.mark.parametrize("guard", ["canary", "max_failures"])
+def test_what_a_guard_stopped_the_nights_after_do_not_go_on_with(here: Project, guard: str) -> None:
+    """Everything fails, night after night, and nobody looks."""
+    limits = {"canary": ("run.canary=3",), "max_failures": ("run.max_failures=2", "run.max_in_flight=1")}[guard]
+    notes = Notes()
     with embedded(here.service("failed")) as url:
-        summary = here.run(url, "run.max_failures=2", "run.max_in_flight=1")
-    assert (summary.stopped_by, summary.exit_code) == ("max_failures", 5)
+        first = here.run(url, *limits)
+        assert (first.stopped_by, first.exit_code, len(here.accepted())) == (guard, 5, 3)
+        for _ in range(2):
+            night = here.run(url, *limits, notes=notes)
+            assert (night.stopped_by, night.exit_code, night.counts["submitted"]) == (guard, 5, 0)
+    assert all(first.run_id in note and "--yes" in note for note in notes.notes)
+    assert len(notes.notes) == 2
     assert len(here.accepted()) == 3
+    assert here.statuses() == {"failed": 3, "planned": 5}
+
+
+@pytest.mark.parametrize(
+    ("request_", "overrides", "submitted"),
+    [
+        (batch.RunRequest(yes=True), (), 3),
+        (batch.RunRequest(retry_failed=True), (), 3),
+        (batch.RunRequest(rerun=frozenset({"00001"})), (), 1),
+        (batch.RunRequest(), ("inputs.Prompt={value: another}",), 3),
+        (batch.RunRequest(only=frozenset({"00007"})), (), 0),
+        (batch.RunRequest(limit=1), (), 0),
+    ],
+    ids=["yes", "retry-failed", "rerun", "another mapping", "only", "limit"],
+)
+def test_a_stop_stands_until_somebody_has_looked(
+    here: Project, request_: batch.RunRequest, overrides: tuple[str, ...], submitted: int
+) -> None:
+    """Who has looked buys no more than the same canary again."""
+    with embedded(here.service("failed")) as url:
+        here.run(url, "run.canary=3")
+        again = here.run(url, "run.canary=3", *overrides, request=request_)
+        assert again.counts["submitted"] == submitted
+        # What failed once more is a stop of its own; what did not even start changes nothing.
+        assert here.run(url, "run.canary=3", *overrides).counts["submitted"] == 0
+
+
+def test_a_stop_is_over_when_a_run_has_gone_through(here: Project) -> None:
+    with embedded(here.service("failed:first=3")) as url:
+        here.run(url, "run.canary=3")
+        looked = here.run(url, "run.canary=3", request=batch.RunRequest(retry_failed=True))
+        assert (looked.stopped_by, looked.counts["completed"]) == (None, 8)
+        write_rows(here.folder, [row(n) for n in range(1, 10)])
+        assert here.run(url, "run.canary=3").counts["submitted"] == 1
+
+
+def test_a_stop_is_of_the_app_as_it_was(here: Project) -> None:
+    with embedded(here.service("failed")) as url:
+        here.run(url, "run.canary=3")
+    pipeline = load_pipeline(here.folder / "p.yaml", environ={}, today=dt.date(2026, 11, 23))
+    with batch.existing_ledger(pipeline) as ledger:
+        app = last_app(ledger)
+        other = replace(app, parameters=app.parameters[:-1])
+        stops = [standing_stop(pipeline, one, ledger, batch.RunRequest()) for one in (app, other)]
+    assert [stop and stop.by for stop in stops] == ["canary", None]
+
+
+def test_what_runs_is_collected_although_nothing_may_be_started(here: Project) -> None:
+    with embedded(here.service("failed:first=3")) as url:
+        here.run(url, "run.canary=3")
+        left = here.run(url, request=batch.RunRequest(yes=True, wait=False, limit=2))
+        assert (left.stopped_by, left.counts["submitted"]) == (None, 2)
+        night = here.run(url, "run.canary=3")
+    assert (night.stopped_by, night.counts["submitted"], night.counts["completed"]) == ("canary", 0, 2)
+    assert here.statuses() == {"failed": 3, "completed": 2, "planned": 3}
 
 
 def test_never_more_in_flight_than_allowed(here: Project) -> None:
