@@ -7,7 +7,8 @@
     │   └── LedgerMismatchError      2   this ledger belongs to another pipeline file or another service
     ├── StateError                   1   the ledger or another file of ours cannot be read or written
     ├── ServiceError                 1   the Lamina service: unreachable, or an answer that ends the run
-    │   └── CredentialsError         1   no key, or one that the service refuses
+    │   ├── CredentialsError         1   no key, or one that the service refuses
+    │   └── UnknownAppError          1   no such app, or not for this key
     ├── LostLedgerError              5   what was bought before is not in the ledger: a run would buy it again
     ├── LedgerLockedError            7   another run holds this ledger
     └── DriftError                   8   the app has changed in a way that breaks this pipeline
@@ -72,6 +73,10 @@ class ServiceError(LaminaBatchError):
 
 class CredentialsError(ServiceError):
     """There is no API key, or the service refuses it."""
+
+
+class UnknownAppError(ServiceError):
+    """The service has no such app, or does not show it to this key."""
 
 
 class LostLedgerError(LaminaBatchError):

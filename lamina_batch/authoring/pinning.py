@@ -38,7 +38,8 @@ def against_pin(pin: Pin, file: Path, now: Pin) -> Drift:
 
     Raises UsageError for the pin of another app, and for one of the stand-in where the real service is asked.
     """
-    take_again = f"`lamina-batch apps pin {now.app.app_id} -o {file}`"
+    sandbox = " --sandbox" if now.taken_from == SANDBOX else ""
+    take_again = f"`lamina-batch apps pin {now.app.app_id} -o {file}{sandbox}`"
     if pin.app.app_id != now.app.app_id:
         raise UsageError(f"this is the pin of another app, {pin.app.app_id} ({pin.app.name})", where=str(file))
     if pin.taken_from == SANDBOX != now.taken_from:

@@ -21,7 +21,7 @@ from lamina_batch.batch.again import manifest, results
 from lamina_batch.batch.ahead import Preview, preview, validate, validate_offline
 from lamina_batch.batch.contract import drift
 from lamina_batch.batch.line import Reporter, new_run_id, run
-from lamina_batch.batch.service import ask
+from lamina_batch.batch.service import app_of, ask
 from lamina_batch.batch.steps import Prepared, binding, existing_ledger, prepare, refuse_source
 from lamina_batch.batch.world import Access, RunRequest, World
 
@@ -32,6 +32,7 @@ __all__ = [
     "Reporter",
     "RunRequest",
     "World",
+    "app_of",
     "ask",
     "binding",
     "drift",

@@ -78,7 +78,8 @@ def validate_offline(pipeline: Pipeline) -> Prepared:
         raise pipeline.error(
             ("schema", "pin"),
             "is not given, and without the service the pin is what rows are checked against",
-            f"`lamina-batch apps pin {pipeline.app}` takes one; then add schema: {{pin: FILE}}",
+            f"`lamina-batch apps pin {pipeline.app}{pipeline.sandbox_option}` takes one; then add "
+            "schema: {pin: FILE}",
         )
     told = f"checked against the pin of {pin.taken_at}, taken from {pin.taken_from}; the app may have changed since"
     return prepare(pipeline, read_catalog(pipeline), pin.app, pin.taken_from, contents=False, told=(told,))

@@ -51,7 +51,7 @@ def drift(pipeline: Pipeline, access: Access, world: World) -> Drift:
         raise UsageError(
             "there is nothing to compare the app with: no pin, and no run before",
             where=str(pipeline.file),
-            hint=f"name as schema.pin what `lamina-batch apps pin {pipeline.app}` writes",
+            hint=f"name as schema.pin what `lamina-batch apps pin {pipeline.app}{pipeline.sandbox_option}` writes",
         )
     return judge(known, app, pipeline, catalog)
 

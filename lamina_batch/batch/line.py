@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import polars as pl
 
 from lamina_batch.batch.contract import hold_against
-from lamina_batch.batch.service import READS, budget_of, client_for, last_app, least_interval, makes_video
+from lamina_batch.batch.service import READS, app_of, budget_of, client_for, last_app, least_interval, makes_video
 from lamina_batch.batch.steps import (
     STOPPED,
     Prepared,
@@ -182,7 +182,7 @@ class _Run:
             ensure_writable(pattern.folder / "any")
         catalog = read_catalog(self.pipeline)
         async with client_for(self.pipeline, self.access, self.world, self.budget) as client:
-            app = await client.get_app(self.pipeline.app) if self.request.submit else last_app(self.ledger)
+            app = await app_of(self.pipeline, client) if self.request.submit else last_app(self.ledger)
             told: tuple[str, ...] = ()
             if self.request.submit:
                 told = hold_against(self.pipeline, catalog, app, self.access.service, self.ledger)
@@ -402,13 +402,13 @@ class _Run:
         try:
             manifest = write_manifest(prepared.catalog, lines, wanted.manifest)
         except StateError as error:
-            self.reporter.note(f"{error}\n  `lamina-batch results` writes it again")
+            self.reporter.note(f"{error}\n  `{self.pipeline.command('results')}` writes it again")
         if wanted.report is not None:
             service, at = self.access.service, self.world.wall()
             try:
                 page = write_page(self.pipeline, prepared, told.outcomes(), wanted.report, service=service, at=at)
             except StateError as error:
-                self.reporter.note(f"{error}\n  `lamina-batch results` writes it again")
+                self.reporter.note(f"{error}\n  `{self.pipeline.command('results')}` writes it again")
         return manifest, page, told
 
     def report(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lamina_batch.apps.app import App, parse_app
 from lamina_batch.client.budget import Budget
 from lamina_batch.client.lamina import LaminaClient
-from lamina_batch.errors import ServiceError, UsageError
+from lamina_batch.errors import ServiceError, UnknownAppError, UsageError
 from lamina_batch.pipeline.spec import RunOptions
 
 if TYPE_CHECKING:
@@ -45,7 +45,24 @@ async def ask(
 
 async def fetch_app(pipeline: Pipeline, access: Access, world: World, budget: Budget) -> App:
     async with client_for(pipeline, access, world, budget) as client:
+        return await app_of(pipeline, client)
+
+
+async def app_of(pipeline: Pipeline, client: LaminaClient) -> App:
+    """The contract of the pipeline's app.
+
+    Raises ServiceError, UnknownAppError with the place of the id in the file, CredentialsError.
+    """
+    try:
         return await client.get_app(pipeline.app)
+    except UnknownAppError as error:
+        told = pipeline.error(("app",), f"the service knows no app {pipeline.app!r}, or hides it from this key")
+        raise UnknownAppError(
+            f"{told.what} ({error.what})",
+            where=told.where,
+            hint=f"`lamina-batch apps list{pipeline.sandbox_option}` finds ids; a private app is seen only with a key "
+            "of its own workspace",
+        ) from error
 
 
 def least_interval(pipeline: Pipeline, *, video: bool, speed: float) -> float:

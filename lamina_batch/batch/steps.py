@@ -162,7 +162,7 @@ def existing_ledger(pipeline: Pipeline) -> Ledger:
         raise UsageError(
             "this pipeline has not run yet: there is no ledger",
             where=str(pipeline.state),
-            hint="`lamina-batch run` makes one (with --sandbox it is another one)",
+            hint=f"`{pipeline.command('run')}` makes one (with --sandbox it is another one)",
         )
     return ledger
 
@@ -213,7 +213,7 @@ def plan_of(
             done &= ~jobs.select(named(rerun)).to_series()
     known = known_of(ledger, jobs if done is None else jobs.filter(~done))
     plan = make_plan(jobs, known, wish, contract=prepared.app.fingerprint, at=at, done=done)
-    _check_rerun(plan, rerun)
+    _check_rerun(pipeline, plan, rerun)
     return plan
 
 
@@ -275,7 +275,7 @@ def _check_names(jobs: pl.DataFrame, names: frozenset[str]) -> None:
         )
 
 
-def _check_rerun(plan: Plan, rerun: frozenset[str]) -> None:
+def _check_rerun(pipeline: Pipeline, plan: Plan, rerun: frozenset[str]) -> None:
     if not rerun:
         return
     busy = plan.frame.filter(named(rerun) & pl.col("was_status").is_in(["running", "submitting", "held"]))
@@ -283,7 +283,7 @@ def _check_rerun(plan: Plan, rerun: frozenset[str]) -> None:
         what, hint = (
             ("still running", "let a plain run collect it first")
             if status == "running"
-            else ("held: it may have been bought already", "settle it first: see `lamina-batch status`")
+            else ("held: it may have been bought already", f"settle it first: see `{pipeline.command('held')}`")
         )
         raise UsageError(f"{key!r} cannot be run again: it is {what}", hint=hint)
 

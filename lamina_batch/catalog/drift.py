@@ -93,11 +93,12 @@ def known_contract(pipeline: Pipeline, service: str, last: App | None) -> Known 
     if pin is None:
         if last is None or last.app_id != pipeline.app:
             return None
-        again = f"lamina-batch run {shlex.quote(str(pipeline.file))} --set schema.on_drift=warn{_sandbox(pipeline)}"
+        again = f"{pipeline.command('run')} --set schema.on_drift=warn"
         return Known(
             app=last,
             called="the last run",
-            accept=f"`{again}` once; or name as schema.pin what `lamina-batch apps pin {pipeline.app}` writes",
+            accept=f"`{again}` once; or name as schema.pin what "
+            f"`lamina-batch apps pin {pipeline.app}{pipeline.sandbox_option}` writes",
         )
     if pin.taken_from == SANDBOX != service:
         raise pipeline.error(
@@ -112,12 +113,7 @@ def known_contract(pipeline: Pipeline, service: str, last: App | None) -> Known 
 
 def pin_command(pipeline: Pipeline) -> str:
     """The command that writes the pin which the pipeline names."""
-    return f"lamina-batch apps pin {pipeline.app} -o {shlex.quote(str(pipeline.schema.pin))}{_sandbox(pipeline)}"
-
-
-def _sandbox(pipeline: Pipeline) -> str:
-    """The option, as the end of a command, where the pipeline is meant for the stand-in."""
-    return " --sandbox" if pipeline.state.suffix == f".{SANDBOX}" else ""
+    return f"lamina-batch apps pin {pipeline.app} -o {shlex.quote(str(pipeline.schema.pin))}{pipeline.sandbox_option}"
 
 
 def judge(known: Known, app: App, pipeline: Pipeline | None, catalog: Catalog | None) -> Drift:

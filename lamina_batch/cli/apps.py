@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 
 from lamina_batch.cli.options import Call, Service, service_options, waited_for, world
 from lamina_batch.cli.shell import Command, Group, out, say, whole
-from lamina_batch.errors import UsageError
+from lamina_batch.errors import ServiceError, UnknownAppError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,6 +33,36 @@ def _with_client(service: Service, ask: Callable[[LaminaClient], Awaitable[Any]]
 
     with service.open(None) as access:
         return waited_for(batch.ask(access, world(), ask))
+
+
+async def _by_id(client: LaminaClient, ask: Callable[[str], Awaitable[Any]], app_id: str, service: Service) -> Any:
+    """What `ask` answers for this app. Raises UsageError where no id was given, with those of the app of that name."""
+    from lamina_batch.apps.schema import lenient
+
+    try:
+        return await ask(app_id)
+    except UnknownAppError as error:
+        try:
+            found = await client.list_apps(search=app_id, limit=100)
+        except ServiceError:
+            raise error from None
+        same = [app.app_id for app in found if lenient(app.name) == lenient(app_id)]
+        listing = f"`lamina-batch apps list{' --sandbox' if service.sandbox else ''}` finds them"
+        if not same and _ID.fullmatch(app_id):
+            raise UnknownAppError(
+                f"the service knows no app of this id, or hides it from this key ({error.what})",
+                where=error.where,
+                hint=f"{listing}; a private app is seen only with a key of its own workspace",
+            ) from error
+        what, hint = f"{app_id!r} is no id of an app", listing
+        if same:
+            what = f"{what}, but a name"
+            hint = f"the id of that app is {same[0]}" if len(same) == 1 else f"the apps of that name: {', '.join(same)}"
+        raise UsageError(what, hint=hint) from error
+
+
+#: what an id looks like
+_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @apps.command("list", cls=Command)
@@ -64,7 +95,7 @@ def apps_show(app_id: str, *, sandbox: bool, base_url: str | None) -> None:
       lamina-batch apps show bbb17293-5fe7-4645-8c6e-0745bc28254d
     """
     service = Service(sandbox=sandbox, base_url=base_url)
-    app = _with_client(service, lambda client: client.get_app(app_id))
+    app = _with_client(service, lambda client: _by_id(client, client.get_app, app_id, service))
     out(f"{app.name} ({app.app_id})")
     if app.description:
         out(app.description)
@@ -92,7 +123,7 @@ def apps_workflow(app_id: str, *, sandbox: bool, base_url: str | None) -> None:
       lamina-batch apps workflow bbb17293-5fe7-4645-8c6e-0745bc28254d
     """
     service = Service(sandbox=sandbox, base_url=base_url)
-    workflow = _with_client(service, lambda client: client.get_workflow(app_id))
+    workflow = _with_client(service, lambda client: _by_id(client, client.get_workflow, app_id, service))
     out(f"{workflow.name} ({workflow.app_id})")
     for node in workflow.nodes:
         feeds = [target for source, target in workflow.edges if source == node.id]
@@ -129,8 +160,8 @@ def apps_pin(app_id: str, *, output: Path | None, sandbox: bool, base_url: str |
     from lamina_batch.apps.pins import pin_file
     from lamina_batch.authoring.pinning import save_pin
 
-    file = output or pin_file(app_id)
     pin = taken(app_id, Service(sandbox=sandbox, base_url=base_url))
+    file = output or pin_file(app_id)
     for line in save_pin(pin, file):
         say(line)
     out(str(file))
@@ -142,7 +173,8 @@ def taken(app_id: str, service: Service) -> Pin:
     from lamina_batch.apps.pins import take_pin
 
     with service.open(None) as access:
-        app: App = waited_for(batch.ask(access, world(), lambda client: client.get_app(app_id)))
+        ask = batch.ask(access, world(), lambda client: _by_id(client, client.get_app, app_id, service))
+        app: App = waited_for(ask)
         return take_pin(app, app_id, taken_from=access.service, at=datetime.now(UTC))
 
 

@@ -139,7 +139,7 @@ def sheet(call: Call, *, output: Path, empty: bool, replace: bool) -> None:
     refuse_sheet(pipeline, output, replace=replace)
     catalog = None if empty else existing_rows(pipeline)
     with call.access(pipeline) as access:
-        app = waited_for(batch.ask(access, world(), lambda client: client.get_app(pipeline.app), pipeline))
+        app = waited_for(batch.ask(access, world(), lambda client: batch.app_of(pipeline, client), pipeline))
     out(str(write_sheet(pipeline, app, output, catalog=catalog)))
     if catalog is not None:
         for note in catalog.notes:

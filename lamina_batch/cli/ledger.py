@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,14 +61,19 @@ def status(call: Call) -> None:
     for job in held:
         out(_held_line(job))
     if held:
-        out(_HELD_HELP.format(file=call.file))
+        out(_held_help(call))
 
 
 _HELD_HELP = """\
 A held row may have been bought; it is not sent again until you say what it is:
-  lamina-batch held {file} --adopt KEY=EXECUTION_ID   it was: this is its execution
-  lamina-batch held {file} --resubmit KEY             send it again, and maybe pay twice
-  lamina-batch held {file} --give-up KEY              neither"""
+  {held} --adopt KEY=EXECUTION_ID   it was: this is its execution
+  {held} --resubmit KEY             send it again, and maybe pay twice
+  {held} --give-up KEY              neither"""
+
+
+def _held_help(call: Call) -> str:
+    sandbox = " --sandbox" if call.service.sandbox else ""
+    return _HELD_HELP.format(held=f"lamina-batch held {shlex.quote(str(call.file))}{sandbox}")
 
 
 def _held_line(job: Job) -> str:
@@ -171,7 +177,7 @@ def _show_held(call: Call, pipeline: Pipeline) -> None:
         for item in found.candidates.get(job.id, ()):
             created = _instant(item.created_at) if item.created_at is not None else "at a time not told"
             out(f"  it may be {item.execution_id}: created {created}, {item.status or 'status not told'}")
-    out(_HELD_HELP.format(file=call.file) if found.jobs else f"{pipeline.name}: nothing is held")
+    out(_held_help(call) if found.jobs else f"{pipeline.name}: nothing is held")
 
 
 @click.group(cls=Group)

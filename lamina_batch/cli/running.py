@@ -273,7 +273,7 @@ async def _with_signals(work: Any, control: Any) -> Summary:
 _STOPPED = {
     "signal": "stopped by a signal; everything is saved, run it again to go on",
     "max_executions": "nothing was started: there are more executions to start than max_executions allows; "
-    "look at `lamina-batch plan`, then use --yes, --limit N, or raise run.max_executions",
+    "look at `{plan}`, then use --yes, --limit N, or raise run.max_executions",
     "invalid_rows": "nothing was started: rows are invalid and run.on_invalid_rows is fail; see findings.csv",
     "credits": "stopped: the service reports too few credits; top up, then run again",
     "canary": "stopped after the canary: not all of its executions completed; runs start nothing more until you have "
@@ -290,25 +290,27 @@ def _told(summary: Summary, pipeline: Pipeline) -> Iterator[str]:
     from lamina_batch.results.summary import STATUSES
 
     counts = summary.counts
+    run = pipeline.command("run")
     parts = [f"{counts[status]} {status.replace('_', ' ')}" for status in STATUSES if counts[status]]
     yield f"{summary.pipeline}: {counts['jobs']} jobs: {', '.join(parts) or 'nothing to do'}"
-    yield f"  {counts['submitted']} executions started, {counts['unchanged']} unchanged, {summary.seconds:.1f} s"
+    executions = "1 execution" if counts["submitted"] == 1 else f"{counts['submitted']} executions"
+    yield f"  {executions} started, {counts['unchanged']} unchanged, {summary.seconds:.1f} s"
     if counts["submitted"]:
         requests = summary.requests
         each = f", {requests.per_ended:.2f} for each that ended" if requests.per_ended is not None else ""
         yield f"  {requests.total} requests{each}; least possible time by the rate limit {summary.least_seconds:.1f} s"
     if summary.stopped_by is not None:
-        yield f"  {_STOPPED[summary.stopped_by]}"
+        yield f"  {_STOPPED[summary.stopped_by].format(plan=pipeline.command('plan'))}"
     if counts["invalid"]:
         yield f"  findings: {summary.files.findings}"
     if counts["failed"] or counts["partial"] or counts["rejected"]:
-        yield "  the manifest says why rows failed; `run --retry-failed` starts them again, `run --rerun KEY` only some"
+        yield f"  the manifest says why rows failed; `{run} --retry-failed` starts them again, `--rerun KEY` only some"
     if counts["timed_out"]:
-        yield "  what timed out is asked about once in each run; `run --rerun KEY` buys it again"
+        yield f"  what timed out is asked about once in each run; `{run} --rerun KEY` buys it again"
     if counts["running"]:
-        yield f"  running: `lamina-batch collect {pipeline.file.name}` waits for them and writes the results"
+        yield f"  running: `{pipeline.command('collect')}` waits for them and writes the results"
     if counts["held"]:
-        yield f"  held: it is not known whether these were bought; see `lamina-batch held {pipeline.file.name}`"
+        yield f"  held: it is not known whether these were bought; see `{pipeline.command('held')}`"
     if summary.downloads is not None and (summary.downloads.saved or summary.downloads.failed):
         missed = f", {summary.downloads.failed} could not be saved" if summary.downloads.failed else ""
         yield f"  {summary.downloads.saved} files saved{missed}"

@@ -40,7 +40,7 @@ from lamina_batch.client.answers import (
 from lamina_batch.client.budget import Quota, parse_quota, retry_after_in
 from lamina_batch.client.generations import EXECUTIONS, GENERATIONS, LIST_PATH, RUNS, Generation, parse_complaint
 from lamina_batch.client.retry import backoff, retryable
-from lamina_batch.errors import CredentialsError, ServiceError
+from lamina_batch.errors import CredentialsError, ServiceError, UnknownAppError
 
 if TYPE_CHECKING:
     from random import Random
@@ -511,10 +511,12 @@ class LaminaClient:
                 where=where,
                 hint=f"check --base-url and LAMINA_BASE_URL{f'; {hint}' if hint else ''}",
             )
-        if hint is None and status in {403, 404}:
-            hint = (
-                "check the app id; a private app is seen only with a key of its own workspace "
-                "(`lamina-batch apps list` shows what this key sees)"
+        if path.startswith("/v1/apps/") and status in {400, 403, 404}:
+            return UnknownAppError(
+                f"HTTP {status}: {words}",
+                where=where,
+                hint="`lamina-batch apps list` finds the ids that this key sees; a private app is seen only with a key "
+                "of its own workspace",
             )
         return ServiceError(f"HTTP {status}: {words}", where=where, hint=hint)
 

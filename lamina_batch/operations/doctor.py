@@ -255,6 +255,10 @@ def _pipeline(facts: Facts) -> Iterator[Found]:
         yield _ok(f"{facts.pipeline.name}: reads well")
 
 
+def _command(facts: Facts, words: str) -> str:
+    return facts.pipeline.command(words) if _is_pipeline(facts.pipeline) else f"lamina-batch {words}"
+
+
 def _app(facts: Facts) -> Iterator[Found]:
     app = facts.service.app if facts.service is not None else None
     if isinstance(app, LaminaBatchError):
@@ -271,7 +275,7 @@ def _drift(facts: Facts) -> Iterator[Found]:
         yield _failed(drift)
         return
     for note in drift:
-        yield _warn(note, "`lamina-batch apps diff` shows all of it")
+        yield _warn(note, f"`{_command(facts, 'apps diff')}` shows all of it")
     if not drift and _is_pipeline(facts.pipeline):
         pinned = facts.pipeline.schema.pin is not None
         yield _ok(
@@ -285,7 +289,7 @@ def _rows(facts: Facts) -> Iterator[Found]:
     if facts.place.rows is not None:
         yield _failed(facts.place.rows)
     else:
-        yield _ok("can be read; `lamina-batch validate` checks them")
+        yield _ok(f"can be read; `{_command(facts, 'validate')}` checks them")
 
 
 def _state(facts: Facts) -> Iterator[Found]:
@@ -297,7 +301,8 @@ def _state(facts: Facts) -> Iterator[Found]:
     if place.counts is not None:
         held = place.counts.get("held", 0) + place.counts.get("submitting", 0)
         if held:
-            yield _warn(f"{held} rows are held: it is not known whether they were bought", "see `lamina-batch held`")
+            what = f"{held} rows are held: it is not known whether they were bought"
+            yield _warn(what, f"see `{_command(facts, 'held')}`")
     if not place.state and _is_pipeline(facts.pipeline):
         jobs = sum(place.counts.values()) if place.counts is not None else 0
         ledger = f"a ledger of {jobs} jobs" if place.counts is not None else "no ledger yet"

@@ -15,7 +15,7 @@ import polars as pl
 
 import lamina_batch
 from lamina_batch.apps.app import App
-from lamina_batch.batch import ask, binding
+from lamina_batch.batch import app_of, ask, binding
 from lamina_batch.batch.contract import hold_against
 from lamina_batch.batch.steps import file_pattern
 from lamina_batch.catalog.source import Catalog, read_catalog
@@ -133,7 +133,7 @@ async def _ask(client: LaminaClient, pipeline: Pipeline | None, access: Access, 
     app: App | LaminaBatchError | None = None
     trip: Trip | LaminaBatchError | None = None
     if pipeline is not None:
-        app = await _tried(client.get_app(pipeline.app))
+        app = await _tried(app_of(pipeline, client))
         webhook = pipeline.run.webhook
         if webhook is not None:
             if not isinstance(generation, LaminaBatchError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamina_batch.batch import existing_ledger, new_run_id
-from lamina_batch.client.lamina import EXECUTIONS
+from lamina_batch.client.lamina import EXECUTIONS, RUNS
 from lamina_batch.errors import ServiceError, UsageError
 from lamina_batch.execution.held import candidates, settle
 from lamina_batch.execution.job import State
@@ -87,11 +87,16 @@ async def refuse_strangers(client: LaminaClient, held: Held, words: Words) -> st
         if end.status in {400, 404}:
             raise UsageError(
                 f"the service knows no execution {execution_id!r}, so {name!r} stays held",
-                hint="its id stands in the service's own list of executions; HTTP says: " + end.message,
+                hint=f"{_WHERE_IDS_ARE.get(held.generation, _IN_THE_APP)}; HTTP says: {end.message}",
             )
         if end.execution is None:
             return end.message
     return None
+
+
+#: this generation of the API has a list, the other has none
+_WHERE_IDS_ARE = {RUNS.name: "its id stands in the service's own list of executions, which `held` shows"}
+_IN_THE_APP = "the API lists no executions: look in the Lamina app for what was made at the time that `held` names"
 
 
 async def settle_held(pipeline: Pipeline, words: Words, *, world: World) -> list[Job]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lamina_batch.errors import PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 ColumnType = Literal["text", "integer", "float", "boolean", "date", "datetime"]
 BlankPolicy = Literal["app_default", "skip_row"]
@@ -210,6 +211,17 @@ class Pipeline:
     notify: Notify | None = None
     #: path of keys -> where it stands, for errors that only the live schema or the catalog can find
     places: Mapping[tuple[str | int, ...], Place] = field(default_factory=dict)
+
+    @property
+    def sandbox_option(self) -> str:
+        """` --sandbox`, as the end of a command, where it was loaded for the stand-in."""
+        return " --sandbox" if self.state.suffix == ".sandbox" else ""
+
+    def command(self, words: str) -> str:
+        """`lamina-batch WORDS FILE`, as it is typed in the current folder."""
+        here = Path.cwd()
+        file = self.file.relative_to(here) if self.file.is_relative_to(here) else self.file
+        return f"lamina-batch {words} {shlex.quote(str(file))}{self.sandbox_option}"
 
     def error(self, path: tuple[str | int, ...], what: str, hint: str | None = None) -> PipelineError:
         """An error about the value at `path`, or about the nearest enclosing key that has a place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,6 +180,24 @@ def test_a_wrong_address_does_not_tie_the_ledger_to_itself(project: Path, at: Cl
     at("run", "p.yaml", "--base-url", at.env["LAMINA_BASE_URL"].replace("127.0.0.1", "localhost"), "--limit", "0")
     assert at("run", "p.yaml", "--json").summary["counts"]["completed"] == 3
     assert "p: ledger of p.yaml at http" in at("status", "p.yaml").out
+
+
+def test_a_wrong_app_id_is_told_with_its_line_and_a_name_with_its_id(project: Path, cli: Cli) -> None:
+    wrong = "00000000-0000-4000-8000-000000000000"
+    told = cli("run", "p.yaml", "--sandbox", "--set", f"app={wrong}", code=1).err
+    assert "--set: app: the service knows no app" in told
+    assert "`lamina-batch apps list --sandbox` finds ids" in told
+    (project / "q.yaml").write_text(re.sub("^app: .*", f"app: {wrong}", PIPELINE, flags=re.MULTILINE), encoding="utf-8")
+    assert "q.yaml:2:6: app: the service knows no app" in cli("validate", "q.yaml", "--sandbox", code=1).err
+    named = cli("apps", "show", "premium catalog 1.0", "--sandbox", code=2).err
+    assert "no id of an app, but a name\n  the id of that app is bbb17293-5fe7" in named
+
+
+def test_commands_that_are_named_are_those_of_the_sandbox(project: Path, cli: Cli) -> None:
+    told = cli("run", "p.yaml", "--sandbox", "--no-wait").err
+    assert "`lamina-batch collect p.yaml --sandbox`" in told
+    assert "3 executions started" in told
+    assert "`lamina-batch run p.yaml` makes one" in cli("held", "p.yaml", code=2).err
 
 
 def test_rows_that_are_left_out_are_counted(project: Path, at: Cli) -> None:
