@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import glob
 import io
 import os.path
 import re
@@ -106,6 +107,8 @@ def locate_pipeline(
     return _Builder(document, today, suffix).whereabouts()
 
 
+#: what may stand where a path has `{date}`
+_ANY_DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 #: what `locate_pipeline` reads
 _LOCATED = ("name", "state")
 
@@ -304,6 +307,7 @@ class _Builder:
     def _results(self, name: str, sources: tuple[str, ...]) -> Results:
         results = self._values.get("results", {})
         manifests: list[Path] = []
+        patterns: list[str] = []
         for steps, path in _listed(("results", "manifest"), results.get("manifest", f"out/{_file_name(name)}.csv")):
             self._check_extension(steps, path, MANIFEST_EXTENSIONS)
             manifest = self._result(path)
@@ -312,7 +316,11 @@ class _Builder:
             if str(manifest) in sources:
                 self._problem(steps, "would replace the rows it is made from", "give it another name")
             manifests.append(manifest)
+            if "{date}" in path:
+                patterns.append(glob.escape(str(self._result(path, "{date}"))).replace("{date}", _ANY_DAY))
         options: dict[str, Any] = {"layout": results["layout"]} if "layout" in results else {}
+        if "{date}" not in self._values.get("state", ""):
+            options["other_days"] = tuple(patterns)
         if "report" in results:
             self._check_extension(("results", "report"), results["report"], REPORT_EXTENSIONS)
             options["report"] = self._result(results["report"])
@@ -320,9 +328,9 @@ class _Builder:
             options["download"] = str(self._result(results["download"]))
         return Results(manifest=tuple(manifests), **options)
 
-    def _result(self, path: str) -> Path:
-        """Where a result goes. A run of a kind of its own has its own results."""
-        result = Path(_absolute(self._file.parent, self._dated(path)))
+    def _result(self, path: str, day: str | None = None) -> Path:
+        """Where a result goes, today unless a day is given. A run of a kind of its own has its own results."""
+        result = Path(_absolute(self._file.parent, self._dated(path) if day is None else path.replace("{date}", day)))
         return result if self._suffix is None else result.with_suffix(f".{self._suffix}{result.suffix}")
 
     def _state(self) -> Path:

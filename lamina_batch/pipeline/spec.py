@@ -164,6 +164,8 @@ class RunOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     manifest: tuple[Path, ...]
+    #: absolute glob patterns for the manifests of other days, where a path has `{date}` and the ledger stays the same
+    other_days: tuple[str, ...] = ()
     layout: Layout = "wide"
     #: the HTML page; None: none is written
     report: Path | None = None

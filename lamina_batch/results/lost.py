@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina_batch.errors import LostLedgerError, StateError
@@ -10,7 +12,7 @@ from lamina_batch.execution.ledger import find_ledger
 from lamina_batch.results.restore import bought_rows
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from lamina_batch.execution.ledger import Ledger
     from lamina_batch.pipeline.spec import Pipeline
@@ -24,7 +26,7 @@ def refuse_lost(pipeline: Pipeline, ledger: Ledger | None) -> None:
     if ledger is not None and not ledger.is_empty():
         return
     sandbox = " --sandbox" if pipeline.state.suffix == ".sandbox" else ""
-    for file in pipeline.results.manifest:
+    for file in (*pipeline.results.manifest, *_of_other_days(pipeline)):
         bought = bought_rows(file)
         if bought:
             raise LostLedgerError(
@@ -35,6 +37,17 @@ def refuse_lost(pipeline: Pipeline, ledger: Ledger | None) -> None:
                 f"--pipeline {pipeline.file}{sandbox}`; "
                 "if they are to be bought again: --new-ledger",
             )
+
+
+#: so many manifests of other days are read
+_OTHER_DAYS = 10
+
+
+def _of_other_days(pipeline: Pipeline) -> Iterator[Path]:
+    """The manifests of other days, newest first."""
+    for pattern in pipeline.results.other_days:
+        found = (Path(name) for name in sorted(glob.glob(pattern), reverse=True))  # noqa: PTH207  # it is absolute
+        yield from [file for file in found if file not in pipeline.results.manifest][:_OTHER_DAYS]
 
 
 def refuse_renamed(pipeline: Pipeline, ledger: Ledger | None, service: str) -> None:

@@ -138,6 +138,30 @@ def test_held_and_running_rows_survive_the_loss_too(there: Cli, lossy: Service, 
     assert sorted(lossy.bought().values()) == [1, 1, 2]
 
 
+@pytest.mark.parametrize("manifest", ["out/p-{date}.csv", "out/{date}/p.xlsx"])
+def test_the_manifest_of_another_day_tells_that_the_ledger_is_lost(
+    project: Path, at: Cli, service: Service, manifest: str
+) -> None:
+    text = PIPELINE + f'results: {{manifest: "{manifest}"}}\n'
+    (project / "p.yaml").write_text(text, encoding="utf-8")
+    at("run", "p.yaml")
+    [today] = [file for file in (project / "out").rglob("*") if file.is_file()]
+    nights = [project / manifest.replace("{date}", day) for day in ("2025-01-30", "2025-01-31")]
+    for night in nights:
+        night.parent.mkdir(exist_ok=True)
+        shutil.copy(today, night)
+    today.unlink()
+    lose_ledger(project)
+    told = at("run", "p.yaml", code=5).err
+    assert f"state import {nights[1]}" in told, "the newest"
+    assert f"state import {nights[1]}" in at("plan", "p.yaml", code=5).err
+    # Where each day has a ledger of its own, none is lost.
+    assert "executions to start: 3" in at("plan", "p.yaml", "--set", "state=of/{date}").out
+    at("state", "import", nights[1], "--pipeline", "p.yaml")
+    assert at("run", "p.yaml", "--json").summary["counts"]["unchanged"] == 3
+    assert len(service.accepted) == 3
+
+
 def test_an_empty_ledger_that_is_meant_buys_again(project: Path, at: Cli, service: Service) -> None:
     at("run", "p.yaml")
     lose_ledger(project)
