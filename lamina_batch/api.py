@@ -87,7 +87,7 @@ class PlanOptions(TypedDict, total=False):
     limit: int
     #: start only these rows, each a key or key/variant
     only: Iterable[str]
-    #: start again what failed, was partial or was rejected
+    #: start again what failed, was partial or was rejected, but not what was given up while it was held
     retry_failed: bool
     #: buy these rows once more, whatever they came to, and nothing else
     rerun: Iterable[str]

@@ -68,7 +68,7 @@ _HELD_HELP = """\
 A held row may have been bought; it is not sent again until you say what it is:
   {held} --adopt KEY=EXECUTION_ID   it was: this is its execution
   {held} --resubmit KEY             send it again, and maybe pay twice
-  {held} --give-up KEY              neither"""
+  {held} --give-up KEY              neither: it failed, and only `run --rerun KEY` sends it again"""
 
 
 def _held_help(call: Call) -> str:
@@ -91,7 +91,12 @@ def _instant(at: float) -> str:
     "--adopt", multiple=True, metavar="KEY=EXECUTION_ID…", help="This execution is that row's: it is collected."
 )
 @click.option("--resubmit", multiple=True, metavar="KEY…", help="Send these again (or --all): maybe paid for twice.")
-@click.option("--give-up", multiple=True, metavar="KEY…", help="Call these failed (or --all).")
+@click.option(
+    "--give-up",
+    multiple=True,
+    metavar="KEY…",
+    help="Call these failed (or --all): only `run --rerun KEY` sends them again.",
+)
 def held(call: Call, *, adopt: tuple[str, ...], resubmit: tuple[str, ...], give_up: tuple[str, ...]) -> None:
     """Show the rows of which nobody knows whether they were bought, or say what becomes of them.
 

@@ -63,7 +63,11 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @pipeline_options
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Start at most N executions.")
 @click.option("--only", multiple=True, metavar="KEY…", help="Start only these rows (key, or key/variant).")
-@click.option("--retry-failed", is_flag=True, help="Start again what failed, was partial or was rejected.")
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Start again what failed, was partial or was rejected (not what `held --give-up` gave up).",
+)
 @click.option(
     "--rerun", multiple=True, metavar="KEY…", help="Buy these rows once more, whatever they came to, and nothing else."
 )

@@ -28,6 +28,9 @@ class State(StrEnum):
     HELD = "held"
 
 
+#: code of a job that the user gave up while nobody knew whether it was bought
+GIVEN_UP = "given_up"
+
 #: DESIGN.md section 6. A job in a state that is not a key's value can never get there; the ledger checks the same.
 #: A signed callback is the service's own word that it took the submission, so it ends a job in any state.
 LEGAL: Mapping[State, frozenset[State]] = MappingProxyType(
@@ -228,7 +231,7 @@ def advance(job: Job, news: News) -> Job | None:
             return _ended(job, news.execution, news.at) if _awaits(job, news) else None
         case GivenUp():
             message = "given up: it is not known whether this was bought"
-            return _left(job, {State.HELD}, State.FAILED, "given_up", message)
+            return _left(job, {State.HELD}, State.FAILED, GIVEN_UP, message)
         case _:
             assert_never(news)
 

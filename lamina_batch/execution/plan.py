@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lamina_batch.execution.job import State, Submission
+from lamina_batch.execution.job import GIVEN_UP, State, Submission
 from lamina_batch.execution.ledger import TABLE
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def make_plan(
 
 
 def _decided(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: str, at: float) -> pl.DataFrame:
-    known = ledger.select("id", "key", "variant", "content", "status", "contract", "submitted_at")
+    known = ledger.select("id", "key", "variant", "content", "status", "contract", "submitted_at", "code")
     frame = with_evidence(jobs, known, share_identical=wish.share_identical)
     status = pl.col("was_status")
     # A rerun of what runs or is held is refused before it comes here; here it would change nothing.
@@ -250,6 +250,8 @@ def _decided(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: 
         (status.is_null(), Action.SUBMIT, "new"),
         (status == "planned", Action.SUBMIT, "planned"),
         (status == "completed", Action.UNCHANGED, "completed"),
+        # It may have been bought: no word about all that failed is meant for it.
+        (ended_badly & (pl.col("was_code") == GIVEN_UP).fill_null(value=False), Action.REPORT, "given up"),
         (ended_badly & pl.lit(wish.retry_failed), Action.SUBMIT, "retry"),
         (ended_badly, Action.REPORT, "ended badly"),
         ((status == "rejected") & pl.lit(wish.retry_failed), Action.SUBMIT, "retry"),
@@ -264,7 +266,7 @@ def _decided(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: 
     )
     frame = frame.with_columns(rule=_first([when for when, _, _ in rules]))
     frame = frame.select(
-        pl.exclude("rule", "known", "was_content", "was_contract", "was_submitted_at"),
+        pl.exclude("rule", "known", "was_content", "was_contract", "was_submitted_at", "was_code"),
         action=pl.lit(pl.Series([str(action) for _, action, _ in rules])).gather("rule"),
         reason=pl.lit(pl.Series([reason for _, _, reason in rules])).gather("rule"),
     )

@@ -276,16 +276,14 @@ class _Count:
     def _is_asked_for(self, first: Start, second: Start) -> bool:
         """Whether the user has asked for `second` though `first` was sent with the same inputs.
 
-        `--retry-failed` asks for what had failed, and was told to have, before that run began. The words about held
-        jobs ask for what was sent in an earlier leg, and whose answer was lost or cut off.
+        `--retry-failed` asks for what had failed, and was told to have, before that run began; not for what was given
+        up. The words about held jobs ask for what was sent in an earlier leg, and whose answer was lost or cut off.
         """
         told = self._ended_badly(first)
-        given_up = False
         for number in range(first.leg, second.leg + 1):
             played = self.evidence.played[number]
             may_be_held = number > first.leg and self._may_be_held(first)
-            given_up = given_up or (may_be_held and played.leg.settle is Words.GIVE_UP)
-            if played.leg.retries_failed and (given_up or (told is not None and told < played.began)):
+            if played.leg.retries_failed and told is not None and told < played.began:
                 return True
             if may_be_held and played.leg.resubmits_held:
                 return True

@@ -184,12 +184,12 @@ def test_what_was_looked_up_is_sent_again_only_if_it_was_not_accepted() -> None:
     assert with_second(legs, [post("R1", 101, "e1", status=500)]).duplicates == 1
 
 
-def test_what_was_given_up_is_sent_again_only_by_retry_failed() -> None:
+def test_what_was_given_up_is_not_sent_again_by_retry_failed_either() -> None:
     given_up = (played("run")[0], *played("run", "run", settle=Words.GIVE_UP)[1:])
     retried = (played("run")[0], *played("run", "run --retry-failed", settle=Words.GIVE_UP)[1:])
     first = [post("R1", 101, "e1", status=500)]
     assert with_second(given_up, first, known="e2 e3").duplicates == 1
-    assert with_second(retried, first, known="e2 e3").problems == []
+    assert with_second(retried, first, known="e2 e3").duplicates == 1
 
 
 def test_an_execution_that_nobody_knows_is_lost() -> None:

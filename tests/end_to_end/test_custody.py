@@ -69,6 +69,18 @@ def test_a_row_given_up_is_failed_and_not_sent(there: Cli, lossy: Service, proje
     assert {line["lamina_code"] for line in read_manifest(project / "out" / "p.csv")} == {"", "given_up"}
 
 
+def test_a_row_given_up_is_bought_again_by_its_name_only(there: Cli, lossy: Service) -> None:
+    """It may have been bought, and `--retry-failed` is a word about what failed."""
+    first, second = held_names(there("held", "p.yaml").out)
+    there("held", "p.yaml", "--give-up", "--all")
+    assert there("plan", "p.yaml", "--retry-failed", "--explain").out.count("report: given up") == 2
+    assert there("run", "p.yaml", "--retry-failed", "--json", code=3).summary["counts"]["submitted"] == 0
+    assert len(lossy.accepted) == 3
+    there("run", "p.yaml", "--rerun", first, code=3)
+    assert sorted(lossy.bought().values()) == [1, 1, 2]
+    assert f"{second}: report: given up" in there("plan", "p.yaml", "--explain").out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
