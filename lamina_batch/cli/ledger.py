@@ -209,15 +209,17 @@ def state_import(
     Example:
       lamina-batch state import out/catalog.csv
     """
-    from lamina_batch.operations.restore import import_manifest, pipeline_of
+    from lamina_batch.operations.restore import import_manifest, pipeline_of, refuse_mixed
 
     service = Service(sandbox=sandbox, base_url=base_url)
+    refuse_mixed(manifest, service.name())
     if file is not None:
         pipeline = Call(file=file, service=service, overrides=overrides).load()
     else:
         pipeline = pipeline_of(manifest, _pipelines_near(manifest, service, overrides))
     told, new = waited_for(import_manifest(pipeline, manifest, service=service.name(), world=world()))
-    say(f"{pipeline.name}: {new} of {told} jobs taken over into {pipeline.state}")
+    known = f"; {told - new} were there already" if told > new else ""
+    say(f"{pipeline.name}: {new} of {told} jobs taken over into {pipeline.state}{known}")
 
 
 def _pipelines_near(manifest: Path, service: Service, overrides: tuple[str, ...]) -> Iterator[Pipeline]:

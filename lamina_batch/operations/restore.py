@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina_batch.batch import binding, new_run_id
@@ -13,11 +14,30 @@ from lamina_batch.results.restore import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from lamina_batch.batch import World
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.results.restore import Kept
+
+
+def refuse_mixed(manifest: Path, service: str) -> None:
+    """Raise UsageError where results of the sandbox would go into a real ledger, or real ones into the sandbox's.
+
+    They are told apart by the names that runs give them. Nothing in the sandbox was paid for.
+    """
+    made = Path(manifest.stem).suffix == ".sandbox"
+    if made and service != "sandbox":
+        raise UsageError(
+            "this manifest is of the sandbox: a real ledger with its rows would never buy them",
+            where=str(manifest),
+            hint="add --sandbox to take them over into the sandbox's ledger",
+        )
+    if not made and service == "sandbox":
+        raise UsageError(
+            "this manifest is not of the sandbox, whose results have .sandbox before the ending",
+            where=str(manifest),
+            hint="leave out --sandbox",
+        )
 
 
 def pipeline_of(manifest: Path, pipelines: Iterable[Pipeline]) -> Pipeline:

@@ -209,6 +209,20 @@ def test_a_file_that_is_no_manifest_is_refused(project: Path, at: Cli) -> None:
     assert "0 of 3" in at("state", "import", "copy.csv", "--pipeline", "p.yaml").err
 
 
+def test_results_of_the_sandbox_stay_in_its_ledger(project: Path, at: Cli) -> None:
+    """Else the real ledger would take for bought what nobody has paid for."""
+    at("run", "p.yaml", "--sandbox")
+    for more in ((), ("--pipeline", "p.yaml")):
+        assert "add --sandbox" in at("state", "import", "out/p.sandbox.csv", *more, code=2).err
+    assert "has not run yet" in at("status", "p.yaml").out
+    again = at("state", "import", "out/p.sandbox.csv", "--sandbox").err
+    assert "0 of 3 jobs taken over" in again
+    assert "3 were there already" in again
+    (project / "out" / "p.sandbox.csv").rename(project / "out" / "p.csv")
+    for more in ((), ("--pipeline", "p.yaml")):
+        assert "leave out --sandbox" in at("state", "import", "out/p.csv", "--sandbox", *more, code=2).err
+
+
 def test_a_manifest_of_another_app_is_refused(project: Path, at: Cli) -> None:
     at("run", "p.yaml")
     file = project / "out" / "p.csv"
