@@ -391,25 +391,43 @@ class _Run:
     def write(self, prepared: Prepared) -> tuple[tuple[Path, ...], Path | None, Told]:
         """Write the manifest and the report. Answers where they stand, and what they tell.
 
-        What cannot be written is said. Raises StateError where the ledger cannot be read.
+        Where no row is left, what stands there of earlier runs stays. What cannot be written is said. Raises StateError
+        where the ledger cannot be read.
         """
         wanted = self.pipeline.results
+        kept = self.left_as_they_are(prepared)
         told = Told()
         lines = Lines(prepared.catalog, told.each(gathered(self.pipeline, prepared, self.ledger)), wanted.layout)
         manifest: tuple[Path, ...] = ()
         page: Path | None = None
         # What was bought is in the ledger, and one file is no reason to go without the other.
         try:
-            manifest = write_manifest(prepared.catalog, lines, wanted.manifest)
+            new = [file for file in wanted.manifest if file not in kept]
+            written = dict(zip(new, write_manifest(prepared.catalog, lines, new), strict=True))
+            manifest = tuple(written.get(file, file) for file in wanted.manifest)
         except StateError as error:
             self.reporter.note(f"{error}\n  `{self.pipeline.command('results')}` writes it again")
-        if wanted.report is not None:
+        if wanted.report in kept:
+            page = wanted.report
+        elif wanted.report is not None:
             service, at = self.access.service, self.world.wall()
             try:
                 page = write_page(self.pipeline, prepared, told.outcomes(), wanted.report, service=service, at=at)
             except StateError as error:
                 self.reporter.note(f"{error}\n  `{self.pipeline.command('results')}` writes it again")
         return manifest, page, told
+
+    def left_as_they_are(self, prepared: Prepared) -> frozenset[Path]:
+        """The results of before, where no row is left that could be told in their place; says so."""
+        if prepared.checked.jobs.height or self.ledger.is_empty():
+            return frozenset()
+        counts = sorted(self.ledger.counts().items())
+        files = [*self.pipeline.results.manifest, *filter(None, [self.pipeline.results.report])]
+        kept = frozenset(file for file in files if file.exists())
+        left = f"; left as they are: {', '.join(str(file) for file in files if file in kept)}" if kept else ""
+        known = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts)
+        self.reporter.note(f"there are no rows, although the ledger knows jobs ({known}){left}")
+        return kept
 
     def report(
         self,

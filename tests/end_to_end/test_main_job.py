@@ -245,6 +245,26 @@ def test_results_writes_any_form_again_without_the_network(project: Path, at: Cl
     assert pl.read_ndjson(project / "again.ndjson").height == frame.height
 
 
+@pytest.mark.parametrize("how", ["header", "where"])
+def test_a_catalog_without_rows_takes_no_results_away(project: Path, at: Cli, how: str) -> None:
+    """An export that went wrong, or a night without changes: nothing is wrong with the run itself."""
+    results = ("--set", "results={manifest: [out/p.csv, out/p.parquet], report: out/p.html}")
+    at("run", "p.yaml", *results)
+    files = [project / "out" / name for name in ("p.csv", "p.parquet", "p.html")]
+    before = [file.read_bytes() for file in files]
+    if how == "header":
+        write_rows(project, [])
+    where = ("--set", "rows.where=title = 'none'") if how == "where" else ()
+    ran = at("run", "p.yaml", *results, *where, "--json")
+    assert [file.read_bytes() for file in files] == before
+    assert "no rows, although the ledger knows jobs (3 completed)" in ran.err
+    assert str(files[0]) in ran.err
+    assert (ran.summary["counts"]["jobs"], ran.summary["files"]["manifest"]) == (0, [str(f) for f in files[:2]])
+    # What is not there yet takes nothing away.
+    at("run", "p.yaml", "--set", "results.manifest=out/new.csv", *where)
+    assert read_manifest(project / "out" / "new.csv") == []
+
+
 def test_what_was_bought_for_rows_that_are_gone_is_shown_when_asked_for(project: Path, at: Cli) -> None:
     write_rows(project, [row(1), row(2), row(3), row(4)])
     pipeline = project / "p.yaml"
