@@ -34,7 +34,7 @@ _PAGES = {".html", ".htm"}
 @click.option(
     "--include-removed",
     is_flag=True,
-    help="Add, behind the rows, what was bought for rows that are gone from the source or that `where` leaves out now.",
+    help="Add, behind the rows, what was bought for rows that are gone, left out by `where` or invalid now.",
 )
 def results(call: Call, *, outputs: tuple[Path, ...], layout: Any, include_removed: bool) -> None:
     """Write the manifest and the report again, from the ledger and the rows, and save the files that are missing.

@@ -1,4 +1,4 @@
-"""What was bought for rows that are no longer run: gone from the source, left out by `where`, of another matrix."""
+"""What was bought for rows that are no longer run: gone, left out by `where`, of another matrix, invalid now."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import polars as pl
 def with_removed(jobs: pl.DataFrame, ledger: pl.DataFrame) -> pl.DataFrame:
     """The jobs of the check, and behind them those that only the ledger knows, each in its newest revision. Pure.
 
-    What was only planned is left out: nothing came of it and nothing will. An added job has no `row`.
+    A row that is invalid now does not stand for what was bought for it. What came to nothing gives way to an earlier
+    revision that did not; what was only planned is left out: nothing will come of it. An added job has no `row`.
     """
     others = (
         ledger.filter(pl.col("status") != "planned")
-        .join(jobs, on=["key", "variant"], how="anti")
-        .sort("id")
+        .join(jobs.filter("valid"), on=["key", "variant"], how="anti")
+        .sort(~pl.col("status").is_in(["failed", "rejected"]), "id")
         .unique(["key", "variant"], keep="last", maintain_order=True)
         .select("key", "variant", "content", valid=pl.lit(value=True))
     )

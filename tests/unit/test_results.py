@@ -221,6 +221,25 @@ def test_what_only_the_ledger_knows_follows_in_its_newest_revision() -> None:
     assert with_removed(jobs(), ledger.clear()).rows() == jobs().rows()
 
 
+def test_a_row_that_is_invalid_now_does_not_hide_what_was_bought_for_it() -> None:
+    """A label was renamed, so its content cannot be made any more; the last try before that failed."""
+    ledger = ledger_frame(
+        [
+            (1, "0001", "", 1, HASH, "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None),
+            (2, "3", "", 1, "c" * 64, "completed", "app", "c", "e2", 1, 0.0, 1.5, 1.5, 0, None, None),
+            (3, "3", "", 2, "d" * 64, "failed", "app", "c", "e3", 1, 0.0, 1.5, 1.5, 0, "x", "it broke"),
+        ]
+    )
+    bad = pl.col("key") == "3"
+    now = jobs().with_columns(
+        valid=pl.col("valid") & ~bad, content=pl.when(~bad).then("content"), code=pl.when(bad).then(pl.lit("choice"))
+    )
+    outcomes = gather(with_removed(now, ledger), ledger, [], app_id="app", share_identical=True)
+    told = outcomes.jobs.select("lamina_index", "key", "status", "execution_id").rows()
+    assert told[2] == (2, "3", "invalid", None)
+    assert told[4:] == [(None, "3", "completed", "e2")]
+
+
 def summary(**counts: int) -> Summary:
     return Summary(
         schema_version=1,
