@@ -13,7 +13,7 @@ import click
 
 from lamina_batch.cli.options import pipeline_options, rerun_file_option, waited_for, world
 from lamina_batch.cli.shell import NOT_ERRORS, Command, cut, failed, log_to, note, out, say, write_event
-from lamina_batch.errors import LaminaBatchError, LedgerLockedError
+from lamina_batch.errors import LaminaBatchError, LedgerLockedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,8 +59,23 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def _is_plan(_context: click.Context, _option: click.Parameter, value: bool) -> None:  # noqa: FBT001  # as click has it
+    if value:
+        raise UsageError("the dry run is a command of its own", hint="lamina-batch plan PIPELINE (see plan --help)")
+
+
 @click.command(cls=Command)
 @pipeline_options
+@click.option(
+    "-n",
+    "--dry-run",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    hidden=True,
+    callback=_is_plan,
+    help="The dry run is `lamina-batch plan`.",
+)
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Start at most N executions.")
 @click.option("--only", multiple=True, metavar="KEY…", help="Start only these rows (key, or key/variant).")
 @click.option(

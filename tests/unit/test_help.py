@@ -58,6 +58,15 @@ def test_an_example_is_taken(example: str, folder: Path) -> None:
     COMMANDS[name].make_context(name, words)
 
 
+@pytest.mark.parametrize("word", ["--dry-run", "-n"])
+def test_who_asks_run_for_a_dry_run_is_told_of_plan(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ((word, "catalog.yaml"), ("catalog.yaml", word), (word,)):
+        with pytest.raises(SystemExit) as ended:
+            main(["run", *words])
+        assert ended.value.code == 2
+        assert "lamina-batch plan" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", [name for name, found in COMMANDS.items() if not isinstance(found, click.Group)])
 def test_every_command_has_an_example_and_every_option_a_word(name: str) -> None:
     command = COMMANDS[name]
