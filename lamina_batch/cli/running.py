@@ -45,7 +45,11 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, shown=Shown(as_json=as_json, log_format=log_format, quiet=quiet), **rest)
 
     for option in (
-        click.option("--quiet", is_flag=True, help="No progress and no notes, only errors."),
+        click.option(
+            "--quiet",
+            is_flag=True,
+            help="No progress and no notes, only errors; and one line where it does not end with 0.",
+        ),
         click.option(
             "--log-format",
             type=click.Choice(["text", "json"]),
@@ -231,6 +235,9 @@ def _run(call: Call, request: RunRequest, shown: Shown) -> None:
                 out(summary.to_json().rstrip("\n"))
             if not shown.quiet:
                 say("\n".join(_told(summary, pipeline)))
+            elif code and log is None:
+                # A mail of cron's that says nothing helps nobody.
+                say(_in_one_line(summary, code, pipeline))
     finally:
         # Also where nobody reads what is printed.
         if pipeline is not None and pipeline.notify is not None and (summary is not None or error is not None):
@@ -304,14 +311,28 @@ _STOPPED = {
 }
 
 
-def _told(summary: Summary, pipeline: Pipeline) -> Iterator[str]:
-    """What a person is told in the end, line by line."""
+def _counted(summary: Summary) -> str:
     from lamina_batch.results.summary import STATUSES
 
     counts = summary.counts
-    run = pipeline.command("run")
     parts = [f"{counts[status]} {status.replace('_', ' ')}" for status in STATUSES if counts[status]]
-    yield f"{summary.pipeline}: {counts['jobs']} jobs: {', '.join(parts) or 'nothing to do'}"
+    return f"{summary.pipeline}: {counts['jobs']} jobs: {', '.join(parts) or 'nothing to do'}"
+
+
+def _why_stopped(stopped_by: str, pipeline: Pipeline) -> str:
+    return _STOPPED[stopped_by].format(plan=pipeline.command("plan"))
+
+
+def _in_one_line(summary: Summary, code: int, pipeline: Pipeline) -> str:
+    stopped = f"; {_why_stopped(summary.stopped_by, pipeline)}" if summary.stopped_by is not None else ""
+    return f"{_counted(summary)} (exit code {code}){stopped}"
+
+
+def _told(summary: Summary, pipeline: Pipeline) -> Iterator[str]:
+    """What a person is told in the end, line by line."""
+    counts = summary.counts
+    run = pipeline.command("run")
+    yield _counted(summary)
     executions = "1 execution" if counts["submitted"] == 1 else f"{counts['submitted']} executions"
     yield f"  {executions} started, {counts['unchanged']} unchanged, {summary.seconds:.1f} s"
     if counts["submitted"]:
@@ -319,7 +340,7 @@ def _told(summary: Summary, pipeline: Pipeline) -> Iterator[str]:
         each = f", {requests.per_ended:.2f} for each that ended" if requests.per_ended is not None else ""
         yield f"  {requests.total} requests{each}; least possible time by the rate limit {summary.least_seconds:.1f} s"
     if summary.stopped_by is not None:
-        yield f"  {_STOPPED[summary.stopped_by].format(plan=pipeline.command('plan'))}"
+        yield f"  {_why_stopped(summary.stopped_by, pipeline)}"
     if counts["invalid"]:
         yield f"  findings: {summary.files.findings}"
     if counts["failed"] or counts["partial"] or counts["rejected"]:

@@ -245,6 +245,16 @@ def test_results_writes_any_form_again_without_the_network(project: Path, at: Cl
     assert pl.read_ndjson(project / "again.ndjson").height == frame.height
 
 
+def test_a_quiet_run_says_in_one_line_what_is_wrong_and_nothing_else(project: Path, at: Cli) -> None:
+    assert at("run", "p.yaml", "--quiet").err == ""
+    write_rows(project, [row(1), row(2, front="no address"), row(3)])
+    said = at("run", "p.yaml", "--quiet", code=3).err.splitlines()
+    assert said == ["p: 3 jobs: 2 completed, 1 invalid (exit code 3)"]
+    write_rows(project, [row(n) for n in range(1, 9)])
+    [line] = at("run", "p.yaml", "--quiet", "--set", "run.max_executions=1", code=5).err.splitlines()
+    assert "use --yes" in line
+
+
 @pytest.mark.parametrize("how", ["header", "where"])
 def test_a_catalog_without_rows_takes_no_results_away(project: Path, at: Cli, how: str) -> None:
     """An export that went wrong, or a night without changes: nothing is wrong with the run itself."""
