@@ -111,7 +111,10 @@ async def run(
     refuse_picks(pipeline, request, access.service)
     refuse_network(pipeline.state)
     run_id = run_id or new_run_id(world)
-    async with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, sleep=world.sleep):
+    hint = "wait for it to end; `run` can do that itself: --if-locked wait (or skip)"
+    if not request.submit:
+        hint = "that run collects and writes the results itself; else say this again when it has ended"
+    async with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, sleep=world.sleep, hint=hint):
         ledger = open_ledger(pipeline.state) if request.submit else existing_ledger(pipeline)
         with ledger:
             ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)

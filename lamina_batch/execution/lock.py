@@ -20,12 +20,17 @@ IfLocked = Literal["fail", "wait", "skip"]
 
 @asynccontextmanager
 async def locked(
-    folder: Path, *, if_locked: IfLocked, holder: str, sleep: Callable[[float], Awaitable[None]]
+    folder: Path,
+    *,
+    if_locked: IfLocked,
+    holder: str,
+    sleep: Callable[[float], Awaitable[None]],
+    hint: str = "wait for it to end, then say this again",
 ) -> AsyncIterator[None]:
     """Hold the ledger in `folder` while the block runs; `holder` is what others are told of us.
 
-    With `wait` it asks again every second. Raises LedgerLockedError (for `fail` and `skip`) with the holder's words,
-    StateError where the folder cannot be written.
+    With `wait` it asks again every second. `hint` is what to do where it is not free. Raises LedgerLockedError (for
+    `fail` and `skip`) with the holder's words, StateError where the folder cannot be written.
     """
     file = folder / "lock"
     make_folder(folder)
@@ -43,7 +48,7 @@ async def locked(
                     raise LedgerLockedError(
                         f"another run holds this ledger: {_holder(descriptor)}",
                         where=str(folder),
-                        hint="wait for it to end; `run` can do that itself: --if-locked wait (or skip)",
+                        hint=hint,
                     ) from None
             await sleep(1.0)
         try:

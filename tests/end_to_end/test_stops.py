@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import signal
 import time
@@ -112,6 +113,17 @@ def test_two_runs_at_once_buy_nothing_twice(project: Path, cli: Cli, serve: Call
         assert at("run", "p.yaml", "--if-locked", "wait", "--json").summary["counts"]["unchanged"] == 3
         assert first.wait(timeout=60) == 0
     assert len(service.accepted) == 3
+
+
+def test_who_finds_the_ledger_locked_is_told_what_they_can_do(project: Path, cli: Cli) -> None:
+    folder = project / ".lamina-batch" / "p"
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "--if-locked wait" in cli("run", "p.yaml", code=7).err
+        collecting = cli("collect", "p.yaml", code=7).err
+    assert "another run holds this ledger" in collecting
+    assert "--if-locked" not in collecting, "it has no such option"
 
 
 def states(project: Path) -> set[str]:
