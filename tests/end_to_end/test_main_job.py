@@ -255,6 +255,20 @@ def test_a_quiet_run_says_in_one_line_what_is_wrong_and_nothing_else(project: Pa
     assert "use --yes" in line
 
 
+def test_after_a_failed_canary_plan_and_a_quiet_night_say_what_to_do(
+    project: Path, cli: Cli, serve: Callable[..., Service]
+) -> None:
+    service = serve("--speed", "100", "--fault", "failed")
+    at = Cli(folder=project, env={**cli.env, "LAMINA_BASE_URL": service.url})
+    first = at("run", "p.yaml", "--set", "run.canary=1", "--json", code=5).summary["run_id"]
+    planned = at("plan", "p.yaml").out
+    assert f"a run would start nothing: run {first} was stopped" in planned
+    assert "would start nothing" not in at("plan", "p.yaml", "--retry-failed").out
+    [line] = at("run", "p.yaml", "--quiet", code=5).err.splitlines()
+    assert "--retry-failed" in line
+    assert len(service.accepted) == 1
+
+
 @pytest.mark.parametrize("how", ["header", "where"])
 def test_a_catalog_without_rows_takes_no_results_away(project: Path, at: Cli, how: str) -> None:
     """An export that went wrong, or a night without changes: nothing is wrong with the run itself."""
