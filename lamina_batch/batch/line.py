@@ -184,6 +184,9 @@ class _Run:
         if pattern is not None:
             ensure_writable(pattern.folder / "any")
         catalog = read_catalog(self.pipeline)
+        if self.request.submit:
+            # The manifest will need the columns, too, that no rule reads.
+            catalog.refuse_damaged()
         async with client_for(self.pipeline, self.access, self.world, self.budget) as client:
             app = await app_of(self.pipeline, client) if self.request.submit else last_app(self.ledger)
             told: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ import glob
 import io
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -25,12 +26,14 @@ from lamina_batch.catalog.workbook import read_workbook
 from lamina_batch.errors import CatalogError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from lamina_batch.pipeline.spec import Pipeline, Rows
 
 #: columns of ours in a source are ignored, so that a manifest can be fed back in
 OURS = "lamina_"
+#: rows that are decoded at once only to see that they can be
+_DECODED_AT_A_TIME = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,18 @@ class Catalog:
     def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         """What was made of `frame`. Raises CatalogError where a file turns out to be damaged."""
         return _collected(rows)
+
+    def refuse_damaged(self) -> None:
+        """Decode every cell once, some rows at a time, those included that no rule reads.
+
+        Raises CatalogError where a file turns out to be damaged.
+        """
+        # Files of other forms were read whole.
+        if not any(part.path.suffix.lower() == ".parquet" for part in self.parts):
+            return
+        with _damage_told():
+            for _ in self.frame.collect_batches(chunk_size=_DECODED_AT_A_TIME, maintain_order=False):
+                pass
 
 
 def read_catalog(pipeline: Pipeline) -> Catalog:
@@ -358,8 +373,14 @@ def _without_blank(rows: pl.LazyFrame, columns: Sequence[str], key: Sequence[str
 
 
 def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
-    try:
+    with _damage_told():
         return rows.collect()
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    try:
+        yield
     except pl.exceptions.ComputeError as error:
         if "parquet" not in str(error).lower():
             raise

@@ -377,3 +377,19 @@ def test_every_shipped_pipeline_runs_in_the_embedded_sandbox(pipeline: Path, tmp
     assert all(".sandbox." in file for file in summary["files"]["manifest"])
     second = cli("run", f"pipelines/{pipeline.name}", "--sandbox", "--json", code=ran.code).summary
     assert second["counts"]["submitted"] == 0
+
+
+def test_damage_in_a_column_that_no_rule_reads_is_told_before_anything_is_bought(
+    project: Path, at: Cli, service: Service
+) -> None:
+    """The manifest would have to hold that column."""
+    (project / "p.yaml").write_text(PIPELINE.replace("rows.csv", "rows.parquet"), encoding="utf-8")
+    file = project / "rows.parquet"
+    rows = pl.DataFrame([row(n) | {"note": f"kept {n}"} for n in range(1, 4)])
+    rows.write_parquet(file, compression="uncompressed", statistics=False)
+    file.write_bytes(file.read_bytes().replace(b"kept", b"\xff\xff\xff\xff"))
+    at("plan", "p.yaml")
+    ran = at("run", "p.yaml", code=2)
+    assert "a Parquet file is damaged" in ran.err
+    assert service.accepted == []
+    assert not (project / "out" / "p.csv").exists()
