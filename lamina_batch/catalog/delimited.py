@@ -30,6 +30,8 @@ _NAMES = {",": "commas", ";": "semicolons", _TAB: "tabs", "|": "vertical bars"}
 _TAIL = 65_536
 #: records turned into a frame at a time
 _BATCH = 50_000
+#: rows of which what polars read is held against what the csv module reads at a time
+_COMPARED = 10_000
 
 
 class Table(NamedTuple):
@@ -149,7 +151,7 @@ def _read_fast(path: Path, codec: str, separator: str, headers: tuple[str, ...])
             & (pl.col(names).str.contains(separator, literal=True) | pl.col(names).str.contains("\n", literal=True))
         )
     )
-    return frame if _agree(source, separator, doubtful.collect(), frame.select(pl.len()).collect().item()) else None
+    return frame if _agree(source, separator, _packed(doubtful), frame.select(pl.len()).collect().item()) else None
 
 
 def _packed(rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -163,12 +165,14 @@ def _packed(rows: pl.LazyFrame) -> pl.LazyFrame:
     return pl.scan_parquet(memory)
 
 
-def _agree(source: Path | bytes, separator: str, doubtful: pl.DataFrame, rows: int) -> bool:
+def _agree(source: Path | bytes, separator: str, doubtful: pl.LazyFrame, rows: int) -> bool:
     """Whether the csv module reads these rows from their lines as polars did; False where that cannot be told.
 
     `lamina_line` counts the lines below the header, of which there must be as many as `rows`.
     """
-    if doubtful.is_empty():
+    wanted = doubtful.select("lamina_line").collect().lazy()
+    count = wanted.select(pl.len()).collect().item()
+    if not count:
         return True
     # No text file holds this sign: each line is one cell.
     lines = pl.scan_csv(source, separator="\x01", quote_char=None, infer_schema=False, glob=False)
@@ -176,12 +180,11 @@ def _agree(source: Path | bytes, separator: str, doubtful: pl.DataFrame, rows: i
     try:
         if lines.select(pl.len()).collect().item() != rows:
             return False
-        wanted = doubtful.lazy().select("lamina_line")
-        found = lines.join(wanted, on="lamina_line", how="semi", maintain_order="left").collect()
-        texts = found.get_column("line").fill_null("")
-        for start in range(0, doubtful.height, _BATCH):
-            records = list(csv.reader(texts.slice(start, _BATCH), delimiter=separator, strict=True))
-            cells = doubtful.slice(start, _BATCH).drop("lamina_line").with_columns(pl.all().fill_null(""))
+        found = _packed(lines.join(wanted, on="lamina_line", how="semi", maintain_order="left").select("line"))
+        for start in range(0, count, _COMPARED):
+            texts = found.slice(start, _COMPARED).collect().get_column("line").fill_null("")
+            records = csv.reader(texts, delimiter=separator, strict=True)
+            cells = doubtful.slice(start, _COMPARED).drop("lamina_line").with_columns(pl.all().fill_null("")).collect()
             if [tuple(record) for record in records] != cells.rows():
                 return False
     except (csv.Error, pl.exceptions.PolarsError):
