@@ -134,7 +134,10 @@ class _Checker:
         self._mapped = mapped
         self._service = service
         self._app_id = app.app_id
-        self._judges = [Judge(item.parameter, known.get(item.parameter.name, {})) for item in mapped.inputs]
+        self._judges = [
+            Judge(item.parameter, known.get(item.parameter.name, {}), words=tuple(item.rule.map))
+            for item in mapped.inputs
+        ]
         self.variants = variants(mapped.matrix)
 
     def check(self, rows: pl.DataFrame, twice: pl.DataFrame, *, contents: bool) -> _Batch:

@@ -18,7 +18,7 @@ from lamina_batch.apps.schema import lenient, match, value_schema
 from lamina_batch.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lamina_batch.apps.app import Parameter
 
@@ -72,11 +72,15 @@ class Verdict(NamedTuple):
 class Judge:
     """Judges the values of one parameter, each by itself: of several, every one must pass.
 
-    `known` are verdicts on values that the schema lets through, by what was learned elsewhere.
+    `known` are verdicts on values that the schema lets through, by what was learned elsewhere. `words` are those that a
+    `map` of the pipeline translates: a cell may hold them as well as a label.
     """
 
-    def __init__(self, parameter: Parameter, known: Mapping[str, Verdict] = MappingProxyType({})) -> None:
+    def __init__(
+        self, parameter: Parameter, known: Mapping[str, Verdict] = MappingProxyType({}), *, words: Sequence[str] = ()
+    ) -> None:
         self.parameter = parameter
+        self._words_of_map = tuple(words)
         self._known = pl.DataFrame(
             [(value, *verdict) for value, verdict in known.items()], schema=_VERDICTS, orient="row"
         )
@@ -165,8 +169,12 @@ class Judge:
             listed = f"the labels are {', '.join(map(repr, labels))}"
         else:
             listed = f"`lamina-batch apps show` lists the {len(labels)} labels"
+        if self._words_of_map:
+            few, more = self._words_of_map[:_FEW_LABELS], ", …" if len(self._words_of_map) > _FEW_LABELS else ""
+            listed = f"`map` takes {', '.join(map(repr, few))}{more}; {listed}"
+        choices = (*self._words_of_map, *labels)
         # A guess takes longer than all the rest. Where so many are wrong, the column is, and no guess helps.
-        guesses = (did_you_mean(value, labels) for value in values.head(_GUESSES))
+        guesses = (did_you_mean(value, choices) for value in values.head(_GUESSES))
         hints = [f"{guess} {listed}" if guess else listed for guess in guesses]
         return pl.Series(hints, dtype=pl.String).extend_constant(listed, values.len() - len(hints))
 

@@ -7,12 +7,13 @@ import glob
 import io
 import os.path
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lamina_batch.errors import UsageError
+from lamina_batch.errors import PipelineError, UsageError
 from lamina_batch.pipeline.check import check
 from lamina_batch.pipeline.document import FROM_SET, read_document
 from lamina_batch.pipeline.names import folded
@@ -115,6 +116,12 @@ _LOCATED = ("name", "state")
 
 def _document(file: Path, overrides: Sequence[str], environ: Mapping[str, str]) -> tuple[Document, Schema]:
     """The values of the file, the overrides among them, and the schema that they have not been checked against."""
+    if file.suffix.casefold() in SOURCE_EXTENSIONS:
+        raise PipelineError(
+            "this is a catalog, and a pipeline file (.yaml) is needed",
+            where=str(file),
+            hint=f"`lamina-batch init --rows {shlex.quote(str(file))} --app ID` begins one",
+        )
     file = Path(_absolute(Path.cwd(), str(file)))
     schema = pipeline_schema()
     tree = read_document(file)

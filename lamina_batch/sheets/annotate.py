@@ -16,16 +16,15 @@ from xml.parsers import expat
 import polars as pl
 from xlsxwriter.utility import xl_col_to_name
 
-from lamina_batch.catalog.columns import form
-from lamina_batch.catalog.verdict import shown
 from lamina_batch.catalog.workbook import sheets_of
-from lamina_batch.errors import UsageError, did_you_mean
+from lamina_batch.errors import UsageError
 from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS
 from lamina_batch.sheets.marking import REASONS, Marks, Paint, Sheet, anchor, merged_areas
 from lamina_batch.sheets.notes import NO_NOTES, NO_SHAPES, noted_cells, with_notes, with_shapes
 from lamina_batch.sheets.package import WORKBOOK, Package, is_untouched
 from lamina_batch.sheets.styles import NO_STYLES, Styles
 from lamina_batch.sheets.summary import DARK, ERROR, PAGE, WARNING, Line, Page, page_xml, put_last
+from lamina_batch.sheets.words import columns_of, named_columns, plain_words
 from lamina_batch.sheets.xlsx import new_book, refuse_too_large, width_of
 
 if TYPE_CHECKING:
@@ -119,17 +118,17 @@ def _by_part(
     findings: pl.DataFrame, catalog: Catalog, choices: Mapping[str, Sequence[str]]
 ) -> dict[str, list[Finding]]:
     """The findings of each file, by what `lamina_source` calls it."""
-    known = {form(name): name for name in catalog.columns} | {name: name for name in catalog.columns}
+    known = named_columns(catalog)
     found: dict[str, list[Finding]] = {part.source: [] for part in catalog.parts}
     # Only those rows, so that the others need not become Python's.
     cells = catalog.frame.join(findings.select("lamina_index").lazy(), on="lamina_index", how="semi").collect()
     rows = {row["lamina_index"]: row for row in cells.iter_rows(named=True)}
     for line in findings.iter_rows(named=True):
-        columns = _columns(line["column"], known)
+        columns = columns_of(line["column"], known)
         if line["code"] in _BLANKS:
             row = rows[line["lamina_index"]]
             columns = tuple(name for name in columns if _is_blank(row[name])) or columns
-        message, hint = _words(line, [choice for name in columns for choice in choices.get(name, ())])
+        message, hint = plain_words(line, [choice for name in columns for choice in choices.get(name, ())])
         found[line.get("source") or catalog.parts[0].source].append(
             Finding(
                 row=int(line["row"]),
@@ -142,52 +141,6 @@ def _by_part(
             )
         )
     return found
-
-
-def _columns(named: str, known: Mapping[str, str]) -> tuple[str, ...]:
-    """The columns that a finding names, one or several with commas between them; names may hold commas too."""
-    words = named.split(", ")
-    columns: list[str] = []
-    while words:
-        for end in range(len(words), 0, -1):
-            name = ", ".join(words[:end])
-            column = known.get(name) or known.get(form(name))
-            if column is not None:
-                columns.append(column)
-                break
-        else:
-            end = 1
-        words = words[end:]
-    return tuple(dict.fromkeys(columns))
-
-
-def _words(line: Mapping[str, str], choices: Sequence[str]) -> tuple[str, str]:
-    """What is wrong and what to do, for a person who has the sheet before them and knows no pipeline file."""
-    match line["code"]:
-        case "blank_key":
-            return "This is blank, and it names the product", "fill it: every product has its own"
-        case "duplicate_key":
-            rows = line["message"].partition(" share ")[0]
-            return f"{rows} have the same, and are not the same product", "give each product its own"
-        case "blank_image":
-            return "The picture is missing", "paste its web address (https://…)"
-        case "missing_input":
-            return "This must be filled", ""
-        case "invalid_option" if choices:
-            near = did_you_mean(line["value"], choices)
-            labels = ", ".join(choice.strip() for choice in choices[:_LISTED])
-            more = ", …" if len(choices) > _LISTED else ""
-            listed = f"the list has {labels}{more}"
-            return f"“{line['value']}” is not on the list", f"{near} {listed}" if near else listed
-        case "invalid_url":
-            return "This is no web address of a file", line["hint"].removeprefix("the service fetches it itself: ")
-        case _:
-            # What is said of a value need not repeat it: it stands in the cell.
-            said = line["message"].removeprefix(f"{shown(line['value'])} ")
-            return said if said == line["message"] else f"This {said}", line["hint"]
-
-
-_LISTED = 12
 
 
 def _is_blank(cell: object) -> bool:

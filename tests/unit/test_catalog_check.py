@@ -165,6 +165,14 @@ def test_a_label_that_the_app_lacks_is_a_finding_with_the_nearest(desk: Desk) ->
     assert checked.jobs["content"].is_null().to_list() == [False, True]
 
 
+def test_a_word_like_one_of_the_map_is_told_the_maps_words_too(desk: Desk) -> None:
+    place = app(options("Location", "Park", "Studio"))
+    rule = "{column: c, map: {Outside: Park, Inside: Studio}}"
+    assert only(check_one(desk, place, rule, "Outside", "outside", "Park"))["hint"] == (
+        "did you mean 'Outside'? `map` takes 'Outside', 'Inside'; the labels are 'Park', 'Studio'"
+    )
+
+
 def test_a_label_like_none_of_many_is_told_where_they_are_listed(desk: Desk) -> None:
     many = app(options("P", *(f"Label {n}" for n in range(30))))
     assert only(check_one(desk, many, RULE, "???"))["hint"] == "`lamina-batch apps show` lists the 30 labels"

@@ -58,6 +58,12 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert caught.value.hint == f"there is no folder {tmp_path / 'nowhere'} either"
 
 
+def test_a_catalog_is_told_how_a_pipeline_begins(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="this is a catalog") as caught:
+        load_pipeline(tmp_path / "products.csv", environ={}, today=dt.date(2026, 1, 31))
+    assert caught.value.hint == f"`lamina-batch init --rows {tmp_path / 'products.csv'} --app ID` begins one"
+
+
 def test_a_folder_is_no_pipeline_file(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="this is a folder"):
         load_pipeline(tmp_path, environ={}, today=dt.date(2026, 1, 31))

@@ -155,6 +155,15 @@ def test_an_invalid_row_shows_the_columns_that_the_pipeline_means_however_they_a
     ]
 
 
+def test_a_reason_is_in_the_words_of_the_marked_workbook(tmp_path: Path) -> None:
+    _, wrong, unlinked, _ = gathered(tmp_path, []).jobs
+    assert (wrong.reasons[0].message, wrong.reasons[0].hint) == (
+        "“Femal” is not on the list",
+        "did you mean 'Female'? the list has Female, Male",
+    )
+    assert unlinked.reasons[0].message == "This is no web address of a file"
+
+
 @pytest.mark.parametrize(("limits", "keys"), [({"most_jobs": 3}, "234"), ({"most_characters": 1}, "2")])
 def test_a_page_that_is_full_holds_what_needs_attention_first(tmp_path: Path, limits: Any, keys: str) -> None:
     contents = gathered(tmp_path, [], **limits)

@@ -24,6 +24,8 @@ from lamina_batch.catalog.resolve import resolve
 from lamina_batch.catalog.rules import column_uses
 from lamina_batch.pipeline.spec import Column, Columns
 from lamina_batch.results.summary import MOST_JOBS, PROBLEMS, STATUSES
+from lamina_batch.sheets.fields import fields
+from lamina_batch.sheets.words import columns_of, named_columns, plain_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -185,7 +187,8 @@ def _jobs(
     cells = _Cells(pipeline, catalog, rules, rows)
     order = {parameter.name: at for at, (parameter, _) in enumerate(rules)}
     accepts = {p.name: _kind_of(p.accept) for p in app.parameters if p.type == "url"}
-    reasons = _reasons(checked.findings, rows)
+    choices = {field.column: field.choices for field in fields(pipeline, app, catalog) if field.column is not None}
+    reasons = _reasons(checked.findings, rows, named_columns(catalog), choices)
     outputs = _by_job(outcomes.outputs, chosen)
     for line in chosen.iter_rows(named=True):
         index, variant = line["lamina_index"], line["variant"]
@@ -272,18 +275,22 @@ def _named(catalog: Catalog) -> list[tuple[str, str]]:
     return list(zip(catalog.columns, catalog.headers, strict=True))[::-1]
 
 
-def _reasons(findings: pl.DataFrame, rows: pl.DataFrame) -> dict[int, tuple[Reason, ...]]:
+def _reasons(
+    findings: pl.DataFrame, rows: pl.DataFrame, known: Mapping[str, str], choices: Mapping[str, Sequence[str]]
+) -> dict[int, tuple[Reason, ...]]:
+    """What is wrong with each row, in the words of the marked workbook."""
     bad = findings.filter(pl.col("severity") == "error").join(
         rows, on="lamina_index", how="semi", maintain_order="left"
     )
-    lines = bad.select("lamina_index", "column", "parameter", "value", "message", "hint").iter_rows()
-    return {
-        index: tuple(
-            Reason(where=column or parameter, value=_clipped(value, _MOST_INPUT), message=message, hint=hint)
-            for _, column, parameter, value, message, hint in group
-        )
-        for index, group in groupby(lines, key=itemgetter(0))
-    }
+
+    def reason(line: dict[str, Any]) -> Reason:
+        listed = [choice for name in columns_of(line["column"], known) for choice in choices.get(name, ())]
+        message, hint = plain_words(line, listed)
+        where = line["column"] or line["parameter"]
+        return Reason(where=where, value=_clipped(line["value"], _MOST_INPUT), message=message, hint=hint)
+
+    lines = bad.select("lamina_index", "code", "column", "parameter", "value", "message", "hint").iter_rows(named=True)
+    return {index: tuple(map(reason, group)) for index, group in groupby(lines, key=itemgetter("lamina_index"))}
 
 
 _Output = tuple[str, str, str | None, str | None, str | None]

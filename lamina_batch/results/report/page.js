@@ -155,11 +155,15 @@
     tile.classList.toggle("wide", ratio > 1.25);
   }
 
-  function gone(what, src) {
+  for (const job of jobs) for (const medium of job.sources ?? []) medium.sent = true;
+
+  function gone(what, src, sent) {
+    const why = sent && head.service === "sandbox"
+      ? "The pictures of sample rows do not exist; another address may have expired." : "Its address may have expired.";
     const link = el("a", { class: "gone-link", target: "_blank", rel: "noopener noreferrer" }, "open its address");
     link.href = src;
     return el("div", { class: "gone" }, el("strong", {}, `${what} not loaded`),
-      el("span", {}, src.startsWith("./") ? "The file is not where it was saved." : "Its address may have expired."), link);
+      el("span", {}, src.startsWith("./") ? "The file is not where it was saved." : why), link);
   }
 
   // The element that shows it, for a tile or the lightbox.
@@ -171,7 +175,7 @@
         image.classList.add("there");
         if (tile) shape(tile, medium, image.naturalWidth, image.naturalHeight);
       });
-      image.addEventListener("error", () => (image.closest(".open") ?? image).replaceWith(gone("Picture", src)));
+      image.addEventListener("error", () => (image.closest(".open") ?? image).replaceWith(gone("Picture", src, medium.sent)));
       image.src = src;
       return image;
     }
@@ -180,7 +184,7 @@
       player.addEventListener("loadedmetadata", () => {
         if (tile) shape(tile, medium, player.videoWidth, player.videoHeight);
       });
-      player.addEventListener("error", () => player.replaceWith(gone(medium.kind === "video" ? "Video" : "Sound", src)));
+      player.addEventListener("error", () => player.replaceWith(gone(medium.kind === "video" ? "Video" : "Sound", src, medium.sent)));
       player.src = src;
       return player;
     }
