@@ -286,6 +286,19 @@ def test_a_verdict_is_about_what_was_looked_at(browser: Browser, tmp_path: Path)
         assert page.get_by_role("button", name="To judge 2").count() == 1
 
 
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [
+        ("sandbox", "The pictures of sample rows do not exist; another address may have expired."),
+        ("https://example.com", "Its address may have expired."),
+    ],
+)
+def test_a_source_that_is_not_there_is_explained(browser: Browser, tmp_path: Path, service: str, words: str) -> None:
+    sent = (picture("Front", "http://127.0.0.1:9/front.jpg"),)
+    with opened(browser, report(tmp_path, [job(1, sources=sent)], service=service)) as watched:
+        assert watched.page.locator(".sources .gone span").first.inner_text() == words
+
+
 def test_on_paper_the_rows_are_whole_and_the_controls_are_gone(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, report(tmp_path, [job(number) for number in range(1, 41)])) as watched:
         page = watched.page
