@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from lamina_batch.cli.options import pipeline_options, rerun_file_option, waited_for, world
+from lamina_batch.cli.options import pipeline_options, start_options, waited_for, world
 from lamina_batch.cli.shell import Command, out, out_all, say
 from lamina_batch.errors import UsageError
 
 if TYPE_CHECKING:
-    from lamina_batch.batch import Preview
+    from lamina_batch.batch import Preview, RunRequest
     from lamina_batch.cli.options import Call
     from lamina_batch.pipeline.spec import Pipeline
 
@@ -83,24 +84,12 @@ def validate(call: Call, *, findings: Path | None, offline: bool, check_images: 
 
 @click.command(cls=Command)
 @pipeline_options
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="As for run.")
-@click.option("--only", multiple=True, metavar="KEY…", help="As for run.")
-@click.option("--retry-failed", is_flag=True, help="As for run.")
-@click.option("--rerun", multiple=True, metavar="KEY…", help="As for run.")
-@rerun_file_option
-@click.option("--adopt-state", is_flag=True, help="As for run.")
-@click.option("--new-ledger", is_flag=True, help="As for run.")
+@start_options
 @click.option("--explain", is_flag=True, help="Say for each row what would happen and why.")
 def plan(
     call: Call,
     *,
-    limit: int | None,
-    only: tuple[str, ...],
-    retry_failed: bool,
-    rerun: tuple[str, ...],
-    picks: Any,
-    adopt_state: bool,
-    new_ledger: bool,
+    request: RunRequest,
     explain: bool,
 ) -> None:
     """Say what a run would do and cost, and do nothing.
@@ -111,16 +100,7 @@ def plan(
     """
     from lamina_batch import batch
 
-    request = batch.RunRequest(
-        retry_failed=retry_failed,
-        rerun=frozenset(rerun),
-        picks=picks,
-        only=frozenset(only) or None,
-        limit=limit,
-        adopt_state=adopt_state,
-        new_ledger=new_ledger,
-        explain=explain,
-    )
+    request = replace(request, explain=explain)
     pipeline = call.load()
     with call.access(pipeline) as access:
         preview = waited_for(batch.preview(pipeline, access, world(), request))

@@ -25,8 +25,8 @@ __all__ = [
     "Service",
     "override_option",
     "pipeline_options",
-    "rerun_file_option",
     "service_options",
+    "start_options",
     "waited_for",
     "world",
 ]
@@ -59,7 +59,7 @@ def _read_picks(_context: click.Context, _option: click.Parameter, file: Path | 
     return None if file is None else parse_picks(file.read_bytes(), where=str(file))
 
 
-rerun_file_option = click.option(
+_rerun_file_option = click.option(
     "--rerun-file",
     "picks",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -67,6 +67,58 @@ rerun_file_option = click.option(
     metavar="FILE",
     help="Buy once more what was rejected in the report (`Save verdicts` there writes FILE), and nothing else.",
 )
+
+
+def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What to start, for `run` and for `plan`, which must mean the same; the command gets it as a `RunRequest`."""
+
+    @wraps(command)
+    def wrapped(
+        *args: Any,
+        limit: int | None,
+        only: tuple[str, ...],
+        retry_failed: bool,
+        rerun: tuple[str, ...],
+        picks: Picks | None,
+        adopt_state: bool,
+        new_ledger: bool,
+        **rest: Any,
+    ) -> Any:
+        from lamina_batch.batch import RunRequest
+
+        request = RunRequest(
+            retry_failed=retry_failed,
+            rerun=frozenset(rerun),
+            picks=picks,
+            only=frozenset(only) or None,
+            limit=limit,
+            adopt_state=adopt_state,
+            new_ledger=new_ledger,
+        )
+        return command(*args, request=request, **rest)
+
+    for option in (
+        click.option(
+            "--new-ledger", is_flag=True, help="An empty ledger is meant, although there are results: buys again."
+        ),
+        click.option("--adopt-state", is_flag=True, help="Take over a ledger that belongs to another file or service."),
+        _rerun_file_option,
+        click.option(
+            "--rerun",
+            multiple=True,
+            metavar="KEY…",
+            help="Buy these rows once more, whatever they came to, and nothing else.",
+        ),
+        click.option(
+            "--retry-failed",
+            is_flag=True,
+            help="Start again what failed, was partial or was rejected (not what `held --give-up` gave up).",
+        ),
+        click.option("--only", multiple=True, metavar="KEY…", help="Start only these rows (key, or key/variant)."),
+        click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Start at most N executions."),
+    ):
+        wrapped = option(wrapped)
+    return wrapped
 
 
 def pipeline_options(command: Callable[..., Any]) -> Callable[..., Any]:

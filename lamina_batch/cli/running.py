@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina_batch.cli.options import pipeline_options, rerun_file_option, waited_for, world
+from lamina_batch.cli.options import pipeline_options, start_options, waited_for, world
 from lamina_batch.cli.shell import NOT_ERRORS, Command, cut, failed, log_to, note, out, say, write_event
 from lamina_batch.errors import LaminaBatchError, LedgerLockedError, UsageError
 
@@ -80,17 +80,7 @@ def _is_plan(_context: click.Context, _option: click.Parameter, value: bool) -> 
     callback=_is_plan,
     help="The dry run is `lamina-batch plan`.",
 )
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Start at most N executions.")
-@click.option("--only", multiple=True, metavar="KEY…", help="Start only these rows (key, or key/variant).")
-@click.option(
-    "--retry-failed",
-    is_flag=True,
-    help="Start again what failed, was partial or was rejected (not what `held --give-up` gave up).",
-)
-@click.option(
-    "--rerun", multiple=True, metavar="KEY…", help="Buy these rows once more, whatever they came to, and nothing else."
-)
-@rerun_file_option
+@start_options
 @click.option(
     "--no-wait",
     is_flag=True,
@@ -103,8 +93,6 @@ def _is_plan(_context: click.Context, _option: click.Parameter, value: bool) -> 
     show_default=True,
     help="What to do when another run holds this ledger.",
 )
-@click.option("--adopt-state", is_flag=True, help="Take over a ledger that belongs to another file or service.")
-@click.option("--new-ledger", is_flag=True, help="An empty ledger is meant, although there are results: buys again.")
 @click.option(
     "--yes",
     is_flag=True,
@@ -114,15 +102,9 @@ def _is_plan(_context: click.Context, _option: click.Parameter, value: bool) -> 
 def run(
     call: Call,
     *,
-    limit: int | None,
-    only: tuple[str, ...],
-    retry_failed: bool,
-    rerun: tuple[str, ...],
-    picks: Any,
+    request: RunRequest,
     no_wait: bool,
     if_locked: Any,
-    adopt_state: bool,
-    new_ledger: bool,
     yes: bool,
     shown: Shown,
 ) -> None:
@@ -137,20 +119,7 @@ def run(
       lamina-batch run catalog.yaml --rerun 00123 00127 --yes
       lamina-batch run catalog.yaml --rerun-file catalog-picks.json
     """
-    from lamina_batch.batch import RunRequest
-
-    request = RunRequest(
-        retry_failed=retry_failed,
-        rerun=frozenset(rerun),
-        picks=picks,
-        only=frozenset(only) or None,
-        limit=limit,
-        yes=yes,
-        wait=not no_wait,
-        if_locked=if_locked,
-        adopt_state=adopt_state,
-        new_ledger=new_ledger,
-    )
+    request = replace(request, yes=yes, wait=not no_wait, if_locked=if_locked)
     _run(call, request, shown)
 
 

@@ -481,7 +481,8 @@ def test_never_below_the_least_interval_never_twice_at_once_and_never_forgotten(
     while earliest:
         at = it.next_due(now)
         assert at is not None
-        assert at <= now + 2000
+        # Twice the longest that is known, and some grace, is how long a callback may be late.
+        assert at <= now + 2100
         now = at
         for name in it.due(now, 64):
             it.ended(name, None)
