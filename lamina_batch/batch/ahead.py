@@ -19,7 +19,7 @@ from lamina_batch.catalog.source import read_catalog
 from lamina_batch.client.lamina import RUNS
 from lamina_batch.execution.forecast import forecast
 from lamina_batch.execution.ledger import Ledger, find_ledger
-from lamina_batch.execution.plan import Action, Plan
+from lamina_batch.execution.plan import Action, Plan, completed
 from lamina_batch.pipeline.spec import Completion
 from lamina_batch.results.lost import refuse_lost, refuse_renamed
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from lamina_batch.client.budget import Budget
     from lamina_batch.execution.forecast import Forecast
     from lamina_batch.execution.guards import Stopped
-    from lamina_batch.execution.ledger import Contents
     from lamina_batch.media.preflight import Preflight
     from lamina_batch.pipeline.spec import Pipeline
 
@@ -145,10 +144,10 @@ async def preview(pipeline: Pipeline, access: Access, world: World, request: Run
         )
 
 
-def _contents(folder: Path) -> Contents | None:
-    """What Ledger.contents answers, by a connection of its own."""
+def _contents(folder: Path) -> pl.DataFrame | None:
+    """The ledger's completed contents, by a connection of its own."""
     with find_ledger(folder) or nullcontext() as ledger:
-        return ledger.contents() if ledger is not None else None
+        return completed(ledger.contents()) if ledger is not None else None
 
 
 def _forecasts(

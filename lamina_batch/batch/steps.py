@@ -18,7 +18,7 @@ from lamina_batch.errors import UsageError, did_you_mean
 from lamina_batch.execution.files import Files
 from lamina_batch.execution.guards import Stopped
 from lamina_batch.execution.ledger import Binding, Ledger, find_ledger
-from lamina_batch.execution.plan import Plan, Wish, ledger_frame, make_plan, named, settled, with_evidence
+from lamina_batch.execution.plan import Plan, Wish, completed, ledger_frame, make_plan, named, settled, with_evidence
 from lamina_batch.media.names import parse_pattern
 from lamina_batch.results.manifest import PART, Outcomes, gather
 from lamina_batch.results.picks import run_again
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from lamina_batch.batch.world import RunRequest, World
     from lamina_batch.catalog.mapping import Mapped
     from lamina_batch.catalog.source import Catalog
-    from lamina_batch.execution.ledger import Contents
     from lamina_batch.media.names import Pattern
     from lamina_batch.media.preflight import Preflight
     from lamina_batch.pipeline.spec import Pipeline
@@ -181,10 +180,10 @@ def plan_of(
     *,
     at: float,
     note: Callable[[str], None],
-    contents: Contents | None = None,
+    contents: pl.DataFrame | None = None,
 ) -> Plan:
-    """What to do with each row. `at` is the present in epoch seconds, `contents` what Ledger.contents answers, where
-    that has been asked.
+    """What to do with each row. `at` is the present in epoch seconds, `contents` the ledger's `completed` ones, where
+    they have been read.
 
     Raises UsageError for a key that no row has, and for one to be run again that is running or held.
     """
@@ -208,7 +207,7 @@ def plan_of(
     )
     done: pl.Series | None = None
     if ledger is not None and pipeline.run.share_identical and not request.explain:
-        done = settled(jobs, ledger.contents() if contents is None else contents)
+        done = settled(jobs, completed(ledger.contents()) if contents is None else contents)
         if rerun:
             done &= ~jobs.select(named(rerun)).to_series()
     known = known_of(ledger, jobs if done is None else jobs.filter(~done))

@@ -86,12 +86,12 @@ class OutputFile(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """Contents as texts with a line for each, some thousand of them in each text."""
+    """Contents as texts with a line for each, some thousand of them in each text, read as they are taken."""
 
     #: of jobs that are completed in all their outputs
-    completed: tuple[str, ...]
-    #: of all other jobs
-    others: tuple[str, ...]
+    completed: Iterator[str]
+    #: of all other jobs; to be taken after the completed ones, so that what completes in between counts as neither
+    others: Iterator[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -434,13 +434,13 @@ class Ledger:
         done = "state = 'completed' AND failed_outputs = 0"
         digits = "0123456789abcdef"
         return Contents(
-            completed=tuple(
+            completed=(
                 str(text)
                 for low, high in itertools.pairwise(f"{digits}g")
                 for (text,) in self._each(f"{lines} WHERE content >= ? AND content < ? AND {done}", (low, high))
                 if text is not None
             ),
-            others=tuple(str(text) for (text,) in self._each(f"{lines} WHERE NOT ({done})") if text is not None),
+            others=(str(text) for (text,) in self._each(f"{lines} WHERE NOT ({done})") if text is not None),
         )
 
     def outputs(self, job_ids: Sequence[int] | None = None) -> Iterator[tuple[object, ...]]:

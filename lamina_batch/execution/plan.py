@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -122,11 +122,15 @@ def ledger_frame(rows: Iterable[tuple[object, ...]]) -> pl.DataFrame:
     )
 
 
-def settled(jobs: pl.DataFrame, contents: Contents) -> pl.Series:
-    """Which of the jobs are completed whatever else is asked: every job of the ledger with their content is."""
-    known = pl.concat(_lines(text) for text in ("", *contents.completed))
-    if contents.others:
-        known = known.join(pl.concat(map(_lines, contents.others)), on="content", how="anti")
+def completed(contents: Contents) -> pl.DataFrame:
+    """The contents of which every job of the ledger is completed."""
+    known = pl.concat(_lines(text) for text in chain([""], contents.completed))
+    others = pl.concat(_lines(text) for text in chain([""], contents.others))
+    return known if others.is_empty() else known.join(others, on="content", how="anti")
+
+
+def settled(jobs: pl.DataFrame, known: pl.DataFrame) -> pl.Series:
+    """Which of the jobs are completed whatever else is asked: their content is one of those `known` as `completed`."""
     placed = jobs.select("content").with_row_index("place")
     places = placed.join(known, on="content", how="semi").get_column("place")
     return _at(pl.repeat(value=False, n=jobs.height, dtype=pl.Boolean, eager=True), places, values=True)

@@ -37,7 +37,7 @@ from lamina_batch.execution.job import (
     Unknown,
 )
 from lamina_batch.execution.ledger import FILE_NAME, open_ledger
-from lamina_batch.execution.plan import Action, Wish, ledger_frame, make_plan, named, settled
+from lamina_batch.execution.plan import Action, Wish, completed, ledger_frame, make_plan, named, settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -294,7 +294,7 @@ class LedgerMachine(RuleBasedStateMachine):
         ).with_columns(valid=pl.lit(value=True))
         plan = make_plan(jobs, ledger_frame(ledger.table()), wish, contract=contract, at=self.now)
         if self.runs % 4 == 0 and wish.share_identical:
-            done = settled(jobs, ledger.contents()) & ~jobs.select(named(wish.rerun)).to_series()
+            done = settled(jobs, completed(ledger.contents())) & ~jobs.select(named(wish.rerun)).to_series()
             others = jobs.filter(~done)
             about = ledger_frame(ledger.table_about(others["key"].to_list(), others["content"].to_list()))
             quick = make_plan(jobs, about, wish, contract=contract, at=self.now, done=done)
