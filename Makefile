@@ -13,7 +13,7 @@ demo: $(BIN)/.runs ## run a catalog of 40 products through the embedded sandbox:
 	$(BIN)/lamina-batch run pipelines/premium_catalog.yaml --sandbox
 
 test: $(BIN)/.tests $(AXE) ## the tests
-	$(BIN)/pytest -q -n 8
+	$(BIN)/pytest -q -n 8 --dist worksteal
 
 check: lint test ## lint, types and tests: what must be green before a commit
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,15 @@ def environment(**extra: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LAMINA_")}
     # Nobody's own key is ever found by a test.
     return kept | {"HOME": "/nonexistent", "COLUMNS": "120"} | extra
+
+
+def lasting_port() -> int:
+    """A free port that stays so while nothing listens on it: the system hands out others (Linux: from 32768)."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

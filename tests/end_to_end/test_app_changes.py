@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from process import APP, Cli, Service, environment, row, stopping, write_rows
+from process import APP, Cli, Service, environment, lasting_port, row, stopping, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ class Shop:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data = folder / "service"
-        self.port = "0"
+        self.port = lasting_port()
         shipped = json.loads(files("lamina_batch").joinpath("sandbox/apps.json").read_text(encoding="utf-8"))
         self.app: App = next(app for app in shipped if app["appId"] == APP)
 
@@ -51,7 +51,7 @@ class Shop:
             "100",
         )
         process = subprocess.Popen(
-            [sys.executable, "-m", "lamina_batch", "sandbox", "--port", self.port, *options],
+            [sys.executable, "-m", "lamina_batch", "sandbox", "--port", str(self.port), *options],
             env=environment(),
             stderr=subprocess.PIPE,
             text=True,
@@ -59,7 +59,7 @@ class Shop:
         with stopping(process):
             assert process.stderr is not None
             url = process.stderr.readline().split()[-1].rstrip("/")
-            self.port = url.rpartition(":")[2]
+            assert url.endswith(f":{self.port}"), url
             yield Cli(folder=self.folder, env=environment(LAMINA_API_KEY="lma_test_key_of_nobody", LAMINA_BASE_URL=url))
             process.terminate()
             process.communicate(timeout=20)
