@@ -11,7 +11,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from process import PIPELINE, Cli, Service, environment, row, write_rows
+from loops import FairLoop
+from process import PATIENCE, PIPELINE, Cli, Service, environment, row, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +34,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    asyncio.run(pyfuncitem.obj(**arguments))
+    with asyncio.Runner(loop_factory=FairLoop) as runner:
+        runner.run(pyfuncitem.obj(**arguments))
     return True
 
 
@@ -55,12 +57,13 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
         assert process.stderr is not None
         line = process.stderr.readline()
         assert "http://" in line, line + process.stderr.read()
-        return Service(url="http://" + line.partition("http://")[2].split()[0].rstrip("/"), data=data)
+        return Service(url="http://" + line.partition("http://")[2].split()[0].rstrip("/"), data=data, process=process)
 
     yield start
     for process in running:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")

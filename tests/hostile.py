@@ -8,7 +8,6 @@ import re
 import socketserver
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -201,14 +200,6 @@ def hostile(*, answer: Callable[[Asked], Answer] | None = None, **kinds: Answer)
         finally:
             server.shutdown()
             thread.join()
-
-
-def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
-    """Until it is so; a test that waits for ever says nothing."""
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "what the test waits for did not happen"
-        time.sleep(0.01)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

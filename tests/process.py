@@ -9,15 +9,20 @@ import random
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+import psutil
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+#: Seconds for what comes in a moment where nothing is broken, on however busy a machine. No test waits to see it pass.
+PATIENCE = 60.0
 #: The folder that holds pipelines/ and sample_data/: the checkout, or the copy that the wheel is tested beside.
 TOP = Path(__file__).resolve().parents[1]
 APP = "bbb17293-5fe7-4645-8c6e-0745bc28254d"
@@ -36,6 +41,21 @@ def lasting_port() -> int:
         with socket.socket() as found, suppress(OSError):
             found.bind(("127.0.0.1", port))
             return port
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    """Until it is so; a test that waits for ever says nothing."""
+    until = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < until, "what the test waits for did not happen"
+        time.sleep(0.01)
+
+
+def json_lines(file: Path) -> list[dict[str, Any]]:
+    """The lines of a journal that may be growing: one that is not there whole yet comes next time."""
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text().rpartition("\n")[0].splitlines()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +113,10 @@ class Service:
 
     url: str
     data: Path
+    process: subprocess.Popen[str] | None = None
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        file = self.data / name
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return json_lines(self.data / name)
 
     @property
     def accepted(self) -> list[dict[str, Any]]:
@@ -105,6 +125,11 @@ class Service:
     @property
     def requests(self) -> list[dict[str, Any]]:
         return self.lines("requests.jsonl")
+
+    def end(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        self.process.communicate(timeout=PATIENCE)
 
     def bought(self) -> Counter[str]:
         """How often each set of inputs was accepted."""
@@ -149,6 +174,11 @@ def write_rows(folder: Path, rows: list[dict[str, str]], name: str = "rows.csv")
 def read_manifest(file: Path) -> list[dict[str, str]]:
     with file.open(encoding="utf-8", newline="") as opened:
         return list(csv.DictReader(opened))
+
+
+def opened_by(process: subprocess.Popen[str]) -> set[Path]:
+    """The files that it has open, as far as the system tells."""
+    return {Path(file.path) for file in psutil.Process(process.pid).open_files()}
 
 
 @contextmanager

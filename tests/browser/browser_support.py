@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from playwright.sync_api import sync_playwright
-from process import TOP
+from process import PATIENCE, TOP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,8 @@ _ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+#: in milliseconds, as playwright has it
+_PATIENCE = PATIENCE * 1000
 #: What `make test` has npm fetch.
 _AXE = TOP / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 
@@ -51,7 +53,7 @@ def chromium() -> Iterator[Browser]:
         missing("there is no Chromium (Debian: apt-get install chromium)")
         return
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(_ARGUMENTS))
+        browser = playwright.chromium.launch(executable_path=path, args=list(_ARGUMENTS), timeout=_PATIENCE)
         try:
             yield browser
         finally:
@@ -100,6 +102,7 @@ def opened(
     ) as context:
         if web is not None:
             context.route(re.compile("^https?:"), lambda route: route.fulfill(body=web, content_type="image/png"))
+        context.set_default_timeout(_PATIENCE)
         page = context.new_page()
         watched = Watched(page=page)
 

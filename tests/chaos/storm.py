@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from process import environment, read_manifest, row, write_rows
+from process import PATIENCE, environment, read_manifest, row, write_rows
 
 from chaos.count import Evidence, Held, Played, inputs_of, leg_at
 from chaos.schedule import Blow, Leg, Words, canonical, image_url, pipeline_text
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from chaos.schedule import Catalog, Schedule, Strike
 
 #: Seconds that a client may take for one leg, which lasts a few: past it, it hangs.
-PATIENCE = 90.0
+LONGEST_LEG = 90.0
 #: Calm runs until nothing is left to do.
 MOST_CALM_RUNS = 6
 #: How often the service's log is looked at, seconds.
@@ -114,7 +114,7 @@ class _Service:
             return
         process.send_signal(number)
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -255,7 +255,7 @@ class _Storm:
         waiting = list(leg.strikes)
         due: list[tuple[float, Strike]] = []
         back_at: float | None = None
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + LONGEST_LEG
         while client.poll() is None:
             log.look()
             now = time.monotonic()
@@ -272,7 +272,7 @@ class _Storm:
                 back_at = None
                 self.service.start()
             if now > until:
-                self.problems.append(f"leg {len(self.played)} did not end within {PATIENCE:.0f} s")
+                self.problems.append(f"leg {len(self.played)} did not end within {LONGEST_LEG:.0f} s")
                 break
             time.sleep(_GLANCE)
         return hits
@@ -325,7 +325,7 @@ class _Storm:
             env=environment(LAMINA_API_KEY="lma_chaos_key_of_nobody"),
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=LONGEST_LEG,
             check=False,
         )
         if ran.returncode:

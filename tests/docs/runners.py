@@ -15,14 +15,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from jsonschema import Draft202012Validator
-from process import APP, TOP
+from process import APP, TOP, wait_for
 
 from docs.schedules import run_containerfile, run_crontab, run_systemd, run_workflow
 from lamina_batch.pipeline.load import load_pipeline
@@ -86,12 +85,9 @@ class Page:
     def go_on(self, command: list[str], name: str) -> str:
         """Start what ends with the page. Answers the first that it says."""
         process, printed = self.start(command, name)
-        for _ in range(600):
-            assert process.poll() is None, f"ended with {process.returncode}, and should go on:\n{_tail(printed)}"
-            if printed.stat().st_size:
-                return _tail(printed)
-            time.sleep(0.05)
-        raise AssertionError("says nothing")
+        wait_for(lambda: printed.stat().st_size > 0 or process.poll() is not None)
+        assert process.poll() is None, f"ended with {process.returncode}, and should go on:\n{_tail(printed)}"
+        return _tail(printed)
 
     # for what a reader has done before
 

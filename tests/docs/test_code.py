@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from process import environment
+from process import PATIENCE, environment
 
 from docs.markdown import DIRECTIVES, NO_CODE, PAGES, Block, blocks, indented, name_of
 from docs.readers import PREPARED, prepare
@@ -42,7 +42,7 @@ def quick_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     line = process.stderr.readline()
     yield "http://" + line.partition("http://")[2].split()[0].rstrip("/")
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from process import APP, Cli, Service, environment, lasting_port, row, stopping, write_rows
+from process import APP, PATIENCE, Cli, Service, environment, lasting_port, row, stopping, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ class Shop:
             assert url.endswith(f":{self.port}"), url
             yield Cli(folder=self.folder, env=environment(LAMINA_API_KEY="lma_test_key_of_nobody", LAMINA_BASE_URL=url))
             process.terminate()
-            process.communicate(timeout=20)
+            process.communicate(timeout=PATIENCE)
 
     @property
     def started(self) -> int:

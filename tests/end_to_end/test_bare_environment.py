@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hostile import wait_for
-from process import PIPELINE, Cli, Service, row, stopping, write_rows
+from process import PATIENCE, PIPELINE, Cli, Service, row, stopping, wait_for, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -105,7 +104,7 @@ def test_a_stream_that_was_closed_is_nobody_elses(project: Path, cli: Cli, serve
         streams = {Path(f"/proc/{run.pid}/fd/{number}").readlink() for number in range(3)}
         assert streams == {Path(os.devnull)}
         run.send_signal(signal.SIGTERM)
-        assert run.wait(timeout=60) == 143
+        assert run.wait(timeout=PATIENCE) == 143
 
 
 # -- nobody listens any more -----------------------------------------------------------------------------------------
@@ -125,7 +124,7 @@ def test_a_pipe_that_closes_stops_nothing(slow: Cli, words: tuple[str, ...]) -> 
         run.stderr.readline()
         run.stderr.close()
         run.stderr = None
-        assert run.wait(timeout=60) == 0
+        assert run.wait(timeout=PATIENCE) == 0
     assert "3  completed" in slow("status", "p.yaml").out
 
 
@@ -149,7 +148,7 @@ def test_a_terminal_that_is_gone_stops_nothing(slow: Cli) -> None:
         while b"0/3" not in seen:
             seen += os.read(ours, 4096)
         os.close(ours)
-        assert run.wait(timeout=60) == 0
+        assert run.wait(timeout=PATIENCE) == 0
 
 
 @pytest.mark.parametrize(("before", "code"), [("", 129), ("trap '' HUP;", 0)], ids=["alone", "nohup"])
@@ -163,6 +162,6 @@ def test_a_hangup_is_a_gentle_stop(slow: Cli, before: str, code: int) -> None:
         while '"running"' not in run.stderr.readline():
             pass
         run.send_signal(signal.SIGHUP)
-        _, err = run.communicate(timeout=60)
+        _, err = run.communicate(timeout=PATIENCE)
     assert (run.returncode, json.loads(err.splitlines()[-1])["exit_code"]) == (code, code)
     assert "held" not in slow("status", "p.yaml").out

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from process import PIPELINE, Cli, Service, row, stopping, write_rows
+from process import PIPELINE, Cli, Service, lasting_port, row, stopping, wait_for, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,13 +82,17 @@ def test_a_killed_run_leaves_no_half_file_and_the_next_one_goes_on(
 ) -> None:
     with_downloads(project)
     write_rows(project, [row(n) for n in range(1, 21)])
-    service = serve(*QUICK, "--fault", "slow:on=media,seconds=0.3")
+    port = ("--port", str(lasting_port()))
+    # The run cannot come to its end before it is killed, however late that is.
+    service = serve(*QUICK, *port, "--fault", "slow:on=media,after=8,seconds=3600")
     at = told_of(cli, service)
     with stopping(at.start("run", "p.yaml")) as process:
-        while not (project / "out" / "images").exists() or len(saved(project)) < 3:
-            assert process.poll() is None
+        wait_for(lambda: len(saved(project)) >= 3)
+        assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
+    service.end()
+    serve(*QUICK, *port, data=service.data)
     at("run", "p.yaml")
     lines = lines_of(project)
     assert len(lines) == 80

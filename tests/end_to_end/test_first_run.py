@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import openpyxl
 import pytest
-from process import APP, environment, read_manifest, stopping
+from process import APP, PATIENCE, environment, read_manifest, stopping
 
 if TYPE_CHECKING:
     from process import Cli
@@ -93,6 +93,6 @@ def test_at_a_terminal_it_asks_which_app_is_meant(tmp_path: Path, cli: Cli) -> N
         while b"Which" not in said:
             said += os.read(parent, 1000)
         os.write(parent, b"2\n")
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
     os.close(parent)
     assert "de5cca6b-73aa-4e27-a714-3339024db15d" in (tmp_path / "chosen.yaml").read_text(encoding="utf-8")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 from click.testing import CliRunner
-from hostile import EVIL, hostile, raw, says, wait_for
+from hostile import EVIL, hostile, raw, says
 from jsonschema import Draft202012Validator
-from process import TOP, Cli, Service, row, stopping, write_rows
+from process import PATIENCE, TOP, Cli, Service, row, stopping, wait_for, write_rows
 
 from lamina_batch.cli.shell import Group, log_to
 from lamina_batch.operations.events import EventLog
@@ -118,7 +118,7 @@ def test_a_second_run_and_a_stop_are_events(project: Path, cli: Cli, serve: Call
         assert skipped[-1]["ending"] == "success"
         assert "skipped" in of(skipped, "note")[0]["message"]
         first.send_signal(signal.SIGTERM)
-        _, err = first.communicate(timeout=60)
+        _, err = first.communicate(timeout=PATIENCE)
     stopped = events(err)
     assert first.returncode == stopped[-1]["exit_code"] == 143
     assert "nothing new is submitted" in "".join(event["message"] for event in of(stopped, "note"))

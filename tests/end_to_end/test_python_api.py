@@ -7,12 +7,11 @@ import json
 import logging
 import signal
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 from hostile import hostile, says
-from process import APP, read_manifest, row, stopping, write_rows
+from process import APP, read_manifest, row, stopping, wait_for, write_rows
 
 import lamina_batch
 from lamina_batch.errors import CredentialsError, LedgerLockedError, PipelineError, UsageError
@@ -145,7 +144,7 @@ def test_in_a_thread(project: Path, service: Service) -> None:
 
 async def test_cancelled_what_is_being_submitted_lands(project: Path, serve: Callable[..., Service]) -> None:
     """Nothing is held and nothing is lost; a later run collects what was bought."""
-    service = serve("--limit", "100000", "--speed", "1")
+    service = serve("--limit", "100000", "--fault", "never_finish")
     write_rows(project, [row(number) for number in range(1, 31)])
     pipeline = loaded(project, service)
     task = asyncio.create_task(lamina_batch.run_async(pipeline))
@@ -161,7 +160,7 @@ async def test_cancelled_what_is_being_submitted_lands(project: Path, serve: Cal
 
 
 async def test_a_timeout_around_it_is_one(project: Path, serve: Callable[..., Service]) -> None:
-    service = serve("--limit", "100000", "--speed", "1")
+    service = serve("--limit", "100000", "--fault", "never_finish")
     pipeline = loaded(project, service)
 
     async def once_all_are_sent(limit: asyncio.Timeout) -> None:
@@ -195,11 +194,10 @@ def test_errors_are_ours(project: Path, at: Cli, service: Service, monkeypatch: 
 
 
 def test_a_ledger_in_use_is_refused(project: Path, serve: Callable[..., Service], at: Cli) -> None:
-    service = serve("--limit", "100000", "--speed", "1")
+    service = serve("--limit", "100000", "--fault", "never_finish")
     slow = type(at)(folder=at.folder, env={**at.env, "LAMINA_BASE_URL": service.url})
     with stopping(slow.start("run", "p.yaml")):
-        while not service.accepted:
-            time.sleep(0.02)
+        wait_for(lambda: bool(service.accepted))
         with pytest.raises(LedgerLockedError):
             lamina_batch.run(loaded(project, service))
 

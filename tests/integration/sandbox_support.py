@@ -6,9 +6,12 @@ import http.client
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from process import PATIENCE, json_lines
 
 from lamina_batch.sandbox import SANDBOX_KEY
 
@@ -44,7 +47,7 @@ def ask(
 ) -> Answered:
     """One request on a connection of its own, with exactly these headers."""
     parts = urlsplit(url + path)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=20)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE)
     try:
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         connection.request(method, target, body=body, headers=dict(headers))
@@ -115,11 +118,11 @@ def read(base_url: str, execution_id: str, *, generation: Generation = "executio
 
 def wait_for_end(base_url: str, execution_id: str, *, generation: Generation = "executions") -> dict[str, Any]:
     """Poll until it ends; the tests speed the sandbox up, so that this takes a few requests."""
-    for _ in range(10_000):
-        data = read(base_url, execution_id, generation=generation)
-        if data["status"] not in {"queued", "running"}:
-            return data
-    raise AssertionError(f"{execution_id} did not end")
+    until = time.monotonic() + PATIENCE
+    while (data := read(base_url, execution_id, generation=generation))["status"] in {"queued", "running"}:
+        assert time.monotonic() < until, f"{execution_id} did not end"
+        time.sleep(0.002)
+    return data
 
 
 def cancel(base_url: str, run_id: str) -> Answered:
@@ -127,7 +130,7 @@ def cancel(base_url: str, run_id: str) -> Answered:
 
 
 def journal(data: Path, name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (data / name).read_text().splitlines()]
+    return json_lines(data / name)
 
 
 SERVE = """
@@ -135,7 +138,7 @@ import sys
 from pathlib import Path
 from lamina_batch.sandbox import SandboxOptions, serve
 serve(
-    SandboxOptions(data=Path(sys.argv[1]), limit=10**6, speed=float(sys.argv[2])),
+    SandboxOptions(data=Path(sys.argv[1]), limit=10**6, speed=float(sys.argv[2]), faults=tuple(sys.argv[4:])),
     port=int(sys.argv[3]),
     announce=lambda base_url: print(base_url, flush=True),
 )
@@ -145,9 +148,9 @@ serve(
 class Served:
     """A sandbox in a process of its own."""
 
-    def __init__(self, data: Path, *, speed: float = 5000, port: int = 0) -> None:
+    def __init__(self, data: Path, *faults: str, speed: float = 5000, port: int = 0) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(data), str(speed), str(port)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SERVE, str(data), str(speed), str(port), *faults], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
         self.base_url = self.process.stdout.readline().strip()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from client_support import Leaping, answering, client, said, saying, scripted
 
@@ -95,28 +93,28 @@ LIMITED = {"error": "Rate limit exceeded", "code": "RATE_LIMITED", "retryable": 
 async def test_the_budget_learns_from_the_body_of_a_429_how_long_to_wait(
     body: object, headers: tuple[str, ...], least: float, most: float
 ) -> None:
+    clock = Leaping()
     async with (
         answering(saying("429 Too Many Requests", body, *headers)) as url,
-        client(url, generation=RUNS) as session,
+        client(url, generation=RUNS, clock=clock) as session,
     ):
         end = await session.start("a", "{}", submission="s1")
-        now = time.monotonic()
-        assert session.budget.available(now) == 0
-        again = session.budget.next_change(now)
+        assert session.budget.available(clock.now()) == 0
+        again = session.budget.next_change(clock.now())
         assert session.requests["rate_limited"] == 1
     assert prove(end) is Proof.NOT_ACCEPTED
     assert again is not None
-    assert least < again - now < most
+    assert least < again - clock.now() < most
 
 
 async def test_a_429_whose_body_breaks_off_still_stops_the_budget() -> None:
     answer = saying("429 Too Many Requests", b'{"error"', "Content-Type: application/json", length=100)
-    async with answering(answer) as url, client(url, generation=RUNS) as session:
+    clock = Leaping()
+    async with answering(answer) as url, client(url, generation=RUNS, clock=clock) as session:
         await session.start("a", "{}", submission="s1")
-        now = time.monotonic()
-        again = session.budget.next_change(now)
+        again = session.budget.next_change(clock.now())
     assert again is not None
-    assert again - now > 50
+    assert again - clock.now() > 50
 
 
 # -- the list --------------------------------------------------------------------------------------------------

@@ -489,8 +489,8 @@ async def test_a_host_that_is_asked_too_often_is_left_alone_by_all(tmp_path: Pat
             for job in range(12, 40):
                 running.add(wanted(good.on(f"/{job}.png", answer()), job, key=f"K{job}"))
             await others.wait()
-            # Four were on their way when the first refusal came.
-            assert len(busy.requests) == 4
+            # No more than four can have been on their way when the first refusal came.
+            assert 1 <= len(busy.requests) <= 4
             over.set()
             await running.finish()
     assert len(told.files) == 40

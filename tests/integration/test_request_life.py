@@ -24,7 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from process import APP, Cli, row, stopping, write_rows
+from process import APP, PATIENCE, Cli, row, stopping, write_rows
 
 from lamina_batch.client.budget import Budget
 from lamina_batch.client.lamina import LaminaClient, Phase, StartEnd
@@ -495,7 +495,7 @@ class Silent:
     async def wait_for(self, posts: int) -> None:
         while self.posts < posts:
             self.came.clear()
-            await asyncio.wait_for(self.came.wait(), 30)
+            await asyncio.wait_for(self.came.wait(), PATIENCE)
 
 
 async def test_no_more_than_sixteen_posts_are_open_at_once(tmp_path: Path, cli: Cli) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+from process import PATIENCE
 from sandbox_support import CARTOONIFY, FULL_SET, MOOD_BOARD, PHOTO, ask, get, journal, post, start
 
 import lamina_batch.sandbox
@@ -334,7 +335,7 @@ def test_the_idempotency_key_is_logged_and_changes_nothing(tmp_path: Path) -> No
 
 def test_a_client_that_leaves_in_mid_body_has_started_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with embedded(SandboxOptions(data=tmp_path)) as url:
-        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
         headers = {"x-api-key": SANDBOX_KEY, "Content-Type": "application/json", "Content-Length": "99"}
         connection.request("POST", f"/v1/apps/{CARTOONIFY}/executions", b'{"inputs":{}}', headers)
         connection.close()

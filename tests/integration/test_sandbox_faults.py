@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from process import PATIENCE, wait_for
 from sandbox_support import CARTOONIFY, FULL_SET, PHOTO, ask, get, journal, post, read, start, wait_for_end
 
 from lamina_batch.sandbox import SANDBOX_KEY, SandboxOptions, embedded
@@ -153,11 +154,10 @@ def test_hang_after_accept_never_answers(faulty: Faulty) -> None:
 
 def test_a_hanging_answer_does_not_keep_the_sandbox_from_stopping(tmp_path: Path) -> None:
     with embedded(SandboxOptions(data=tmp_path, faults=("hang_after_accept:seconds=100000",))) as base_url:
-        connection = http.client.HTTPConnection(urlsplit(base_url).netloc, timeout=20)
+        connection = http.client.HTTPConnection(urlsplit(base_url).netloc, timeout=PATIENCE)
         headers = {"x-api-key": SANDBOX_KEY, "Content-Type": "application/json"}
         connection.request("POST", f"/v1/apps/{CARTOONIFY}/executions", b'{"inputs":{}}', headers)
-        while not (tmp_path / "requests.jsonl").read_text():
-            pass
+        wait_for(lambda: bool(journal(tmp_path, "requests.jsonl")))
     with pytest.raises(ConnectionError):
         connection.getresponse()
     connection.close()
@@ -190,7 +190,7 @@ def test_truncated_ends_before_its_content_length(faulty: Faulty) -> None:
 
 @with_fault("huge_body:on=app")
 def test_huge_body_does_not_end(faulty: Faulty, caplog: pytest.LogCaptureFixture) -> None:
-    connection = http.client.HTTPConnection(urlsplit(faulty.base_url).netloc, timeout=20)
+    connection = http.client.HTTPConnection(urlsplit(faulty.base_url).netloc, timeout=PATIENCE)
     connection.request("GET", "/v1/apps", headers={"x-api-key": SANDBOX_KEY})
     response = connection.getresponse()
     assert (response.status, response.headers["Content-Length"]) == (200, None)
@@ -208,9 +208,8 @@ def test_huge_body_does_not_end(faulty: Faulty, caplog: pytest.LogCaptureFixture
 def test_never_finish_runs_for_ever(faulty: Faulty) -> None:
     execution_id = start(faulty.base_url)
     assert faulty.accepted()[0]["ending"] == "never"
+    wait_for(lambda: read(faulty.base_url, execution_id)["status"] != "queued")
     data = read(faulty.base_url, execution_id)
-    while data["status"] == "queued":
-        data = read(faulty.base_url, execution_id)
     assert (data["status"], data["completedAt"]) == ("running", None)
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
+from process import PATIENCE, wait_for
 from sandbox_support import CARTOONIFY, ask, cancel, get, journal, post, start, start_run, wait_for_end
 
 from lamina_batch.sandbox import GENERATIONS, SANDBOX_KEY, SandboxOptions, embedded
@@ -116,11 +117,19 @@ def test_a_start_that_is_refused_was_answered_and_bought_nothing(tmp_path: Path)
     assert (line["status"], line["accepted"], line["answered"]) == (400, None, True)
 
 
+async def written(data: Path, name: str) -> list[dict[str, Any]]:
+    """The lines of a journal of the sandbox on this loop, once there are any."""
+    async with asyncio.timeout(PATIENCE):
+        while not (lines := journal(data, name)):  # noqa: ASYNC110 -- a file tells of no event
+            await asyncio.sleep(0.001)  # noqa: TID251 -- the test is the edge
+    return lines
+
+
 def send_start(url: str) -> socket.socket:
     """A start whose bytes are all sent; its connection, on which the answer is to come."""
     parts = urlsplit(url)
     assert parts.hostname is not None
-    connection = socket.create_connection((parts.hostname, parts.port or 80), timeout=20)
+    connection = socket.create_connection((parts.hostname, parts.port or 80), timeout=PATIENCE)
     head = (
         f"POST /v1/apps/{CARTOONIFY}/runs HTTP/1.1\r\nHost: {parts.netloc}\r\nx-api-key: {SANDBOX_KEY}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
@@ -130,20 +139,20 @@ def send_start(url: str) -> socket.socket:
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-def test_a_client_that_dies_with_its_start_under_way_has_bought_and_was_not_answered(
+async def test_a_client_that_dies_with_its_start_under_way_has_bought_and_was_not_answered(
     tmp_path: Path, *, reset: bool
 ) -> None:
     """The service has read the request whole: whether the client lives does not matter to it."""
-    with embedded(SandboxOptions(generations=BOTH, data=tmp_path, faults=("slow:seconds=0.3",))) as url:
-        connection = send_start(url)
-        # The line of a late answer does not wait for it.
-        while not journal(tmp_path, "requests.jsonl"):
-            pass
-        if reset:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.close()
-        while not journal(tmp_path, "answers.jsonl"):
-            pass
+    sandbox = Sandbox(SandboxOptions(generations=BOTH, data=tmp_path, faults=("slow:seconds=0.3",)))
+    connection = send_start(await sandbox.start())
+    # The line of a late answer does not wait for it.
+    await written(tmp_path, "requests.jsonl")
+    # The server's loop is this one, so it cannot answer before the client is gone.
+    if reset:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    await written(tmp_path, "answers.jsonl")
+    await sandbox.stop()
     (line,) = journal(tmp_path, "requests.jsonl")
     (answer,) = journal(tmp_path, "answers.jsonl")
     (bought,) = journal(tmp_path, "executions.jsonl")
@@ -169,8 +178,7 @@ def test_a_late_answer_that_was_waited_for_is_noted_as_answered(tmp_path: Path) 
 def test_a_late_answer_that_the_end_of_the_sandbox_cuts_off_is_noted_as_unanswered(tmp_path: Path) -> None:
     with embedded(SandboxOptions(generations=BOTH, data=tmp_path, faults=("slow:seconds=1000",))) as url:
         connection = send_start(url)
-        while not journal(tmp_path, "requests.jsonl"):
-            pass
+        wait_for(lambda: bool(journal(tmp_path, "requests.jsonl")))
     connection.close()
     (answer,) = journal(tmp_path, "answers.jsonl")
     assert answer["answered"] is False
@@ -179,7 +187,7 @@ def test_a_late_answer_that_the_end_of_the_sandbox_cuts_off_is_noted_as_unanswer
 def test_a_wait_that_the_end_of_the_sandbox_cuts_off_is_logged(tmp_path: Path) -> None:
     with embedded(SandboxOptions(generations=BOTH, data=tmp_path)) as url:
         run_id = start_run(url)
-        waiting = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+        waiting = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
         waiting.request("GET", f"/v1/runs/{run_id}/wait?timeout=120", headers={"x-api-key": SANDBOX_KEY})
         get(url, "/v1/apps")
     waiting.close()
@@ -216,8 +224,7 @@ async def test_a_client_that_left_before_its_answer_was_ready_was_not_answered(t
     url = await sandbox.start()
     # All of it happens while the server's loop, which is this one, stands still.
     send_start(url).close()
-    while not (lines := journal(tmp_path, "requests.jsonl")):  # noqa: ASYNC110 -- a file tells of no event
-        await asyncio.sleep(0)  # noqa: TID251 -- the test is the edge
+    lines = await written(tmp_path, "requests.jsonl")
     await sandbox.stop()
     (bought,) = journal(tmp_path, "executions.jsonl")
     assert [(line["accepted"], line["answered"]) for line in lines] == [(bought["execution_id"], False)]

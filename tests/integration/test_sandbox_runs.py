@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from PIL import Image
+from process import PATIENCE
 from sandbox_support import (
     CARTOONIFY,
     FULL_SET,
@@ -61,8 +62,8 @@ def base_url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def slow_url() -> Iterator[str]:
-    """Nothing ends by itself while a test looks."""
-    with embedded(SandboxOptions(limit=10**6, generations=RUNS)) as url:
+    """Nothing begins, or ends by itself, while a test looks."""
+    with embedded(SandboxOptions(limit=10**6, speed=0.001, generations=RUNS)) as url:
         yield url
 
 
@@ -464,7 +465,7 @@ def test_a_wait_that_takes_too_long_is_no_error(slow_url: str) -> None:
 
 def test_a_cancellation_ends_a_wait(slow_url: str) -> None:
     run_id = start_run(slow_url)
-    waiting = http.client.HTTPConnection(urlsplit(slow_url).netloc, timeout=20)
+    waiting = http.client.HTTPConnection(urlsplit(slow_url).netloc, timeout=PATIENCE)
     waiting.request("GET", f"/v1/runs/{run_id}/wait?timeout=120", headers=KEY)
     assert cancel(slow_url, run_id).status == 200
     answer = json.loads(waiting.getresponse().read())

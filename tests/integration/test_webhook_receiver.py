@@ -21,6 +21,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from process import PATIENCE, lasting_port
 from sandbox_support import CARTOONIFY, journal, post, wait_for_end
 
 from lamina_batch.client.budget import Budget
@@ -190,7 +191,9 @@ class OpenSSL:
     folder: Path
 
     def call(self, *args: str) -> bytes:
-        return subprocess.run(["openssl", *args], cwd=self.folder, capture_output=True, check=True, timeout=20).stdout
+        return subprocess.run(
+            ["openssl", *args], cwd=self.folder, capture_output=True, check=True, timeout=PATIENCE
+        ).stdout
 
     def jwk(self) -> dict[str, object]:
         self.call("genpkey", "-algorithm", "ed25519", "-out", "key.pem")
@@ -827,8 +830,7 @@ async def test_without_keys_the_run_does_not_begin_and_the_port_is_free_again(
     listed: list[Mapping[str, object]], error: Exception | None, expected: str
 ) -> None:
     scene = Scene(listed=listed, keys_error=error)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        listen = "127.0.0.1", free.getsockname()[1]
+    listen = "127.0.0.1", lasting_port()
     with pytest.raises(ServiceError, match=expected):
         async with scene.receiver(listen=listen):
             pass

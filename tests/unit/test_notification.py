@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from hostile import Asked, hostile, says
+from process import PATIENCE, wait_for
 
 from lamina_batch.operations.notify import Bounds, Ended, tell
 from lamina_batch.pipeline.spec import Notify
@@ -104,21 +106,21 @@ async def test_a_redirect_is_not_followed() -> None:
     assert "hook-secret" not in why
 
 
-def silence() -> Iterator[bytes]:
-    import time  # noqa: PLC0415
-
-    time.sleep(1.5)
+def silence(over: threading.Event) -> Iterator[bytes]:
+    over.wait(PATIENCE)
     yield b""
 
 
 async def test_nobody_holds_a_run_up() -> None:
     """One who never answers has his tries, all of them within a bound."""
-    with hostile(answer=lambda _: silence()) as tool:
+    over = threading.Event()
+    with hostile(answer=lambda _: silence(over)) as tool:
         why = await told(tool.url)
         assert why == "127.0.0.1 was not told how this run ended: no answer within 0.3 s"
-        assert tool.count("start") == 3
+        wait_for(lambda: tool.count("start") == 3)
         await told(tool.url, bounds=Bounds(tries=1000, each=0.3, together=0.5))
         assert tool.count("start") < 900
+        over.set()
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/hook-secret", "http://a b/hook-secret"])
