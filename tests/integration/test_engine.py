@@ -7,36 +7,34 @@ import datetime as dt
 import json
 import random
 import resource
-import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from process import PIPELINE, read_manifest, row, stopping, write_rows
+from process import PATIENCE, PIPELINE, json_lines, read_manifest, row, wait_for, write_rows
 
 from lamina_batch import batch
 from lamina_batch.batch.service import last_app
 from lamina_batch.batch.steps import standing_stop
-from lamina_batch.errors import CredentialsError, ServiceError
-from lamina_batch.execution.engine import Control
+from lamina_batch.errors import CredentialsError, ServiceError, StateError
+from lamina_batch.execution.engine import MOST_DOUBTS, MOST_OPEN_POSTS, MOST_WRITES, Control
+from lamina_batch.execution.job import State
+from lamina_batch.execution.ledger import Ledger
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.sandbox import SandboxOptions, embedded
 from lamina_batch.sandbox.generations import GENERATIONS
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Sequence
     from pathlib import Path
-
-    from process import Cli, Service
 
     from lamina_batch.catalog.check import Checked
     from lamina_batch.execution.engine import Progress
-    from lamina_batch.execution.job import Job
+    from lamina_batch.execution.job import Job, News
     from lamina_batch.execution.plan import Plan
     from lamina_batch.results.summary import Summary
 
@@ -56,8 +54,40 @@ class Notes:
     def changed(self, job: Job) -> None:
         self.states.append((job.key, job.state))
 
+    @property
+    def running(self) -> int:
+        """How many executions the run has been told of."""
+        return sum(state == "running" for _, state in self.states)
+
     def went_on(self, progress: Progress) -> None:
         assert 0 <= progress.ended <= progress.total
+
+
+@dataclass(slots=True, kw_only=True)
+class Clock:
+    """The real one, of which a test may say that it is later than that."""
+
+    #: seconds
+    ahead: float = 0.0
+    #: the wall clock alone: what was sent before this run is so much older
+    older: float = 0.0
+
+    def now(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def wall(self) -> float:
+        return time.time() + self.ahead + self.older  # noqa: TID251  # the test is the edge
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)  # noqa: TID251
+
+
+class Leaping(Clock):
+    """Pauses take hardly any time."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.ahead += seconds
+        await asyncio.sleep(0.001)  # noqa: TID251
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +102,10 @@ class Project:
         notes: Notes | None = None,
         request: batch.RunRequest | None = None,
         control: Control | None = None,
+        clock: Clock | None = None,
     ) -> Summary:
         """One run in this process; intervals are chosen for a service a hundred times faster."""
+        clock = clock or Clock()
         pipeline = load_pipeline(self.folder / "p.yaml", overrides=overrides, environ={}, today=dt.date(2026, 11, 23))
         return asyncio.run(
             batch.run(
@@ -81,9 +113,9 @@ class Project:
                 batch.Access(base_url=url, api_key=key, service="test", speed=100.0),
                 request or batch.RunRequest(),
                 world=batch.World(
-                    now=time.monotonic,
-                    wall=time.time,  # noqa: TID251  # the test is the edge
-                    sleep=asyncio.sleep,  # noqa: TID251
+                    now=clock.now,
+                    wall=clock.wall,
+                    sleep=clock.sleep,
                     random=random.Random(0),
                     notice=lambda _: None,
                 ),
@@ -99,12 +131,19 @@ class Project:
         return read_manifest(self.folder / "out" / "p.csv")
 
     def accepted(self) -> list[dict[str, Any]]:
-        file = self.folder / "service" / "executions.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return json_lines(self.folder / "service" / "executions.jsonl")
 
     def requests(self) -> list[dict[str, Any]]:
-        file = self.folder / "service" / "requests.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()]
+        return json_lines(self.folder / "service" / "requests.jsonl")
+
+    def bought(self) -> Counter[str]:
+        """How often each set of inputs was accepted."""
+        return Counter(json.dumps(line["inputs"], sort_keys=True) for line in self.accepted())
+
+    def let_all_end(self) -> None:
+        """Between two services: what never ended under the first has ended when the second comes."""
+        file = self.folder / "service" / "executions.jsonl"
+        file.write_text(file.read_text().replace('"ending":"never"', '"ending":"completed"'))
 
     def service(
         self, *faults: str, limit: int = 100_000, speed: float = 200.0, generation: str = "executions"
@@ -143,8 +182,7 @@ def test_an_answer_that_proves_nothing_holds_the_job_and_never_sends_it_again(
         assert first.counts["completed"] == 8 - held
         again = here.run(url)
     assert (again.counts["submitted"], again.counts["held"]) == (0, held)
-    bought = Counter(json.dumps(e["inputs"], sort_keys=True) for e in here.accepted())
-    assert set(bought.values()) == {1}
+    assert set(here.bought().values()) == {1}
 
 
 def test_consent_to_pay_twice_sends_held_jobs_again(here: Project) -> None:
@@ -155,8 +193,12 @@ def test_consent_to_pay_twice_sends_held_jobs_again(here: Project) -> None:
 
 
 def test_a_slow_service_is_given_up_on_after_request_timeout_and_the_job_held(here: Project) -> None:
-    with embedded(here.service("hang_after_accept:first=1,seconds=30")) as url:
-        assert here.run(url, "run.request_timeout=300ms").counts["held"] == 1
+    with embedded(here.service("hang_after_accept:seconds=3600")) as url:
+        summary = here.run(url, "run.request_timeout=300ms", request=batch.RunRequest(limit=1))
+        assert (summary.counts["held"], summary.counts["planned"], summary.exit_code) == (1, 7, 6)
+    with embedded(here.service()) as url:
+        later = here.run(url)
+    assert (later.counts["held"], later.counts["completed"]) == (1, 7)
 
 
 @pytest.mark.parametrize("fault", ["500:on=read,every=2", "502:on=read,every=2", "broken_json:on=read,every=2"])
@@ -202,16 +244,19 @@ def test_a_failed_output_makes_the_row_partial(here: Project) -> None:
 
 
 def test_what_does_not_end_is_timed_out_and_collected_when_it_ends_later(here: Project) -> None:
-    with embedded(here.service(speed=10.0)) as url:
+    with embedded(here.service("never_finish")) as url:
         summary = here.run(url, "run.execution_timeout=200ms")
-        assert (summary.counts["timed_out"], summary.exit_code) == (8, 3)
-        time.sleep(4)
+    assert (summary.counts["timed_out"], summary.exit_code) == (8, 3)
+    here.let_all_end()
+    with embedded(here.service()) as url:
         later = here.run(url)
     assert (later.counts["submitted"], later.counts["completed"]) == (0, 8)
 
 
 def test_what_never_ends_does_not_keep_the_others(here: Project) -> None:
-    with embedded(here.service("never_finish:match=Dress 3")) as url:
+    write_rows(here.folder, [*(row(n, title="Coat") for n in range(1, 8)), row(8)])
+    # The others have ended as soon as they are accepted: however late they are asked about, it is not too late.
+    with embedded(here.service("never_finish:match=Dress 8", "webhook_early:match=Coat")) as url:
         summary = here.run(url, "run.execution_timeout=2s", "run.poll.max_interval=1s")
     assert (summary.counts["completed"], summary.counts["timed_out"]) == (7, 1)
     [line] = [line for line in here.manifest() if line["lamina_status"] == "timed_out"]
@@ -230,13 +275,22 @@ def test_what_the_list_never_shows_as_ended_is_timed_out_and_asked_about_once_la
 def test_a_row_of_unknown_fates_is_followed_one_by_one(here: Project) -> None:
     """A proxy that answers everything with 502 must not have the whole catalog held."""
     write_rows(here.folder, [row(n) for n in range(60)])
-    control = Control()
+    control, clock = Control(), Leaping()
+    held_at: list[float] = []
+
+    class Stopping(Notes):
+        def changed(self, job: Job) -> None:
+            if job.state is State.HELD:
+                held_at.append(clock.now())
+            if len(held_at) == 30:
+                control.stop()
+
     with embedded(here.service("502:on=start")) as url:
-        stop = threading.Timer(2.0, setattr, (control, "stopped", True))
-        stop.start()
-        summary = here.run(url, control=control)
-        stop.join()
-    assert 16 <= summary.counts["held"] < 30
+        summary = here.run(url, control=control, notes=Stopping(), clock=clock)
+    assert (summary.counts["held"], summary.counts["planned"]) == (30, 30), "none was on its way beside the last"
+    # So many may be on their way when it is seen that all of them are doubtful.
+    alone = held_at[MOST_OPEN_POSTS + MOST_DOUBTS :]
+    assert min(later - earlier for earlier, later in pairwise(alone)) > 5.0
 
 
 @pytest.mark.parametrize("fault", ["credits:after=2", "credits_400:after=2"])
@@ -382,27 +436,31 @@ def test_a_service_that_goes_away_is_waited_for_and_nothing_is_bought_twice(here
     """It stops listening while executions run, and comes back where it was."""
     notes = Notes()
     with ThreadPoolExecutor() as pool:
-        with embedded(here.service(speed=8.0)) as url:
+        with embedded(here.service("never_finish")) as url:
             running = pool.submit(here.run, url, notes=notes)
-            while len(here.accepted()) < 8:
-                time.sleep(0.01)
-        while not any("no answer" in note for note in notes.notes):
-            time.sleep(0.01)
-        with embedded(here.service(speed=8.0)) as again:
+            wait_for(lambda: notes.running == 8)
+        wait_for(lambda: any("no answer" in note for note in notes.notes))
+        here.let_all_end()
+        with embedded(here.service()) as again:
             assert again == url
             assert running.result().counts["completed"] == 8
     assert len(here.accepted()) == 8
 
 
 def test_a_run_that_hears_nothing_any_more_ends_and_can_be_continued(here: Project) -> None:
+    """Silent for as long as an execution may take; none of them is so old that it would be given up by itself."""
+    notes, clock = Notes(), Clock()
     with ThreadPoolExecutor() as pool:
-        with embedded(here.service(speed=8.0)) as url:
-            running = pool.submit(here.run, url, "run.execution_timeout=1s")
-            while len(here.accepted()) < 8:
-                time.sleep(0.01)
-        summary = running.result()
+        with embedded(here.service("never_finish")) as url:
+            running = pool.submit(here.run, url, "run.execution_timeout=1h", notes=notes, clock=clock)
+            wait_for(lambda: notes.running == 8)
+        wait_for(lambda: any("no answer" in note for note in notes.notes))
+        clock.older = -3601.0
+        clock.ahead = 3601.0
+        summary = running.result(PATIENCE)
     assert (summary.stopped_by, summary.exit_code, summary.counts["running"]) == ("unreachable", 1, 8)
-    with embedded(here.service(speed=8.0)) as url:
+    here.let_all_end()
+    with embedded(here.service()) as url:
         assert here.run(url).counts["completed"] == 8
     assert len(here.accepted()) == 8
 
@@ -439,59 +497,65 @@ def test_a_restart_of_the_service_in_the_middle_is_survived(here: Project) -> No
 
 # -- a ledger that cannot be written for a moment --------------------------------------------------------------
 
-ANSWERS_COME_LATE = "slow:seconds=1,on=start"
+
+@dataclass(slots=True, kw_only=True)
+class NoRoom:
+    """While what is known is being written down, no file may be longer than the write-ahead log is then."""
+
+    log: Path
+    #: how often; after that there is room
+    times: int
+    refused: list[StateError] = field(default_factory=list)
+
+    def record(self, ledger: Ledger, news: Sequence[tuple[int, News]], **rest: Any) -> list[Job]:
+        if not news or len(self.refused) == self.times:
+            return RECORD(ledger, news, **rest)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.log.stat().st_size, before[1]))
+        try:
+            changed = RECORD(ledger, news, **rest)
+        except StateError as error:
+            self.refused.append(error)
+            raise
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        raise AssertionError(f"there was room for {changed}")
 
 
-@contextmanager
-def no_room_for_the_ledger(process: subprocess.Popen[str], project: Path) -> Iterator[None]:
-    """While the block runs, no file of the process may be longer than its write-ahead log is now."""
-    log = project / ".lamina-batch/p/ledger.sqlite-wal"
-    before = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, before[1]))
-    yield
-    if process.poll() is None:
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
+RECORD = Ledger.record
 
 
-def accepts(service: Service, executions: int) -> None:
-    """Wait until it has accepted so many."""
-    while len(service.accepted) < executions:
-        time.sleep(0.01)
+@pytest.fixture
+def no_room(here: Project, monkeypatch: pytest.MonkeyPatch) -> NoRoom:
+    full = NoRoom(log=here.folder / ".lamina-batch/p/ledger.sqlite-wal", times=2)
+    monkeypatch.setattr(Ledger, "record", lambda ledger, news, **rest: full.record(ledger, news, **rest))  # noqa: PLW0108  # to be bound
+    return full
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limits of another process can be set on Linux only")
 @pytest.mark.parametrize("rows", [3, 16])
-def test_answers_are_kept_while_the_ledger_cannot_be_written(
-    project: Path, cli: Cli, serve: Callable[..., Service], rows: int
-) -> None:
+def test_answers_are_kept_while_the_ledger_cannot_be_written(here: Project, no_room: NoRoom, rows: int) -> None:
     """They come while there is no room on the disk, and they are written down when there is."""
-    service = serve("--limit", "100000", "--speed", "100", "--fault", ANSWERS_COME_LATE)
-    write_rows(project, [row(n) for n in range(rows)])
-    with stopping(cli.start("run", "p.yaml", "--json", "--base-url", service.url)) as process:
-        accepts(service, rows)
-        with no_room_for_the_ledger(process, project):
-            time.sleep(2.2)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    counts = json.loads(out)["counts"]
-    assert (counts["completed"], counts["held"], counts["submitted"]) == (rows, 0, rows)
-    assert set(service.bought().values()) == {1}
+    write_rows(here.folder, [row(n) for n in range(rows)])
+    with embedded(here.service()) as url:
+        summary = here.run(url)
+    assert len(no_room.refused) == 2
+    assert summary.exit_code == 0
+    assert [summary.counts[name] for name in ("completed", "held", "submitted")] == [rows, 0, rows]
+    assert set(here.bought().values()) == {1}
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limits of another process can be set on Linux only")
 def test_a_ledger_that_stays_unwritable_ends_the_run_and_nothing_is_bought_again(
-    project: Path, cli: Cli, serve: Callable[..., Service]
+    here: Project, no_room: NoRoom
 ) -> None:
-    service = serve("--limit", "100000", "--speed", "100", "--fault", ANSWERS_COME_LATE)
-    with stopping(cli.start("run", "p.yaml", "--base-url", service.url)) as process:
-        accepts(service, 3)
-        with no_room_for_the_ledger(process, project):
-            _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "the ledger cannot be written" in err
-    again = cli("run", "p.yaml", "--json", "--base-url", service.url, code=6).summary
-    assert (again["counts"]["held"], again["counts"]["submitted"]) == (3, 0)
-    assert len(service.accepted) == 3
+    no_room.times = 1000
+    with embedded(here.service()) as url:
+        with pytest.raises(StateError, match="the ledger cannot be written"):
+            here.run(url, clock=Leaping())
+        no_room.times = len(no_room.refused)
+        again = here.run(url)
+    assert no_room.times >= MOST_WRITES
+    assert (again.exit_code, again.counts["held"], again.counts["submitted"]) == (6, 8, 0)
+    assert len(here.accepted()) == 8
 
 
 # -- polls that say nothing ------------------------------------------------------------------------------------
@@ -499,19 +563,17 @@ def test_a_ledger_that_stays_unwritable_ends_the_run_and_nothing_is_bought_again
 
 @pytest.mark.parametrize("fault", ["500:on=read,first=8", "502:on=read,first=8", "broken_json:on=read,first=8"])
 def test_a_poll_that_says_nothing_of_the_execution_does_not_time_it_out(here: Project, fault: str) -> None:
-    """The executions are older than `execution_timeout` when they are first asked about, and ended long ago."""
-    with embedded(here.service()) as url:
+    """The executions are older than `execution_timeout` when they are first asked about, and had ended at once."""
+    with embedded(here.service("webhook_early")) as url:
         assert here.run(url, request=batch.RunRequest(wait=False)).counts["running"] == 8
-        time.sleep(1.1)
     with embedded(here.service(fault)) as url:
-        later = here.run(url, "run.execution_timeout=1s")
+        later = here.run(url, "run.execution_timeout=1h", clock=Clock(older=3601.0))
     assert (later.counts["completed"], later.counts["timed_out"]) == (8, 0)
 
 
 def test_a_service_that_only_fails_to_say_is_given_up_on_in_the_end(here: Project) -> None:
     with embedded(here.service()) as url:
         here.run(url, request=batch.RunRequest(wait=False))
-        time.sleep(1.1)
     with embedded(here.service("500:on=read")) as url:
         later = here.run(url, "run.execution_timeout=1s", "run.poll.max_interval=1s")
     assert later.counts["timed_out"] == 8
