@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import signal
-import time
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from process import Cli, Service, row, stopping, write_rows
+from hostile import Answer, Asked, execution, hostile, says, usual
+from process import PATIENCE, Cli, Service, lasting_port, opened_by, row, stopping, wait_for, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,26 +19,23 @@ if TYPE_CHECKING:
 ROWS = 250
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
-    """Until it is so; a test that waits for ever says nothing."""
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "what the test waits for did not happen"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("accepted", [0, 7, 60, 100, 190], ids=lambda n: f"after {n}")
 def test_ctrl_c_then_run_again_buys_each_row_once(
     project: Path, cli: Cli, serve: Callable[..., Service], accepted: int
 ) -> None:
-    """The moments are told by what the service has accepted; slow answers keep POSTs open at 7 and 60."""
-    service = serve("--window", "1", "--speed", "50", "--seed", str(accepted), "--fault", "slow:seconds=0.1,on=start")
+    """The moments are told by what the service has accepted; slow answers keep POSTs open at 7 and 60.
+
+    However late the signal comes, it comes in the middle: the service takes no more than a few until it comes again.
+    """
+    quick = ("--port", str(lasting_port()), "--window", "1", "--speed", "50", "--seed", str(accepted))
+    slow, enough = "slow:seconds=0.1,on=start", f"429:on=start,after={accepted + 30}"
+    service = serve(*quick, "--fault", enough, "--fault", slow)
     at = Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
     write_rows(project, [row(n) for n in range(ROWS)])
     with stopping(at.start("run", "p.yaml", "--json")) as process:
         wait_for(lambda: len(service.accepted) >= accepted and bool(service.requests))
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     if accepted or out:
         first = json.loads(out)
@@ -47,6 +45,8 @@ def test_ctrl_c_then_run_again_buys_each_row_once(
     else:
         assert "before anything was submitted" in err
         assert service.accepted == []
+    service.end()
+    serve(*quick, "--fault", slow, data=service.data)
     second = at("run", "p.yaml", "--json").summary
     assert second["counts"]["completed"] == ROWS
     assert len(service.accepted) == ROWS
@@ -60,7 +60,7 @@ def test_a_signal_before_anything_is_sent_ends_at_once(project: Path, cli: Cli, 
         assert process.stderr is not None
         assert "trying again" in process.stderr.readline()
         process.send_signal(number)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err
     assert "before anything was submitted" in err
 
@@ -68,16 +68,17 @@ def test_a_signal_before_anything_is_sent_ends_at_once(project: Path, cli: Cli, 
 def test_a_second_signal_leaves_at_once_and_holds_what_was_open(
     project: Path, cli: Cli, serve: Callable[..., Service]
 ) -> None:
-    service = serve("--limit", "1000", "--speed", "50", "--fault", "slow:seconds=30,on=start")
+    service = serve("--limit", "1000", "--speed", "50", "--fault", "slow:seconds=3600,on=start")
     at = Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
     with stopping(at.start("run", "p.yaml", "--json")) as process:
         wait_for((project / ".lamina-batch/p/ledger.sqlite-wal").exists)
         wait_for(lambda: "submitting" in states(project))
         process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-        assert process.poll() is None, "the first signal waits for what is open"
+        assert process.stderr is not None
+        while "what is being submitted lands first" not in process.stderr.readline():
+            assert process.poll() is None, "the first signal waits for what is open"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert json.loads(out)["counts"]["held"] == 3
     again = at("run", "p.yaml", "--json", code=6).summary
@@ -101,18 +102,30 @@ def test_kill_minus_nine_in_a_burst_holds_what_was_open(project: Path, cli: Cli,
     assert set(service.bought().values()) == {1}
 
 
-def test_two_runs_at_once_buy_nothing_twice(project: Path, cli: Cli, serve: Callable[..., Service]) -> None:
-    # Executions of ten seconds: time enough for the others to come, however busy the machine.
-    service = serve("--limit", "1000", "--speed", "2")
-    at = Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
-    with stopping(at.start("run", "p.yaml")) as first:
-        wait_for(lambda: bool(service.accepted))
-        second = at("run", "p.yaml", code=7)
-        assert str(first.pid) in second.err
-        assert "skipped" in at("run", "p.yaml", "--if-locked", "skip").err
-        assert at("run", "p.yaml", "--if-locked", "wait", "--json").summary["counts"]["unchanged"] == 3
-        assert first.wait(timeout=60) == 0
-    assert len(service.accepted) == 3
+def test_two_runs_at_once_buy_nothing_twice(project: Path, cli: Cli) -> None:
+    over = threading.Event()
+
+    def answer(asked: Asked) -> Answer:
+        """Nothing ends before the others have come, however long they take."""
+        if asked.kind != "read":
+            return usual(asked, service.count("start"))
+        status = "completed" if over.is_set() else "running"
+        return says(200, execution(int(asked.path.rpartition("/e")[2]), status=status))
+
+    with hostile(answer=answer) as service:
+        at = Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
+        with stopping(at.start("run", "p.yaml")) as first:
+            wait_for(lambda: service.count("start") == 3)
+            second = at("run", "p.yaml", code=7)
+            assert str(first.pid) in second.err
+            assert "skipped" in at("run", "p.yaml", "--if-locked", "skip").err
+            with stopping(at.start("run", "p.yaml", "--if-locked", "wait", "--json")) as waiting:
+                wait_for(lambda: project / ".lamina-batch/p/lock" in opened_by(waiting))
+                over.set()
+                out, err = waiting.communicate(timeout=PATIENCE)
+            assert (waiting.returncode, first.wait(timeout=PATIENCE)) == (0, 0), err
+        assert json.loads(out)["counts"]["unchanged"] == 3
+        assert service.count("start") == 3
 
 
 def test_who_finds_the_ledger_locked_is_told_what_they_can_do(project: Path, cli: Cli) -> None:

@@ -25,12 +25,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from hostile import Answer
 
 #: Children at a time: each waits a second for its first poll.
 AT_ONCE = 8
@@ -184,7 +185,8 @@ if __name__ == "__main__":
 # -- the tests -------------------------------------------------------------------------------------------------------
 
 import pytest  # noqa: E402
-from process import PIPELINE, Service, environment, read_manifest, row, write_rows  # noqa: E402
+from hostile import Asked, execution, hostile, says, usual  # noqa: E402
+from process import PATIENCE, PIPELINE, Service, environment, read_manifest, row, wait_for, write_rows  # noqa: E402
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +207,6 @@ class Forks:
         assert process.stdout is not None
         self._commands, self._ends = process.stdin, process.stdout
         self.service = service
-        self._env = {"LAMINA_API_KEY": "lma_test_key_of_nobody", "LAMINA_BASE_URL": service.url}
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[int]] = {}
         self._lock = threading.Lock()
@@ -222,7 +223,9 @@ class Forks:
             end = json.loads(line)
             self._waiting.pop(end["number"]).set_result(end["code"])
 
-    def run(self, folder: Path, name: str, *args: str, stop: int = 0, before: bool = False) -> Ended:
+    def run(
+        self, folder: Path, name: str, *args: str, stop: int = 0, before: bool = False, url: str | None = None
+    ) -> Ended:
         """`lamina-batch args` in `folder`, killed right after (or before) the effect numbered `stop`."""
         number = next(self._numbers)
         future = self._waiting[number] = Future()
@@ -233,7 +236,7 @@ class Forks:
             "args": args,
             "stop": stop,
             "before": before,
-            "env": self._env,
+            "env": {"LAMINA_API_KEY": "lma_test_key_of_nobody", "LAMINA_BASE_URL": url or self.service.url},
         }
         with self._lock:
             self._commands.write(json.dumps(command).encode() + b"\n")
@@ -256,7 +259,7 @@ def forks(quick: Service) -> Iterator[Forks]:
     opened = Forks(process, quick)
     yield opened
     opened.close()
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=PATIENCE) == 0
 
 
 def states(folder: Path) -> list[str]:
@@ -275,6 +278,8 @@ class Stop:
     """A run that was killed, what it left, and the run after it."""
 
     folder: Path
+    #: the effect that it was to be killed at
+    number: int
     first: Ended
     #: the states of its jobs when it was dead
     left: list[str]
@@ -283,6 +288,11 @@ class Stop:
     @property
     def lines(self) -> list[dict[str, str]]:
         return read_manifest(self.folder / "out/p.csv")
+
+    @property
+    def missed(self) -> bool:
+        """Whether it had come to its end before that."""
+        return self.first.code == 0 and len(self.first.effects) < self.number
 
     def __str__(self) -> str:
         return f"{self.folder.name} at {self.first.effects[-1]!r} left {self.left}, then exit {self.second.code}"
@@ -309,7 +319,7 @@ class Stopping:
         folder = self.folder(number)
         first = self.forks.run(folder, "first", "run", "p.yaml", stop=number, before=self.before)
         left = states(folder)
-        return Stop(folder=folder, first=first, left=left, second=self.again(folder, "second"))
+        return Stop(folder=folder, number=number, first=first, left=left, second=self.again(folder, "second"))
 
     def again(self, folder: Path, name: str) -> Ended:
         return self.forks.run(folder, name, "run", "p.yaml", "--json")
@@ -354,11 +364,14 @@ def test_a_run_killed_at_any_effect_is_continued_and_nothing_is_bought_twice_or_
     for seen in ("PRAGMA", "COMMIT", "connect", "send POST", "recv", "flock", "open", "replace", "fsync"):
         assert any(effect.startswith(seen) for effect in whole.effects), f"{seen} goes by unseen"
 
-    stops = stopping.stops(chosen(whole.effects))
+    # A run may have fewer effects than that one had, as an answer may come in one piece or in two.
+    numbers = chosen(whole.effects)
+    stops = [stop for stop in stopping.stops(numbers) if not stop.missed]
+    assert len(stops) > 0.9 * len(numbers)
 
     accepted: dict[str, list[str]] = defaultdict(list)
-    for execution in forks.service.accepted:
-        accepted[execution["inputs"]["Prompt"]].append(execution["execution_id"])
+    for line in forks.service.accepted:
+        accepted[line["inputs"]["Prompt"]].append(line["execution_id"])
     for stop in stops:
         assert stop.first.code == -signal.SIGKILL, stop
         lines = stop.lines
@@ -375,7 +388,9 @@ def test_a_run_killed_at_any_effect_is_continued_and_nothing_is_bought_twice_or_
         if "submitting" not in stop.left:
             assert stop.second.code == 0, stop
     if chosen is everything:
-        assert_commits_alone_change_what_is_left(stops)
+        for stop in stops:
+            assert stop.left == committed(stop.first.effects), stop
+        assert {tuple(stop.left) for stop in stops} == {(), ("submitting",), ("running",), ("completed",)}
 
     held = [stop for stop in stops if "submitting" in stop.left]
     assert held
@@ -385,14 +400,22 @@ def test_a_run_killed_at_any_effect_is_continued_and_nothing_is_bought_twice_or_
     assert set(forks.service.bought().values()) == {1}
 
 
-def assert_commits_alone_change_what_is_left(stops: list[Stop]) -> None:
-    """So a job is `submitting`, and held later, from the commit of the intent to that of the answer, no longer."""
-    changes = [(a.left, b.left, b.first.effects[-1]) for a, b in pairwise(stops) if a.left != b.left]
-    assert changes == [
-        ([], ["submitting"], "COMMIT"),
-        (["submitting"], ["running"], "COMMIT"),
-        (["running"], ["completed"], "COMMIT"),
-    ]
+def committed(effects: tuple[str, ...]) -> list[str]:
+    """The state of the one job. A commit alone changes what is left: so a job is `submitting`, and held later, from the
+    commit of the intent to that of the answer, no longer.
+    """
+    state: list[str] = []
+    written = None
+    for effect in effects:
+        if effect.startswith("UPDATE "):
+            written = effect.removeprefix("UPDATE ")
+        elif effect == "COMMIT" and written is not None:
+            state = [written]
+    return state
+
+
+def seven_have_ended(runs: list[Future[Ended]]) -> None:
+    wait_for(lambda: sum(run.done() for run in runs) == 7)
 
 
 def test_of_runs_started_at_one_instant_one_works_and_the_others_exit_seven(tmp_path: Path, forks: Forks) -> None:
@@ -400,13 +423,27 @@ def test_of_runs_started_at_one_instant_one_works_and_the_others_exit_seven(tmp_
     stopping = Stopping(tmp_path=tmp_path, forks=forks, rows=3, before=False)
     for attempt in range(3):
         folder = stopping.folder(attempt)
-        run = partial(forks.run, folder)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            ends = list(pool.map(lambda name, run=run: run(name, "run", "p.yaml"), "abcdefgh"))
+        over = threading.Event()
+
+        def answer(asked: Asked, over: threading.Event = over) -> Answer:
+            """The one that works does so until the others have come, however long one of them takes."""
+            if asked.kind != "read":
+                return usual(asked, int(json.loads(asked.body)["inputs"]["Prompt"].split()[1]) if asked.body else 0)
+            name, status = asked.path.rpartition("/")[2], "completed" if over.is_set() else "running"
+            return says(200, execution(executionId=name, status=status))
+
+        with hostile(answer=answer) as service, ThreadPoolExecutor(AT_ONCE) as pool:
+            run = partial(forks.run, folder, url=service.url)
+            runs = [pool.submit(run, name, "run", "p.yaml") for name in "abcdefgh"]
+            try:
+                seven_have_ended(runs)
+            finally:
+                over.set()
+            ends = [run.result() for run in runs]
         assert sorted(end.code for end in ends) == [0, 7, 7, 7, 7, 7, 7, 7]
         for end in ends:
             if end.code == 7:
                 assert "another run holds this ledger" in end.err
                 assert not any(effect.startswith(("connect", "open the ledger")) for effect in end.effects)
         assert states(folder) == ["completed"] * 3
-    assert sorted(forks.service.bought().values()) == [1] * 9
+        assert len({asked.body for asked in service.asked if asked.kind == "start"}) == service.count("start") == 3

@@ -5,6 +5,7 @@ Whatever is wrong is said before anything is spent, or stops the spending; and n
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -12,13 +13,13 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from hostile import Asked, execution, hostile, says, usual, wait_for
-from process import Cli, read_manifest, row, stopping, write_rows
+from hostile import Asked, execution, hostile, says, usual
+from process import PATIENCE, Cli, read_manifest, row, stopping, wait_for, write_rows
 
 from lamina_batch.errors import StateError
 from lamina_batch.execution.folder import RESERVE_BYTES, Reserve
@@ -252,12 +253,14 @@ def test_a_ledger_that_another_program_writes_is_told(project: Path, cli: Cli) -
 def test_a_ledger_that_is_removed_during_a_run_stops_it_and_nothing_is_bought_again(project: Path, cli: Cli) -> None:
     """SQLite would go on writing into a file that has no name any more."""
     write_rows(project, [row(n) for n in range(40)])
-    with hostile(answer=slowly(0.05)) as service:
+    removed = threading.Event()
+    with hostile(answer=halting(6, removed)) as service:
         here = at(cli, service)
         with stopping(here.start("run", "p.yaml", *FAST, "--set", "run.max_in_flight=4")) as process:
-            wait_for(lambda: service.count("read") >= 4)
+            wait_for(lambda: service.count("read") >= 4 and service.count("start") > 6)
             shutil.rmtree(state(project))
-            _, err = process.communicate(timeout=60)
+            removed.set()
+            _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1, err
         assert "the ledger was removed" in err
         count = service.count("start")
@@ -270,13 +273,20 @@ def test_a_ledger_that_is_removed_during_a_run_stops_it_and_nothing_is_bought_ag
 # -- the disk is full -----------------------------------------------------------------------------------------------
 
 
-def slowly(seconds: float, *, running: Callable[[], bool] = lambda: False) -> Callable[[Asked], Answer]:
-    """A service that takes its time to accept; executions are in the queue while `running` says so."""
+def halting(
+    after: int, until: threading.Event, *, running: Callable[[], bool] = lambda: False
+) -> Callable[[Asked], Answer]:
+    """A service that answers so many starts, and the others only then; what it has started runs while `running`.
+
+    So whatever a test does meanwhile is done in the middle of a run, however long that takes.
+    """
+    starts = itertools.count(1)
 
     def answer(asked: Asked) -> Answer:
         name = asked.path.rpartition("/")[2]
         if asked.kind == "start":
-            time.sleep(seconds)
+            if next(starts) > after:
+                until.wait(PATIENCE)
             # The name of the row: unique, however many are accepted at once.
             prompt = json.loads(asked.body)["inputs"]["Prompt"]
             return says(202, {"data": {"executionId": f"e{prompt.split()[1]}", "status": "queued"}})
@@ -313,13 +323,14 @@ def test_no_answer_is_lost_when_the_disk_fills_up_in_a_burst(project: Path, cli:
     """What was kept back takes the answers of the POSTs that are open; nothing more is sent, and nothing is held."""
     write_rows(project, [row(n) for n in range(120)])
     options = ("--json", "--set", f"state={disk / 'state'}", *FAST)
-    full = [True]
-    with hostile(answer=slowly(0.3, running=lambda: full[0])) as service:
+    full, over = threading.Event(), threading.Event()
+    with hostile(answer=halting(20, full, running=lambda: not over.is_set())) as service:
         here = at(cli, service)
         with stopping(here.start("run", "p.yaml", *options)) as process:
             wait_for(lambda: service.count("start") >= 30 or process.poll() is not None)
             filler = fill(disk)
-            _, err = process.communicate(timeout=60)
+            full.set()
+            _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1, err
         assert "the disk is full" in err
         accepted = service.count("start")
@@ -327,8 +338,7 @@ def test_no_answer_is_lost_when_the_disk_fills_up_in_a_burst(project: Path, cli:
         # The manifest is told what the ledger still knows.
         lines = Counter(line["lamina_status"] for line in read_manifest(project / "out" / "p.csv"))
         assert lines == {"running": accepted, "planned": 120 - accepted}
-        full.clear()
-        full.append(False)
+        over.set()
         filler.unlink()
         counts = here("run", "p.yaml", *options).summary["counts"]
     assert (counts["held"], counts["completed"]) == (0, 120)
@@ -341,12 +351,14 @@ def test_no_answer_is_lost_when_the_disk_fills_up_in_a_burst(project: Path, cli:
 def test_where_nothing_can_be_written_any_more_only_what_was_open_is_held(project: Path, cli: Cli) -> None:
     """A limit on the size of files, which no reserve helps against, stands in for a disk that dies."""
     write_rows(project, [row(n) for n in range(120)])
-    with hostile(answer=slowly(0.3)) as service:
+    dead = threading.Event()
+    with hostile(answer=halting(20, dead)) as service:
         here = at(cli, service)
         with stopping(here.start("run", "p.yaml", *FAST)) as process:
             wait_for(lambda: service.count("start") >= 30 or process.poll() is not None)
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1, 1))
-            _, err = process.communicate(timeout=60)
+            dead.set()
+            _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1, err
         assert str(ledger(project)) in err
         accepted = service.count("start")
