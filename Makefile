@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What finds barriers in a page. Its rules change with its version.
 AXE := .venv/axe/node_modules/axe-core/package.json
 
-.PHONY: help demo test check lint format docs chaos bench screenshots wheel-test clean
+.PHONY: help demo test check lint format docs chaos thorough bench screenshots wheel-test clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -31,6 +31,9 @@ docs: $(BIN)/.tests ## write the generated parts of docs/ again (schemas and com
 
 chaos: $(BIN)/.tests ## kill -9 and faults of every kind, a few hundred runs: is anything bought twice, or lost? (SEEDS=n; SEED=n replays one)
 	PYTHONPATH=tests $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED) --times $(or $(TIMES),1),--seeds $(or $(SEEDS),60))
+
+thorough: $(BIN)/.tests ## twenty times as many examples of every property: before a release, or after a change of the ledger
+	$(BIN)/pytest -q -n 2 --dist worksteal --timeout 7200 --hypothesis-profile=thorough tests/property tests/unit
 
 bench: $(BIN)/.tests ## what takes minutes: speed as ratios, and real windows
 	$(BIN)/pytest -q -s --timeout 900 -o 'norecursedirs=.*' tests/bench

@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
 if importlib.util.find_spec("hypothesis") is not None:  # the wheel is tested without it
     import hypothesis
+    import thorough  # noqa: F401  # it registers the profiles
 
-    # How long an example takes says how busy the machine is.
-    hypothesis.settings.register_profile("any machine", deadline=None)
-    hypothesis.settings.load_profile("any machine")
+    hypothesis.settings.load_profile("few")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import socketserver
-import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -230,12 +229,5 @@ def inside(cli: Cli, *args: str | Path) -> Raw:
 
 def raw(cli: Cli, url: str, *args: str | Path, **env: str) -> Raw:
     """Run a command against `url`, and keep its output as it came: no line end is translated."""
-    done = subprocess.run(
-        cli.command(*args),
-        cwd=cli.folder,
-        env={**cli.env, "LAMINA_BASE_URL": url, **env},
-        capture_output=True,
-        timeout=cli.timeout,
-        check=False,
-    )
+    done = cli.raw(*args, env={"LAMINA_BASE_URL": url, **env})
     return Raw(code=done.returncode, out=done.stdout, err=done.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import random
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from warm import warm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 #: The folder that holds pipelines/ and sample_data/: the checkout, or the copy that the wheel is tested beside.
 TOP = Path(__file__).resolve().parents[1]
+#: What is tested is this wheel, from its start on (tests/wheel.sh); None: the checkout.
+WHEEL = os.environ.get("LAMINA_BATCH_WHEEL")
 APP = "bbb17293-5fe7-4645-8c6e-0745bc28254d"
 
 
@@ -70,6 +74,10 @@ class Ran:
         return data
 
 
+def _text(output: bytes) -> str:
+    return io.TextIOWrapper(io.BytesIO(output), encoding="utf-8").read()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cli:
     """`lamina-batch` in a folder, with an environment."""
@@ -83,18 +91,19 @@ class Cli:
         return [sys.executable, "-m", "lamina_batch", *map(str, args)]
 
     def __call__(self, *args: str | Path, code: int | None = 0, env: Mapping[str, str] | None = None) -> Ran:
-        done = subprocess.run(
-            self.command(*args),
-            cwd=self.folder,
-            env={**self.env, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=self.timeout,
-            check=False,
-        )
-        ran = Ran(code=done.returncode, out=done.stdout, err=done.stderr)
+        raw = self.raw(*args, env=env)
+        ran = Ran(code=raw.returncode, out=_text(raw.stdout), err=_text(raw.stderr))
         assert code is None or ran.code == code, f"exit {ran.code}\n{ran.out}\n{ran.err}"
         return ran
+
+    def raw(self, *args: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+        """Its output as it came: no line end is translated."""
+        env = {**self.env, **(env or {})}
+        if WHEEL is None:
+            return warm().run(*args, folder=self.folder, env=env, timeout=self.timeout)
+        return subprocess.run(
+            self.command(*args), cwd=self.folder, env=env, capture_output=True, timeout=self.timeout, check=False
+        )
 
     def start(self, *args: str | Path) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sandbox_support import CARTOONIFY, FULL_SET, PHOTO, Answered, ask, journal, read, start, wait_for_end
+from thorough import examples
 
 from lamina_batch.sandbox import SandboxOptions, embedded
 from lamina_batch.sandbox.apps import load_apps
@@ -243,7 +244,7 @@ def test_a_title_that_the_font_cannot_show_gives_way_to_one_it_can() -> None:
     assert card_for(ad, ad.outputs[0], execution_id="e", inputs=inputs).title == "AP-1001"
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     texts=st.lists(st.text(st.characters(), max_size=200), min_size=4, max_size=4),
     ratio=st.floats(1 / 3, 3),

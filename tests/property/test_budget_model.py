@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_service import Clock, Fate, Limiter, Run
+from thorough import examples
 
 from lamina_batch.client.budget import Budget, Quota
 
@@ -43,7 +44,7 @@ def least(requests: int, limiter: Limiter) -> float:
 # -- alone -------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     limit=st.integers(2, 40),
     window=st.sampled_from([2.0, 3.0, 5.0, 60.0]),
@@ -241,7 +242,7 @@ quotas = st.none() | st.builds(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     events=st.lists(st.tuples(st.floats(-100, 4000), st.integers(0, 5), st.integers(0, 20), quotas), max_size=40),
     share=st.floats(0.001, 1.0),

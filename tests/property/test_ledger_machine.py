@@ -22,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from thorough import examples
 
 from lamina_batch.client.lamina import Execution, Output
 from lamina_batch.execution.held import Words, settle
@@ -680,7 +681,7 @@ def describe(attempt: Attempt) -> str:
 
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(
-    max_examples=80,
+    max_examples=examples(40),
     stateful_step_count=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from lamina_batch.media.folder import ASIDE
 from lamina_batch.media.names import UNKNOWN, Pattern, escaped, extension, fold, parse_pattern
@@ -42,7 +43,7 @@ def filled(pattern: Pattern, texts: tuple[str, str, str, str], number: int = 1) 
 
 @given(ANY_PATTERN, st.tuples(TEXTS, TEXTS, TEXTS, TEXTS), st.integers(1, 10**6))
 @example(PATTERNS[0], ("../..", "../..", "../..", "../.."), 1)
-@settings(max_examples=400)  # the machine may be busy
+@settings(max_examples=examples(400))  # the machine may be busy
 def test_every_name_is_inside_the_folder_and_good_on_every_system(
     text: str, texts: tuple[str, str, str, str], number: int
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from lamina_batch.errors import LaminaBatchError
 from lamina_batch.pipeline.load import load_pipeline
@@ -212,7 +213,7 @@ FRAGMENTS = st.sampled_from(
 
 
 @given(fragments=st.lists(FRAGMENTS, max_size=30))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_yaml_like_text_is_a_pipeline_or_our_error(file: Path, fragments: list[str]) -> None:
     text = "".join(fragments)
     for content in (text, f"{MINIMAL.decode()}{text}"):
@@ -273,7 +274,7 @@ def test_the_whole_file_that_the_next_test_spoils_is_good(file: Path) -> None:
 
 
 @given(path=st.sampled_from(paths_of(WHOLE)), junk=JUNK)
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow])
 def test_any_value_anywhere_is_good_or_our_error_at_that_key(
     file: Path, path: tuple[str | int, ...], junk: object
 ) -> None:

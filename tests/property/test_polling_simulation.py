@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_service import Clock, Fate, Limiter, Oracle, Run
+from thorough import examples
 
 from lamina_batch.client.budget import Budget
 from lamina_batch.execution.polling import Polling
@@ -349,7 +350,7 @@ def test_two_runs_that_poll_on_one_address_share_the_limit(
 # -- what always holds -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     shape=st.sampled_from(sorted(SHAPES)),
     rows=st.integers(1, 150),

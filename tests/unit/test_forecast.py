@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from lamina_batch.execution.forecast import Forecast, forecast, least_seconds
 
@@ -199,7 +200,7 @@ def test_a_million_go_on_as_the_first_thousand_did(completion: Completion, slots
     assert many.seconds == pytest.approx(1_000_000 * pace, rel=0.01)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     jobs=st.integers(1, 120),
     durations=st.lists(st.floats(0, 300), min_size=1, max_size=20),
