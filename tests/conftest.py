@@ -27,6 +27,16 @@ if importlib.util.find_spec("hypothesis") is not None:  # the wheel is tested wi
     hypothesis.settings.load_profile("few")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let each worker begin with its part of the long tests: at the end nobody waits for one that began late."""
+    workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    # xdist deals them out in as many pieces, one after the other.
+    pieces = [(long[n::workers], len(others) * n // workers, len(others) * (n + 1) // workers) for n in range(workers)]
+    items[:] = [item for first, begin, end in pieces for item in (*first, *others[begin:end])]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run `async def` tests, each on a loop of its own."""

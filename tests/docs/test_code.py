@@ -58,10 +58,13 @@ def page(tmp_path: Path, quick_service: str) -> Iterator[Page]:
 
 
 CODE = {file: [block for block in blocks(file) if block.language != NO_CODE] for file in PAGES}
+#: those that take longest first
+WITH_CODE = [file for _, file in sorted((-len(CODE[file]), file) for file in PAGES if CODE[file])]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("file", [file for file in PAGES if CODE[file]], ids=name_of)
+@pytest.mark.parametrize("file", WITH_CODE, ids=name_of)
 def test_the_code_of_a_page_runs(file: Path, page: Page) -> None:
     if name_of(file) in PREPARED:
         PREPARED[name_of(file)](page)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 SEEDS = (7, 17, 23, 25)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_short_storm_buys_nothing_twice_and_loses_nothing(tmp_path: Path) -> None:
     """`make chaos` plays many more, and longer ones; `make chaos SEED=N` replays one. See docs/chaos.md."""

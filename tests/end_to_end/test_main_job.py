@@ -361,6 +361,7 @@ def test_help_shows_an_example(cli: Cli, command: str) -> None:
     assert "Example" in cli(*command.split(), "--help").out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pipeline", sorted((TOP / "pipelines").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_pipeline_runs_in_the_embedded_sandbox(pipeline: Path, tmp_path: Path, cli: Cli) -> None:
     """From a copy, so that nobody's own results are in the way; one of them has bad rows and says so."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
+import pytest
 from process import Cli, Service
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ BENCH = Path(__file__).parents[1] / "bench"
 ROWS, CHANGED = 30_000, 12
 
 
+@pytest.mark.long
 def test_of_many_rows_those_that_changed_are_submitted(tmp_path: Path, cli: Cli, serve: Callable[..., Service]) -> None:
     """The catalog is checked, planned and written in several parts."""
     service = serve("--limit", "1000000", "--window", "1", "--speed", "200")

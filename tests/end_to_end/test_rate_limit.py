@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from process import Cli, Service, row, write_rows
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.long
 def test_no_429_in_250_rows_at_100_requests_in_3_seconds(
     project: Path, cli: Cli, serve: Callable[..., Service]
 ) -> None:

@@ -350,6 +350,7 @@ def what_jobs_go_through(effects: tuple[str, ...]) -> list[int]:
     return list(range(first + 1, effects.index("COMMIT", last) + 2))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rows", "before", "chosen"),
     [(1, False, everything), (1, True, what_cannot_be_undone), (2, False, what_jobs_go_through)],

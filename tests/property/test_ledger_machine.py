@@ -686,4 +686,4 @@ TestLedger.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 # It takes long to find the shortest way to a fault.
-TestLedger.pytestmark = pytest.mark.timeout(900)  # type: ignore[attr-defined]
+TestLedger.pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # type: ignore[attr-defined]
