@@ -70,7 +70,8 @@ def test_a_second_signal_leaves_at_once_and_holds_what_was_open(
 ) -> None:
     service = serve("--limit", "1000", "--speed", "50", "--fault", "slow:seconds=3600,on=start")
     at = Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
-    with stopping(at.start("run", "p.yaml", "--json")) as process:
+    patient = ("--set", "run.request_timeout=1h")
+    with stopping(at.start("run", "p.yaml", "--json", *patient)) as process:
         wait_for((project / ".lamina-batch/p/ledger.sqlite-wal").exists)
         wait_for(lambda: "submitting" in states(project))
         process.send_signal(signal.SIGINT)
