@@ -17,13 +17,17 @@ looks ahead without spending, `again` writes down again, and `steps` holds what 
 
 from __future__ import annotations
 
-from lamina_batch.batch.again import manifest, results
-from lamina_batch.batch.ahead import Preview, preview, validate, validate_offline
-from lamina_batch.batch.contract import drift
-from lamina_batch.batch.line import Reporter, new_run_id, run
-from lamina_batch.batch.service import app_of, ask
-from lamina_batch.batch.steps import Prepared, binding, existing_ledger, prepare, refuse_source
-from lamina_batch.batch.world import Access, RunRequest, World
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lamina_batch.batch.again import manifest, results
+    from lamina_batch.batch.ahead import Preview, preview, validate, validate_offline
+    from lamina_batch.batch.contract import drift
+    from lamina_batch.batch.line import Reporter, new_run_id, run
+    from lamina_batch.batch.service import app_of, ask
+    from lamina_batch.batch.steps import Prepared, binding, existing_ledger, prepare, refuse_source
+    from lamina_batch.batch.world import Access, RunRequest, World
 
 __all__ = [
     "Access",
@@ -47,3 +51,23 @@ __all__ = [
     "validate",
     "validate_offline",
 ]
+
+#: what stands where; each command needs few of them, and is not kept waiting for the others
+_MODULES = {
+    "again": ("manifest", "results"),
+    "ahead": ("Preview", "preview", "validate", "validate_offline"),
+    "contract": ("drift",),
+    "line": ("Reporter", "new_run_id", "run"),
+    "service": ("app_of", "ask"),
+    "steps": ("Prepared", "binding", "existing_ledger", "prepare", "refuse_source"),
+    "world": ("Access", "RunRequest", "World"),
+}
+
+
+if not TYPE_CHECKING:  # to a type checker this would be every attribute there could be
+
+    def __getattr__(name: str) -> object:
+        for module, names in _MODULES.items():
+            if name in names:
+                return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

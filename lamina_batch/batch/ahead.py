@@ -13,10 +13,19 @@ import polars as pl
 
 from lamina_batch.batch.contract import hold_against
 from lamina_batch.batch.service import READS, budget_of, fetch_app, least_interval, makes_video_name
-from lamina_batch.batch.steps import Prepared, binding, credits_for, plan_of, prepare, refuse_picks, standing_stop
+from lamina_batch.batch.steps import (
+    Prepared,
+    binding,
+    credits_for,
+    plan_of,
+    prepare,
+    refuse_picks,
+    settles,
+    standing_stop,
+)
 from lamina_batch.catalog.drift import read_pinned
 from lamina_batch.catalog.source import read_catalog
-from lamina_batch.client.lamina import RUNS
+from lamina_batch.client.generations import RUNS
 from lamina_batch.execution.forecast import forecast
 from lamina_batch.execution.ledger import Ledger, find_ledger
 from lamina_batch.execution.plan import Action, Plan, completed
@@ -106,18 +115,17 @@ def _look(
 async def preview(pipeline: Pipeline, access: Access, world: World, request: RunRequest) -> Preview:
     """What a run would do, without doing it and without touching the state folder."""
     refuse_picks(pipeline, request, access.service)
-    catalog = read_catalog(pipeline)
-    budget = budget_of(pipeline)
-    app = await fetch_app(pipeline, access, world, budget)
     ledger = find_ledger(pipeline.state)
-    with ledger or nullcontext():
-        told = hold_against(pipeline, catalog, app, access.service, ledger)
+    with ledger or nullcontext(), ThreadPoolExecutor(1) as aside:
         known = ledger is not None and not ledger.is_empty()
-        with ThreadPoolExecutor(1) as aside:
-            # SQLite reads while polars calculates.
-            reading = aside.submit(_contents, pipeline.state) if known else None
-            prepared = prepare(pipeline, catalog, app, access.service, contents=known, told=told)
-            contents = reading.result() if reading is not None else None
+        # SQLite reads while the service is asked and polars calculates.
+        reading = aside.submit(_contents, pipeline.state) if known and settles(pipeline, request) else None
+        catalog = read_catalog(pipeline)
+        budget = budget_of(pipeline)
+        app = await fetch_app(pipeline, access, world, budget)
+        told = hold_against(pipeline, catalog, app, access.service, ledger)
+        prepared = prepare(pipeline, catalog, app, access.service, contents=known, told=told)
+        contents = reading.result() if reading is not None else None
         if not request.new_ledger:
             refuse_lost(pipeline, ledger)
             refuse_renamed(pipeline, ledger, access.service)
@@ -144,7 +152,7 @@ async def preview(pipeline: Pipeline, access: Access, world: World, request: Run
         )
 
 
-def _contents(folder: Path) -> pl.DataFrame | None:
+def _contents(folder: Path) -> pl.Series | None:
     """The ledger's completed contents, by a connection of its own."""
     with find_ledger(folder) or nullcontext() as ledger:
         return completed(ledger.contents()) if ledger is not None else None

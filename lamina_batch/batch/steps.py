@@ -15,7 +15,6 @@ import polars as pl
 from lamina_batch.catalog.check import Checked, check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.errors import UsageError, did_you_mean
-from lamina_batch.execution.files import Files
 from lamina_batch.execution.guards import Stopped
 from lamina_batch.execution.ledger import Binding, Ledger, find_ledger
 from lamina_batch.execution.plan import Plan, Wish, completed, ledger_frame, make_plan, named, settled, with_evidence
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from lamina_batch.batch.world import RunRequest, World
     from lamina_batch.catalog.mapping import Mapped
     from lamina_batch.catalog.source import Catalog
+    from lamina_batch.execution.files import Files
     from lamina_batch.media.names import Pattern
     from lamina_batch.media.preflight import Preflight
     from lamina_batch.pipeline.spec import Pipeline
@@ -137,6 +137,8 @@ async def files_of(
     pattern = file_pattern(pipeline)
     if pattern is None:
         return None
+    from lamina_batch.execution.files import Files  # noqa: PLC0415  # few pipelines download
+
     files = Files(
         ledger=ledger,
         pattern=pattern,
@@ -180,7 +182,7 @@ def plan_of(
     *,
     at: float,
     note: Callable[[str], None],
-    contents: pl.DataFrame | None = None,
+    contents: pl.Series | None = None,
 ) -> Plan:
     """What to do with each row. `at` is the present in epoch seconds, `contents` the ledger's `completed` ones, where
     they have been read.
@@ -206,7 +208,7 @@ def plan_of(
         share_identical=pipeline.run.share_identical,
     )
     done: pl.Series | None = None
-    if ledger is not None and pipeline.run.share_identical and not request.explain:
+    if ledger is not None and settles(pipeline, request):
         done = settled(jobs, completed(ledger.contents()) if contents is None else contents)
         if rerun:
             done &= ~jobs.select(named(rerun)).to_series()
@@ -214,6 +216,11 @@ def plan_of(
     plan = make_plan(jobs, known, wish, contract=prepared.app.fingerprint, at=at, done=done)
     _check_rerun(pipeline, plan, rerun)
     return plan
+
+
+def settles(pipeline: Pipeline, request: RunRequest) -> bool:
+    """Whether what is completed can be told by its content alone: no row's own history counts, nor is told."""
+    return pipeline.run.share_identical and not request.explain
 
 
 def _had(ledger: Ledger | None, pick: Pick) -> bool:

@@ -30,7 +30,7 @@ from lamina_batch.catalog.verdict import Judge, all_shown
 from lamina_batch.pipeline.spec import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lamina_batch.apps.app import App
     from lamina_batch.catalog.mapping import Mapped, MappedInput, Part
@@ -83,7 +83,10 @@ def check_rows(
     `contents` only those are made without which it cannot be told which rows are equal: enough where there is no ledger
     to look them up in.
     """
-    checker = _Checker(mapped, service, app, known)
+    judges = [
+        Judge(item.parameter, known.get(item.parameter.name, {}), words=tuple(item.rule.map)) for item in mapped.inputs
+    ]
+    checker = _Checker(mapped, service, app.app_id, judges)
     twice = checker.shared_keys(pipeline)
 
     def batch(rows: pl.DataFrame) -> _Batch:
@@ -105,7 +108,7 @@ def check_rows(
             (name, count * len(checker.variants)) for name, count in zip(names, blanks, strict=True) if count
         ),
         notes=mapped.notes,
-        _checker=checker,
+        _checker=checker.at_rest(),
     )
 
 
@@ -119,7 +122,7 @@ class _Batch(NamedTuple):
 
     jobs: pl.DataFrame
     findings: pl.DataFrame
-    #: for each of `jobs`, a number that is equal where the inputs are, and seldom otherwise
+    #: without contents: for each of `jobs`, a number that is equal where the inputs are, and seldom otherwise
     alike: pl.Series
     #: for each input, the valid rows that leave it out
     blanks: tuple[int, ...]
@@ -130,15 +133,17 @@ class _Batch(NamedTuple):
 class _Checker:
     """Checks rows of one catalog, some at a time."""
 
-    def __init__(self, mapped: Mapped, service: str, app: App, known: Mapping[str, Mapping[str, Verdict]]) -> None:
+    def __init__(self, mapped: Mapped, service: str, app_id: str, judges: Sequence[Judge]) -> None:
         self._mapped = mapped
         self._service = service
-        self._app_id = app.app_id
-        self._judges = [
-            Judge(item.parameter, known.get(item.parameter.name, {}), words=tuple(item.rule.map))
-            for item in mapped.inputs
-        ]
+        self._app_id = app_id
+        #: one for each input
+        self._judges = judges
         self.variants = variants(mapped.matrix)
+
+    def at_rest(self) -> _Checker:
+        """The same for rows that are asked about later (`Mapped.at_rest`)."""
+        return _Checker(self._mapped.at_rest(), self._service, self._app_id, self._judges)
 
     def check(self, rows: pl.DataFrame, twice: pl.DataFrame, *, contents: bool) -> _Batch:
         """Check these rows; `twice` are the findings about keys that stand more than once in the catalog."""
@@ -160,8 +165,8 @@ class _Checker:
             else frame.join(errors, on="lamina_index", how="left", maintain_order="left")
         )
         slots = [item.slot for item in self._mapped.inputs]
-        alike = frame.select(slots).hash_rows() if slots else pl.repeat(0, frame.height, dtype=pl.UInt64, eager=True)
-        frame = frame.with_columns(valid=pl.col("code").is_null(), alike=alike)
+        hashed = frame.select(slots).hash_rows() if slots and not contents else pl.lit(0, dtype=pl.UInt64)
+        frame = frame.with_columns(valid=pl.col("code").is_null(), alike=hashed)
         blanks = frame.select((pl.col(slot).is_null() & pl.col("valid")).sum() for slot in slots)
         jobs = self._jobs(frame, contents=contents)
         return _Batch(

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 import polars_hash  # noqa: F401  # gives expressions their `chash`
 
+from lamina_batch.catalog.text import bytes_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -39,7 +41,6 @@ _SHORT_ESCAPES = {
 _ESCAPES = {chr(code): f"\\u{code:04x}" for code in range(0x20)} | _SHORT_ESCAPES
 _QUOTES = {'"': '\\"', "\\": "\\\\"}
 _QUOTED = r'["\\]'
-_CONTROL = r"[\x00-\x1f]"
 
 
 class Member(NamedTuple):
@@ -80,7 +81,8 @@ def _with_escapes(text: pl.Series, *, plain: bool) -> pl.Series:
     # Few columns hold any of these signs, and whether one does is found much faster than each of them is replaced.
     if plain and not text.str.contains(_QUOTED).any():
         return text
-    control = not plain and text.str.contains(_CONTROL).any()
+    least = None if plain else text.to_frame().select(bytes_of(pl.first()).explode().min()).item()
+    control = least is not None and least < ord(" ")
     escapes = _ESCAPES if control else _QUOTES
     return text.str.replace_many(list(escapes), list(escapes.values()))
 

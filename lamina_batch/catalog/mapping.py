@@ -7,7 +7,7 @@ is skipped here (`skip_row`) or judged by check.py. Otherwise a cell is sent as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -64,7 +64,7 @@ class Mapped:
     """The rows that `where` lets through, and how they become inputs.
 
     What the rules make of them takes several times the room of the cells, so it is made part by part, for those who
-    need it.
+    need it. The cells themselves take room as well: who needs only some of the rows, and later, keeps `at_rest`.
     """
 
     inputs: tuple[MappedInput, ...]
@@ -72,25 +72,27 @@ class Mapped:
     matrix: tuple[tuple[Parameter, tuple[str, ...]], ...]
     #: warnings about the whole, for people
     notes: tuple[str, ...]
-    #: the cells that the rules read, a line for each row
-    _rows: pl.DataFrame
+    #: answers the cells that the rules read, a line for each row
+    _read: Callable[[], pl.DataFrame]
+    #: the same, without holding them
+    _again: Callable[[], pl.DataFrame]
     _rules: Callable[[pl.DataFrame], Part]
     _key: pl.Expr
 
-    @property
-    def height(self) -> int:
-        """How many rows there are, those included that `blank: skip_row` leaves out."""
-        return self._rows.height
+    def at_rest(self) -> Mapped:
+        """The same without the cells: they are read again whenever rows are asked for."""
+        return replace(self, _read=self._again)
 
     def key(self) -> pl.Series:
         """`lamina_key` of every row, those included that `blank: skip_row` leaves out."""
-        return self._rows.select(self._key).to_series()
+        return self._read().select(self._key).to_series()
 
     def parts(self, size: int) -> Iterator[pl.DataFrame]:
         """All rows in their order, so many at a time, to be handed to `part`."""
+        rows = self._read()
         # No rows are a part too: it has the columns.
-        for start in range(0, max(self.height, 1), size):
-            yield self._rows.slice(start, size)
+        for start in range(0, max(rows.height, 1), size):
+            yield rows.slice(start, size)
 
     def part(self, rows: pl.DataFrame) -> Part:
         """What the rules make of these rows."""
@@ -98,11 +100,13 @@ class Mapped:
 
     def whole(self, chosen: pl.Series | None = None) -> Part:
         """All of it at once, or of the rows for which `chosen` is true."""
-        return self._rules(self._rows if chosen is None else self._rows.filter(chosen))
+        rows = self._read()
+        return self._rules(rows if chosen is None else rows.filter(chosen))
 
     def some(self, index: pl.Series) -> Part:
         """What the rules make of the rows with this `lamina_index`."""
-        return self.whole(self._rows.get_column("lamina_index").is_in(index.implode()))
+        rows = self._read()
+        return self._rules(rows.filter(rows.get_column("lamina_index").is_in(index.implode())))
 
 
 def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
@@ -120,12 +124,17 @@ def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
     names, notes = find_columns(catalog, pipeline, [*_uses(pipeline), *sql_uses])
     cells = Cells(catalog, pipeline, names)
 
-    # SQL may look at the whole catalog (an average, say), so it is run over all of it and not in parts.
+    # SQL may look at the whole catalog (an average, say), so it is run over all of it and not in parts; and only once,
+    # for nothing says that it would come to the same again.
     rows = cells.read(dict.fromkeys(use.written for use in sql_uses))
-    if WHERE in sqls:
-        rows = rows.filter(_passed(pipeline, sqls[WHERE], rows, cells))
+    passed = _passed(pipeline, sqls[WHERE], rows, cells) if WHERE in sqls else None
+    rows = rows if passed is None else rows.filter(passed)
     made = {f"{_MADE}{sql.path[1]}": run_sql(pipeline, sql, rows) for path, sql in sqls.items() if path != WHERE}
     rows = rows.drop({use.written for use in sql_uses} - set(catalog.marks)).with_columns(**made)
+
+    def again() -> pl.DataFrame:
+        read = cells.read(())
+        return (read if passed is None else read.filter(passed)).with_columns(**made)
 
     values: list[pl.Expr] = []
     inputs: list[MappedInput] = []
@@ -178,7 +187,8 @@ def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
         inputs=tuple(inputs),
         matrix=resolved.matrix,
         notes=(*catalog.notes, *notes, *resolved.notes),
-        _rows=rows,
+        _read=lambda: rows,
+        _again=again,
         _rules=apply,
         _key=cells.key(),
     )

@@ -29,6 +29,11 @@ def filled(text: pl.Expr) -> pl.Expr:
     return pl.when(text.str.strip_chars() != "").then(text)
 
 
+def bytes_of(text: pl.Expr) -> pl.Expr:
+    """The bytes of the text, as UTF-8 has them. To compare those takes a fraction of what a regular expression does."""
+    return text.cast(pl.Binary).cast(pl.List(pl.UInt8))
+
+
 def can_be_text(kind: pl.DataType) -> bool:
     """Whether a cell of this kind is one value that has a plain spelling."""
     return not (kind.is_nested() or kind in (pl.Binary, pl.Object))

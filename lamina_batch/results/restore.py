@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from lamina_batch.client.lamina import Output
+from lamina_batch.client.answers import Output
 from lamina_batch.errors import UsageError
 from lamina_batch.execution.job import Job, State
 from lamina_batch.results.manifest import PREFIX, output_columns

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lamina_batch.catalog.check import Checked
 
 AT = 1_790_000_000.0
-_BATCH = 10_000
+_BATCH = 50_000
 _JOB = (
     "INSERT INTO job (id, key, variant, revision, content, inputs, state, app_id, contract, generation, execution_id, "
     "submission, attempts, submitted_at, completed_at, seconds) "
