@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -294,3 +295,13 @@ def test_whole_columns_are_judged_as_the_json_schema_judges_each_value(
             assert verdict.code == {"options": "invalid_option", "url": "invalid_url"}[kind]
         if kind == "url":
             assert (verdict.hint == "remove the white space around it") == authority.is_valid(value.strip())
+
+
+@pytest.mark.parametrize("url", ["https://a.example/{}.jpg", "https://{}", "https://{}a.example", "{}"])
+def test_every_sign_in_a_url_is_judged_as_the_json_schema_judges_it(url: str) -> None:
+    parameter = Parameter(name="P", type="url")
+    authority = jsonschema.Draft202012Validator(value_schema(parameter))
+    signs = ["", *(chr(code) for code in range(0x11000) if not 0xD800 <= code < 0xE000)]
+    values = [url.format(sign) for sign in signs]
+    said = Judge(parameter).verdicts(pl.Series(values, dtype=pl.String))
+    assert set(said["value"]) == {value for value in values if not authority.is_valid(value)}
