@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 import polars as pl
 
 from lamina_batch.batch.contract import hold_against
+from lamina_batch.batch.remembered import Remembered, recall
 from lamina_batch.batch.service import READS, budget_of, fetch_app, least_interval, makes_video_name
 from lamina_batch.batch.steps import (
     Prepared,
@@ -119,12 +120,14 @@ async def preview(pipeline: Pipeline, access: Access, world: World, request: Run
     with ledger or nullcontext(), ThreadPoolExecutor(1) as aside:
         known = ledger is not None and not ledger.is_empty()
         # SQLite reads while the service is asked and polars calculates.
-        reading = aside.submit(_contents, pipeline.state) if known and settles(pipeline, request) else None
+        recalling = aside.submit(_recalled, pipeline.state, request) if known and settles(pipeline, request) else None
+        reading = aside.submit(_contents, pipeline.state, recalling) if recalling is not None else None
         catalog = read_catalog(pipeline)
         budget = budget_of(pipeline)
         app = await fetch_app(pipeline, access, world, budget)
         told = hold_against(pipeline, catalog, app, access.service, ledger)
-        prepared = prepare(pipeline, catalog, app, access.service, contents=known, told=told)
+        remembered = recalling.result() if recalling is not None else None
+        prepared = prepare(pipeline, catalog, app, access.service, contents=known, remembered=remembered, told=told)
         contents = reading.result() if reading is not None else None
         if not request.new_ledger:
             refuse_lost(pipeline, ledger)
@@ -152,10 +155,18 @@ async def preview(pipeline: Pipeline, access: Access, world: World, request: Run
         )
 
 
-def _contents(folder: Path) -> pl.Series | None:
-    """The ledger's completed contents, by a connection of its own."""
+def _recalled(folder: Path, request: RunRequest) -> Remembered | None:
+    """What need not be looked at, by a connection of its own."""
+    if request.rerun or request.picks is not None:
+        return None
     with find_ledger(folder) or nullcontext() as ledger:
-        return completed(ledger.contents()) if ledger is not None else None
+        return recall(ledger) if ledger is not None else None
+
+
+def _contents(folder: Path, recalled: Future[Remembered | None]) -> pl.Series | None:
+    """The ledger's completed contents, where the rows have to be looked at; by a connection of its own."""
+    with find_ledger(folder) or nullcontext() as ledger:
+        return completed(ledger.contents()) if ledger is not None and recalled.result() is None else None
 
 
 def _forecasts(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import polars as pl
 
 from lamina_batch.batch.contract import hold_against
+from lamina_batch.batch.remembered import remember
 from lamina_batch.batch.service import READS, app_of, budget_of, client_for, last_app, least_interval, makes_video
 from lamina_batch.batch.steps import (
     STOPPED,
@@ -26,6 +27,7 @@ from lamina_batch.batch.steps import (
     prepare,
     refuse_picks,
     refuse_source,
+    settles,
     shown,
     standing_stop,
     write_page,
@@ -490,6 +492,10 @@ class _Run:
             downloads=None if files is None else Saved(saved=files.saved, failed=files.failed),
         )
         write_summary(summary, self.pipeline.state)
+        if settles(self.pipeline, self.request):
+            # All is written. Without this the next plan takes longer.
+            with suppress(StateError):
+                remember(prepared.checked, prepared.made_with, self.ledger)
         return summary
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from lamina_batch.batch.remembered import Remembered, made_of
 from lamina_batch.catalog.check import Checked, check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.errors import UsageError, did_you_mean
@@ -44,6 +45,8 @@ class Prepared:
     app: App
     catalog: Catalog
     checked: Checked
+    #: fingerprint of all that the jobs were made with, but for the cells
+    made_with: str
     #: what the contract itself has to say
     told: tuple[str, ...] = ()
 
@@ -94,22 +97,30 @@ def prepare(
     service: str,
     *,
     contents: bool = True,
+    remembered: Remembered | None = None,
     told: tuple[str, ...] = (),
     look: Callable[[Mapped], Preflight] | None = None,
 ) -> Prepared:
     """Map -> check, with what `look` finds out about the mapped values.
 
-    `contents` False: there is nothing to look them up in (`check_rows`).
+    `contents` False: there is nothing to look them up in (`check_rows`). `remembered`: what need not be looked at.
     Raises PipelineError where the pipeline does not fit the app or the catalog.
     """
     file_pattern(pipeline)
     mapped = map_rows(catalog, pipeline, app)
     seen = look(mapped) if look is not None else None
+    made_with = made_of(pipeline, app, service, mapped)
     checked = check_rows(
-        mapped, pipeline, app, service=service, contents=contents, known=seen.verdicts if seen is not None else {}
+        mapped,
+        pipeline,
+        app,
+        service=service,
+        contents=contents,
+        known=seen.verdicts if seen is not None else {},
+        settled=remembered.prints if remembered is not None and remembered.made_with == made_with else None,
     )
     told = (*told, *(seen.notes if seen is not None else ()))
-    return Prepared(app=app, catalog=catalog, checked=checked, told=told)
+    return Prepared(app=app, catalog=catalog, checked=checked, made_with=made_with, told=told)
 
 
 def file_pattern(pipeline: Pipeline) -> Pattern | None:
@@ -209,7 +220,9 @@ def plan_of(
     )
     done: pl.Series | None = None
     if ledger is not None and settles(pipeline, request):
-        done = settled(jobs, completed(ledger.contents()) if contents is None else contents)
+        done = jobs.get_column("settled")
+        if not done.any() or jobs.height - done.sum() > _ASKED_ABOUT:
+            done |= settled(jobs, completed(ledger.contents()) if contents is None else contents)
         if rerun:
             done &= ~jobs.select(named(rerun)).to_series()
     known = known_of(ledger, jobs if done is None else jobs.filter(~done))

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: columns of ours in a source are ignored, so that a manifest can be fed back in
 OURS = "lamina_"
+#: those of ours in a catalog's frame that say which row it is
+MARKS = ("lamina_index", "lamina_row", "lamina_source")
 #: rows that are decoded at once only to see that they can be
 _DECODED_AT_A_TIME = 20_000
 
@@ -73,7 +75,7 @@ class Catalog:
     @property
     def marks(self) -> tuple[str, ...]:
         """The columns of ours in `frame` that say which row it is."""
-        return ("lamina_index", "lamina_row", "lamina_source") if self.several else ("lamina_index", "lamina_row")
+        return MARKS if self.several else MARKS[:-1]
 
     def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         """What was made of `frame`. Raises CatalogError where a file turns out to be damaged."""

@@ -134,7 +134,7 @@ class Judge:
         plain = (pl.col("bytes").list.min() > ord(" ")) & (pl.col("bytes").list.max() < _DELETE)
         return (
             frame.with_columns(bytes_of(pl.col("value")).alias("bytes"))
-            .filter(~(plain & pl.col("value").str.contains(self._schema["pattern"])).fill_null(value=False))
+            .filter(~(plain & pl.col("value").str.contains(self._schema["pattern"])))
             .select("value")
         )
 

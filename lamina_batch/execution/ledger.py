@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lamina_batch.execution.folder import Reserve
     from lamina_batch.execution.job import News, Submission
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FILE_NAME = "ledger.sqlite"
 
 _JOB_COLUMNS = (
@@ -446,6 +446,19 @@ class Ledger:
             ),
             others=(str(text) for (text,) in self._each(f"{lines} WHERE NOT ({done})") if text is not None),
         )
+
+    def settled(self) -> tuple[str, bytes] | None:
+        """What `remember_settled` was told last; None where it was told nothing, or something has happened since."""
+        found = self._read(
+            "SELECT made_with, prints FROM settled WHERE event = (SELECT coalesce(max(id), 0) FROM event)"
+        )
+        return (str(found[0][0]), bytes(found[0][1])) if found else None
+
+    def remember_settled(self, made_with: str, prints: bytes) -> None:
+        """Keep what rows are known again by, until something happens to any job. Raises StateError."""
+        with self._writing() as cursor:
+            cursor.execute("DELETE FROM settled")
+            cursor.execute("INSERT INTO settled SELECT ?, coalesce(max(id), 0), ? FROM event", (made_with, prints))
 
     def outputs(self, job_ids: Sequence[int] | None = None) -> Iterator[tuple[object, ...]]:
         """Every output (or those of these jobs) as a plain tuple in the order of OUTPUTS, by job and position."""

@@ -1,8 +1,9 @@
--- The ledger, version 3. Instants are epoch seconds UTC. One file per pipeline; see docs/ledger.md.
+-- The ledger, version 4. Instants are epoch seconds UTC. One file per pipeline; see docs/ledger.md.
 --
 -- 1  jobs, outputs, events, problems
 -- 2  job.by_webhook; downloads; a submission's name is looked up when a callback brings it (migrations/2.sql)
 -- 3  indexes for a plan: which contents are completed, how long the latest took (migrations/3.sql)
+-- 4  what the next plan need not look at (migrations/4.sql)
 
 -- What this ledger belongs to, and what was last learned of the service.
 CREATE TABLE meta (
@@ -95,3 +96,11 @@ CREATE TABLE download (
     PRIMARY KEY (job_id, position),
     CHECK ((file IS NULL) = (sha256 IS NULL) AND (file IS NULL) <> (error IS NULL))
 ) STRICT, WITHOUT ROWID;
+
+-- Rows that were completed, and plain, when `event` was the last one: numbers of their cells, packed, for the next plan.
+-- `made_with` says of which mapping and app. It may be lost: a plan then looks at every row.
+CREATE TABLE settled (
+    made_with TEXT NOT NULL,
+    event     INTEGER NOT NULL,
+    prints    BLOB NOT NULL
+) STRICT;

@@ -1,0 +1,60 @@
+"""What a plan need not look at: rows that were completed when the last run ended, known again by their cells.
+
+A catalog of a million rows changes in few from night to night. A run leaves a number for each row that was completed
+and plain, and a plan that meets the same number again takes that row as it was, unless anything else has changed: the
+mapping, the app, the service, the ledger, or a version of what calculates. It is a plan's short cut and no more than
+that. What is bought is decided by contents (catalog/content.py), of every row, in every run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+import lamina_batch
+from lamina_batch.execution.plan import completed, settled
+
+if TYPE_CHECKING:
+    from lamina_batch.apps.app import App
+    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.mapping import Mapped
+    from lamina_batch.execution.ledger import Ledger
+    from lamina_batch.pipeline.spec import Pipeline
+
+
+class Remembered(NamedTuple):
+    made_with: str
+    #: of each row (`Checked.prints`)
+    prints: pl.Series
+
+
+def made_of(pipeline: Pipeline, app: App, service: str, mapped: Mapped) -> str:
+    """Fingerprint of all that says, beside its cells, what a row comes to."""
+    told = (
+        (lamina_batch.__version__, pl.__version__),
+        (service, app.app_id, app.fingerprint),
+        (pipeline.inputs, dict(pipeline.matrix), pipeline.rows.key, dict(pipeline.rows.types), mapped.kinds),
+    )
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def recall(ledger: Ledger) -> Remembered | None:
+    """What the last run left, where nothing has happened since."""
+    found = ledger.settled()
+    if found is None:
+        return None
+    made_with, packed = found
+    return Remembered(made_with, pl.read_ipc(io.BytesIO(packed)).to_series())
+
+
+def remember(checked: Checked, made_with: str, ledger: Ledger) -> None:
+    """Leave to the next plan what it need not look at. Raises StateError where the ledger cannot be read or written."""
+    done = checked.jobs.select("lamina_index", done=settled(checked.jobs, completed(ledger.contents())))
+    whole = done.group_by("lamina_index").agg(pl.col("done").all()).filter("done").get_column("lamina_index")
+    packed = io.BytesIO()
+    prints = checked.prints(checked.plain.filter(checked.plain.is_in(whole.implode())))
+    prints.to_frame("print").write_ipc(packed)
+    ledger.remember_settled(made_with, packed.getvalue())
