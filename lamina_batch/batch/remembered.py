@@ -36,7 +36,7 @@ def made_of(pipeline: Pipeline, app: App, service: str, mapped: Mapped) -> str:
     told = (
         (lamina_batch.__version__, pl.__version__),
         (service, app.app_id, app.fingerprint),
-        (pipeline.inputs, dict(pipeline.matrix), pipeline.rows.key, dict(pipeline.rows.types), mapped.kinds),
+        (pipeline.inputs, dict(pipeline.matrix), pipeline.rows.key, mapped.kinds),
     )
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
