@@ -26,9 +26,14 @@ if TYPE_CHECKING:
 
 
 class Remembered(NamedTuple):
+    """What a run left. Another version may have packed it, so it is not looked into before that is compared."""
+
     made_with: str
-    #: of each row (`Checked.prints`)
-    prints: pl.Series
+    packed: bytes
+
+    def prints(self, made_with: str) -> pl.Series | None:
+        """The numbers of rows (`Checked.prints`) that were made with just this; None: there are none."""
+        return pl.read_ipc(io.BytesIO(self.packed)).to_series() if self.made_with == made_with else None
 
 
 def made_of(pipeline: Pipeline, app: App, service: str, mapped: Mapped) -> str:
@@ -44,10 +49,7 @@ def made_of(pipeline: Pipeline, app: App, service: str, mapped: Mapped) -> str:
 def recall(ledger: Ledger) -> Remembered | None:
     """What the last run left, where nothing has happened since."""
     found = ledger.settled()
-    if found is None:
-        return None
-    made_with, packed = found
-    return Remembered(made_with, pl.read_ipc(io.BytesIO(packed)).to_series())
+    return None if found is None else Remembered(*found)
 
 
 def remember(checked: Checked, made_with: str, ledger: Ledger) -> None:

@@ -117,7 +117,7 @@ def prepare(
         service=service,
         contents=contents,
         known=seen.verdicts if seen is not None else {},
-        settled=remembered.prints if remembered is not None and remembered.made_with == made_with else None,
+        settled=remembered.prints(made_with) if remembered is not None else None,
     )
     told = (*told, *(seen.notes if seen is not None else ()))
     return Prepared(app=app, catalog=catalog, checked=checked, made_with=made_with, told=told)
