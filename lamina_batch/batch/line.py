@@ -45,7 +45,6 @@ from lamina_batch.execution.lock import locked
 from lamina_batch.execution.plan import Action, Plan, named
 from lamina_batch.execution.polling import Polling
 from lamina_batch.execution.sweep import Sweeping
-from lamina_batch.execution.webhooks import Receiver, local_url
 from lamina_batch.results.files import ensure_writable
 from lamina_batch.results.findings import write_findings
 from lamina_batch.results.lost import refuse_lost, refuse_renamed
@@ -338,6 +337,9 @@ class _Run:
         if not self.by_webhook or webhook is None:
             yield
             return
+        # It imports a web server, and few pipelines want callbacks.
+        from lamina_batch.execution.webhooks import Receiver, local_url  # noqa: PLC0415
+
         # The stand-in is on this machine, and reaches the receiver as it stands.
         local = f"{local_url(webhook.listen)}/lamina"
         async with Receiver(

@@ -28,11 +28,11 @@ from lamina_batch.execution.job import (
     Refused,
     State,
     Submission,
+    Taken,
     TimedOut,
     Unknown,
 )
 from lamina_batch.execution.sweep import Sweeping
-from lamina_batch.execution.webhooks import Taken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator

@@ -7,7 +7,7 @@ user; `advance` is the one place that says what it changes, and the ledger write
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from enum import Enum, StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, assert_never
 
@@ -153,6 +153,17 @@ class Delivered:
     execution: Execution
     submission: str
     at: float
+
+
+class Taken(Enum):
+    """What became of an execution that a callback handed over."""
+
+    #: it is in the ledger for good, now or since an earlier delivery
+    COMMITTED = "committed"
+    #: it is not the execution of the job with that token
+    UNKNOWN = "unknown"
+    #: the ledger could not take it
+    UNCOMMITTED = "uncommitted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,6 @@ import logging
 import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from enum import Enum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self, assert_never
 from urllib.parse import quote, unquote_to_bytes, urlsplit
@@ -32,6 +31,7 @@ from aiohttp import web
 from lamina_batch.client.answers import read_json
 from lamina_batch.client.signatures import Fault, SignatureError, VerifyKey, parse_keys, verify
 from lamina_batch.errors import LaminaBatchError, ServiceError
+from lamina_batch.execution.job import Taken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -45,17 +45,6 @@ REFETCH_SECONDS = 60.0
 _SIGNATURE = "X-Lamina-Webhook-Signature"
 _TIMESTAMP = "X-Lamina-Webhook-Timestamp"
 _REQUEST_ID = "X-Lamina-Webhook-Request-Id"
-
-
-class Taken(Enum):
-    """What became of an execution that was handed over."""
-
-    #: it is in the ledger for good, now or since an earlier delivery
-    COMMITTED = "committed"
-    #: it is not the execution of the job with that token
-    UNKNOWN = "unknown"
-    #: the ledger could not take it
-    UNCOMMITTED = "uncommitted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lamina_batch.client.lamina import parse_delivery
 from lamina_batch.errors import LaminaBatchError
-from lamina_batch.execution.webhooks import Receiver, Taken, local_url, webhook_url
+from lamina_batch.execution.job import Taken
+from lamina_batch.execution.webhooks import Receiver, local_url, webhook_url
 from lamina_batch.media.hosts import Limits, network_failure, open_session
 
 if TYPE_CHECKING:
