@@ -140,7 +140,7 @@ def _sql_effect(sql: str, values: Any = ()) -> str | None:
 
 def serve_forks() -> None:
     """Read a command a line, run each in a fork of this process, and say how each ended."""
-    for name in ("batch", "cli", "cli.progress", "client.credentials", "edge", "pipeline.load", "results.summary"):
+    for name in ("batch.line", "cli", "cli.progress", "client.credentials", "edge", "pipeline.load", "results.summary"):
         importlib.import_module(f"lamina_batch.{name}")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin.buffer:
