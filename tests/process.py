@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from warm import warm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 #: The folder that holds pipelines/ and sample_data/: the checkout, or the copy that the wheel is tested beside.
 TOP = Path(__file__).resolve().parents[1]
+#: What is tested is this wheel, each command as a process that starts anew (tests/wheel.sh); None: the checkout.
+WHEEL = os.environ.get("LAMINA_BATCH_WHEEL")
 APP = "bbb17293-5fe7-4645-8c6e-0745bc28254d"
 
 
@@ -99,13 +102,11 @@ class Cli:
 
     def raw(self, *args: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
         """Its output as it came: no line end is translated."""
+        env = {**self.env, **(env or {})}
+        if WHEEL is None:
+            return warm().run(*args, folder=self.folder, env=env, timeout=self.timeout)
         return subprocess.run(
-            self.command(*args),
-            cwd=self.folder,
-            env={**self.env, **(env or {})},
-            capture_output=True,
-            timeout=self.timeout,
-            check=False,
+            self.command(*args), cwd=self.folder, env=env, capture_output=True, timeout=self.timeout, check=False
         )
 
     def start(self, *args: str | Path) -> subprocess.Popen[str]:
