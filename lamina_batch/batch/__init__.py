@@ -71,3 +71,7 @@ if not TYPE_CHECKING:  # to a type checker this would be every attribute there c
             if name in names:
                 return getattr(importlib.import_module(f"{__name__}.{module}"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

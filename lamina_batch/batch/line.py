@@ -495,8 +495,8 @@ class _Run:
         )
         write_summary(summary, self.pipeline.state)
         if settles(self.pipeline, self.request):
-            # All is written. Without this the next plan takes longer.
-            with suppress(StateError):
+            # All is bought and written, whatever becomes of this: without it the next plan takes longer.
+            with suppress(Exception):
                 remember(prepared.checked, prepared.made_with, self.ledger)
         return summary
 

@@ -3,18 +3,22 @@
 A catalog of a million rows changes in few from night to night. A run leaves a number for each row that was completed
 and plain, and a plan that meets the same number again takes that row as it was, unless anything else has changed: the
 mapping, the app, the service, the ledger, or a version of what calculates. It is a plan's short cut and no more than
-that. What is bought is decided by contents (catalog/content.py), of every row, in every run.
+that. What is bought is decided by contents (catalog/content.py), of every row, in every run. A plan says the same with
+it, but for guesses at what is meant where hundreds of labels are wrong (`verdict._GUESSES`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+from contextlib import suppress
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
+import polars_hash
 
-import lamina_batch
 from lamina_batch.execution.plan import completed, settled
 
 if TYPE_CHECKING:
@@ -32,18 +36,32 @@ class Remembered(NamedTuple):
     packed: bytes
 
     def prints(self, made_with: str) -> pl.Series | None:
-        """The numbers of rows (`Checked.prints`) that were made with just this; None: there are none."""
-        return pl.read_ipc(io.BytesIO(self.packed)).to_series() if self.made_with == made_with else None
+        """The numbers of rows (`Checked.prints`) that were made with just this; None: there are none to be had."""
+        if self.made_with != made_with:
+            return None
+        # What cannot be read is as good as lost: every row is looked at.
+        with suppress(OSError, pl.exceptions.PolarsError):
+            return pl.read_ipc(io.BytesIO(self.packed)).to_series()
+        return None
 
 
 def made_of(pipeline: Pipeline, app: App, service: str, mapped: Mapped) -> str:
     """Fingerprint of all that says, beside its cells, what a row comes to."""
     told = (
-        (lamina_batch.__version__, pl.__version__),
+        (_code(), pl.__version__, polars_hash.__version__),
         (service, app.app_id, app.fingerprint),
         (pipeline.inputs, dict(pipeline.matrix), pipeline.rows.key, mapped.kinds),
     )
     return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """Fingerprint of the modules that make jobs of cells: a checkout changes more often than its version."""
+    package = files("lamina_batch")
+    modules = (module for room in ("catalog", "apps", "pipeline") for module in package.joinpath(room).iterdir())
+    texts = sorted((module.name, module.read_bytes()) for module in modules if module.name.endswith(".py"))
+    return hashlib.sha256(repr(texts).encode()).hexdigest()
 
 
 def recall(ledger: Ledger) -> Remembered | None:

@@ -7,10 +7,15 @@ import datetime as dt
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import polars_hash
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +23,7 @@ from process import APP, PIPELINE, row, write_rows
 
 import lamina_batch
 from lamina_batch import batch
+from lamina_batch.batch import line, remembered
 from lamina_batch.execution.engine import Control
 from lamina_batch.execution.job import State, Submission
 from lamina_batch.execution.ledger import FILE_NAME
@@ -27,7 +33,7 @@ from lamina_batch.sandbox import SandboxOptions, embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+    from types import ModuleType
 
     from lamina_batch.batch import Preview
     from lamina_batch.catalog.check import Checked
@@ -107,9 +113,9 @@ class Desk:
         return asyncio.run(batch.preview(self.pipeline(*overrides), self.access, WORLD, batch.RunRequest(**request)))
 
     def forget(self) -> None:
-        with sqlite3.connect(self.pipeline().state / FILE_NAME) as ledger:
+        with closing(sqlite3.connect(self.pipeline().state / FILE_NAME)) as ledger:
             ledger.execute("DELETE FROM settled")
-        ledger.close()
+            ledger.commit()
 
     def copied(self, to: Path) -> Desk:
         shutil.copytree(self.folder, to)
@@ -207,10 +213,50 @@ def test_every_row_is_looked_at_where_a_column_is_read_as_another_type(desk: Des
     assert looked_at(desk.plan("rows.types.title=boolean")) >= PLAIN
 
 
-def test_every_row_is_looked_at_by_another_version(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lamina_batch, "__version__", "999")
+@pytest.mark.parametrize("library", [pl, polars_hash], ids=["polars", "polars-hash"])
+def test_every_row_is_looked_at_by_another_version(
+    desk: Desk, library: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "__version__", "999")
     preview = desk.plan()
     assert looked_at(preview) == set(preview.prepared.checked.jobs["key"])
+
+
+def test_other_code_is_told_from_this(tmp_path: Path) -> None:
+    package = tmp_path / "lamina_batch"
+    shutil.copytree(Path(lamina_batch.__file__).parent, package)
+    told = "from lamina_batch.batch import remembered; print(remembered.__file__, remembered._code())"
+    command = [sys.executable, "-c", told]
+    codes = []
+    for change in ("", "# changed\n"):
+        with (package / "catalog" / "check.py").open("a", encoding="utf-8") as file:
+            file.write(change)
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        where, code = ran.stdout.split()
+        assert where.startswith(str(tmp_path))
+        codes.append(code)
+    assert codes[0] == remembered._code() != codes[1]
+
+
+def test_what_cannot_be_read_any_more_is_as_good_as_lost(desk: Desk) -> None:
+    with closing(sqlite3.connect(desk.pipeline().state / FILE_NAME)) as ledger:
+        ledger.execute("UPDATE settled SET prints = x'00'")
+        ledger.commit()
+    preview = desk.plan()
+    assert looked_at(preview) == set(preview.prepared.checked.jobs["key"])
+    desk.run()
+    assert not PLAIN & looked_at(desk.plan())
+
+
+def test_a_run_that_can_leave_nothing_has_come_to_its_end_all_the_same(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    before = desk.run()
+    monkeypatch.setattr(line, "remember", full)
+    assert desk.run() == before
 
 
 def test_every_row_is_looked_at_once_something_has_happened_to_a_job(desk: Desk) -> None:
