@@ -23,17 +23,22 @@ import tempfile
 import threading
 import time
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
 # -- in the warm process -----------------------------------------------------------------------------------------------
 
 
-def serve_forks() -> None:
-    """Read a command a line, run each in a fork of this process, and say how each ended."""
+def main_of(_command: Mapping[str, Any]) -> None:
+    """`lamina-batch`, with what stands in `sys.argv`."""
+    importlib.import_module("lamina_batch.cli").main()
+
+
+def serve_forks(main: Callable[[Mapping[str, Any]], None] = main_of) -> None:
+    """Read a command a line, run each by `main` in a fork of this process, and say how each ended."""
     package = importlib.import_module("lamina_batch")
     for module in pkgutil.walk_packages(package.__path__, "lamina_batch."):
         if not module.name.endswith("__main__"):
@@ -44,15 +49,15 @@ def serve_forks() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin.buffer:
         if os.fork() == 0:
-            _attend(json.loads(line))
+            _attend(json.loads(line), main)
 
 
-def _attend(command: Mapping[str, Any]) -> None:
+def _attend(command: Mapping[str, Any], main: Callable[[Mapping[str, Any]], None]) -> None:
     """Wait for the command in a process of its own, so that many may run at once."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if child == 0:
-        _obey(command)
+        _obey(command, main)
     _tell(number=command["number"], process=child)
     _, status = os.waitpid(child, 0)
     _tell(number=command["number"], code=os.waitstatus_to_exitcode(status))
@@ -63,7 +68,7 @@ def _tell(**facts: int) -> None:
     os.write(1, json.dumps(facts).encode() + b"\n")
 
 
-def _obey(command: Mapping[str, Any]) -> None:
+def _obey(command: Mapping[str, Any], main: Callable[[Mapping[str, Any]], None]) -> None:
     code: Any = 1
     try:
         os.chdir(command["folder"])
@@ -74,7 +79,7 @@ def _obey(command: Mapping[str, Any]) -> None:
         time.tzset()
         tempfile.tempdir = None
         sys.argv = ["lamina-batch", *command["args"]]
-        importlib.import_module("lamina_batch.cli").main()
+        main(command)
     except SystemExit as end:
         code = end.code or 0
     finally:
@@ -92,11 +97,12 @@ if __name__ == "__main__":
 
 
 class Warm:
-    """Runs commands as forks of a process that it starts."""
+    """Runs commands as forks of a process that it starts: of a file that says `serve_forks()`."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = __file__) -> None:
         env = {name: value for name, value in os.environ.items() if not name.startswith("LAMINA_")}
-        process = subprocess.Popen([sys.executable, __file__], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        env["PYTHONPATH"] = str(Path(__file__).parent)
+        process = subprocess.Popen([sys.executable, program], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert process.stdin is not None
         assert process.stdout is not None
         self._commands, self._ends = process.stdin, process.stdout
@@ -121,14 +127,14 @@ class Warm:
                 self._waiting.pop(told["number"]).set_result(told["code"])
 
     def run(
-        self, *args: str | Path, folder: Path, env: Mapping[str, str], timeout: float
+        self, *args: str | Path, folder: Path, env: Mapping[str, str], timeout: float, **more: Any
     ) -> subprocess.CompletedProcess[bytes]:
-        """`lamina-batch args` in `folder`, with nothing in the environment but `env`."""
+        """`lamina-batch args` in `folder`, with nothing in the environment but `env`; `more` is for `main`."""
         words = [str(arg) for arg in args]
         with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
             number = next(self._numbers)
             future = self._waiting[number] = Future()
-            command = {"number": number, "folder": str(folder), "args": words, "env": dict(env)}
+            command = {**more, "number": number, "folder": str(folder), "args": words, "env": dict(env)}
             with self._lock:
                 line = json.dumps({**command, "out": out.name, "err": err.name})
                 self._commands.write(line.encode() + b"\n")

@@ -4,20 +4,18 @@ An effect is what outlives the process: SQL that writes, a change of a file or f
 They are counted in the child process by wrappers around sqlite3, os and socket, which this file puts there; the product
 has no hook for it.
 
-Run as a program, this file is what forks the children: one process pays for the imports, and each command is a fork.
+Run as a program, this file is the warm process (warm.py) of which the children are forks.
 """
 
 from __future__ import annotations
 
 import fcntl
 import importlib
-import itertools
 import json
 import os
 import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 import threading
 from collections import defaultdict
@@ -26,6 +24,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from warm import Warm, serve_forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -138,55 +138,23 @@ def _sql_effect(sql: str, values: Any = ()) -> str | None:
     return f"{verb} {values[0]}" if sql.startswith("UPDATE job SET state") else verb
 
 
-def serve_forks() -> None:
-    """Read a command a line, run each in a fork of this process, and say how each ended."""
-    for name in ("batch.line", "cli", "cli.progress", "client.credentials", "edge", "pipeline.load", "results.summary"):
-        importlib.import_module(f"lamina_batch.{name}")
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    for line in sys.stdin.buffer:
-        if os.fork() == 0:
-            _attend(json.loads(line))
-
-
-def _attend(command: Mapping[str, Any]) -> None:
-    """Wait for the command in a process of its own, so that many may run at once."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    child = os.fork()
-    if child == 0:
-        _obey(command)
-    _, status = os.waitpid(child, 0)
-    os.write(1, json.dumps({"number": command["number"], "code": os.waitstatus_to_exitcode(status)}).encode() + b"\n")
-    os._exit(0)
-
-
-def _obey(command: Mapping[str, Any]) -> None:
-    code: Any = 1
-    try:
-        os.chdir(command["folder"])
-        for descriptor, name in enumerate((os.devnull, f"{command['name']}.out", f"{command['name']}.err")):
-            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), descriptor)
-        log = os.open(f"{command['name']}.effects", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.environ.update(command["env"])
-        main = importlib.import_module("lamina_batch.cli").main
-        Effects(stop=command["stop"], before=command["before"], log=log).install()
-        main(command["args"], prog_name="lamina-batch")
-    except SystemExit as end:
-        code = end.code or 0
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def main_with_effects(command: Mapping[str, Any]) -> None:
+    """`lamina-batch`, killed where the command says."""
+    main = importlib.import_module("lamina_batch.cli").main
+    log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    Effects(stop=command["stop"], before=command["before"], log=log).install()
+    main(prog_name="lamina-batch")
 
 
 if __name__ == "__main__":
-    serve_forks()
+    serve_forks(main_with_effects)
     sys.exit()
 
 # -- the tests -------------------------------------------------------------------------------------------------------
 
 import pytest  # noqa: E402
 from hostile import Asked, execution, hostile, says, usual  # noqa: E402
-from process import PATIENCE, PIPELINE, Service, environment, read_manifest, row, wait_for, write_rows  # noqa: E402
+from process import PIPELINE, Service, environment, read_manifest, row, wait_for, write_rows  # noqa: E402
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,51 +167,22 @@ class Ended:
     effects: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forks:
-    """Runs commands as forks of one warm process."""
+    """Runs commands that are killed at one of their effects."""
 
-    def __init__(self, process: subprocess.Popen[bytes], service: Service) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._commands, self._ends = process.stdin, process.stdout
-        self.service = service
-        self._numbers = itertools.count()
-        self._waiting: dict[int, Future[int]] = {}
-        self._lock = threading.Lock()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def close(self) -> None:
-        self._commands.close()
-        self._reader.join()
-        self._ends.close()
-
-    def _read(self) -> None:
-        for line in self._ends:
-            end = json.loads(line)
-            self._waiting.pop(end["number"]).set_result(end["code"])
+    warm: Warm
+    service: Service
 
     def run(
         self, folder: Path, name: str, *args: str, stop: int = 0, before: bool = False, url: str | None = None
     ) -> Ended:
         """`lamina-batch args` in `folder`, killed right after (or before) the effect numbered `stop`."""
-        number = next(self._numbers)
-        future = self._waiting[number] = Future()
-        command = {
-            "number": number,
-            "name": name,
-            "folder": str(folder),
-            "args": args,
-            "stop": stop,
-            "before": before,
-            "env": {"LAMINA_API_KEY": "lma_test_key_of_nobody", "LAMINA_BASE_URL": url or self.service.url},
-        }
-        with self._lock:
-            self._commands.write(json.dumps(command).encode() + b"\n")
-            self._commands.flush()
-        code = future.result(timeout=100)
-        out, err, effects = ((folder / f"{name}.{kind}").read_text() for kind in ("out", "err", "effects"))
-        return Ended(code=code, out=out, err=err, effects=tuple(effects.splitlines()))
+        log = folder / f"{name}.effects"
+        env = environment(LAMINA_API_KEY="lma_test_key_of_nobody", LAMINA_BASE_URL=url or self.service.url)
+        ran = self.warm.run(*args, folder=folder, env=env, timeout=100, stop=stop, before=before, log=str(log))
+        effects = tuple(log.read_text().splitlines())
+        return Ended(code=ran.returncode, out=ran.stdout.decode(), err=ran.stderr.decode(), effects=effects)
 
 
 @pytest.fixture
@@ -253,13 +192,9 @@ def quick(serve: Callable[..., Service]) -> Service:
 
 @pytest.fixture
 def forks(quick: Service) -> Iterator[Forks]:
-    process = subprocess.Popen(
-        [sys.executable, __file__], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    opened = Forks(process, quick)
-    yield opened
-    opened.close()
-    assert process.wait(timeout=PATIENCE) == 0
+    warm = Warm(__file__)
+    yield Forks(warm=warm, service=quick)
+    warm.close()
 
 
 def states(folder: Path) -> list[str]:
