@@ -111,11 +111,15 @@ class Warm:
         self._waiting: dict[int, Future[int]] = {}
         self._processes: dict[int, int] = {}
         self._lock = threading.Lock()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def close(self) -> None:
         self._commands.close()
         self._process.wait()
+        # It ends with the last of the forks.
+        self._reader.join()
+        self._ends.close()
 
     def _read(self) -> None:
         for line in self._ends:
