@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lamina_batch._version import __version__
+
 if TYPE_CHECKING:
     from lamina_batch.api import (
         LoadedPipeline,
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     )
     from lamina_batch.errors import LaminaBatchError
     from lamina_batch.results.summary import Summary
-
-__version__ = "0.1.0"
 
 __all__ = [
     "LaminaBatchError",

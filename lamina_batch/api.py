@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
-from lamina_batch import batch
 from lamina_batch.edge import Call, Service, real_world
 from lamina_batch.errors import LaminaBatchError, UsageError
 from lamina_batch.execution.engine import Control
-from lamina_batch.operations.notify import Ended, tell
+from lamina_batch.monitoring.notify import Ended, tell
 from lamina_batch.results.picks import parse_picks
+from lamina_batch.runs import preview as previews
+from lamina_batch.runs import republish
+from lamina_batch.runs import run as runs
+from lamina_batch.runs.context import RunRequest, World
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.catalog.check import Checked
     from lamina_batch.execution.engine import Progress
-    from lamina_batch.execution.job import Job
+    from lamina_batch.ledger.job import Job
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.results.summary import Summary
 
@@ -143,7 +146,7 @@ async def plan_async(pipeline: LoadedPipeline, **options: Unpack[PlanOptions]) -
     rows or the pipeline do not fit.
     """
     with pipeline.call.access(pipeline.spec) as access:
-        preview = await batch.preview(pipeline.spec, access, real_world(_log.info), _request(options))
+        preview = await previews.preview(pipeline.spec, access, real_world(_log.info), _request(options))
     return Plan(
         jobs=preview.plan.frame.select("row", "key", "variant", "action", "reason", "message"),
         findings=preview.prepared.checked.findings,
@@ -175,14 +178,14 @@ async def run_async(pipeline: LoadedPipeline, **options: Unpack[RunOptions]) -> 
     ledger cannot be written.
     """
     world = real_world(_log.info)
-    run_id = batch.new_run_id(world)
+    run_id = runs.new_run_id(world)
     request = _request(options)
     control = Control()
     key = ""
     try:
         with pipeline.call.access(pipeline.spec) as access:
             key = access.api_key
-            work = batch.run(
+            work = runs.run(
                 pipeline.spec,
                 access,
                 request,
@@ -212,7 +215,7 @@ def read_results(pipeline: LoadedPipeline, *, layout: Literal["wide", "long"] | 
     Columns as docs/results.md lists them, those of the source first, with their types; `layout` is the pipeline's
     unless given. Raises UsageError where the pipeline has not run yet.
     """
-    return batch.manifest(pipeline.spec, layout or pipeline.spec.results.layout)
+    return republish.manifest(pipeline.spec, layout or pipeline.spec.results.layout)
 
 
 class _Logging:
@@ -231,14 +234,14 @@ class _Logging:
         pass
 
 
-def _request(options: Any) -> batch.RunRequest:
+def _request(options: Any) -> RunRequest:
     asked = dict(options)
     # An empty list of keys means no row. It is what a filter of the caller's comes to, and must not buy all of them.
     some = {"only", "rerun"} & asked.keys()
     only, rerun = (_keys(asked.pop(name, ())) for name in ("only", "rerun"))
     file = asked.pop("rerun_file", None)
     picks = None if file is None else parse_picks(_read(Path(file)), where=str(file))
-    return batch.RunRequest(only=only if some else None, rerun=rerun, picks=picks, **asked)
+    return RunRequest(only=only if some else None, rerun=rerun, picks=picks, **asked)
 
 
 def _keys(names: Iterable[str]) -> frozenset[str]:
@@ -253,7 +256,7 @@ def _read(file: Path) -> bytes:
         raise UsageError(f"the file cannot be read: {error.strerror or error}", where=str(file)) from error
 
 
-async def _notify(pipeline: LoadedPipeline, ended: Ended, world: batch.World, key: str) -> None:
+async def _notify(pipeline: LoadedPipeline, ended: Ended, world: World, key: str) -> None:
     if pipeline.spec.notify is None:
         return
 

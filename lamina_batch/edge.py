@@ -19,8 +19,8 @@ from lamina_batch.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from lamina_batch.batch import Access, World
     from lamina_batch.pipeline.spec import Pipeline, Whereabouts
+    from lamina_batch.runs.context import Access, World
 
 #: The embedded sandbox is so much faster than the service, its window included, that each example ends in a minute.
 SANDBOX_SPEED = 20.0
@@ -40,8 +40,8 @@ class Service:
     @contextmanager
     def open(self, sandbox_data: Path | None) -> Iterator[Access]:
         """Access to it while the block runs. Raises CredentialsError where no key is found."""
-        from lamina_batch.batch import Access
         from lamina_batch.client.credentials import find_credentials
+        from lamina_batch.runs.context import Access
 
         if self.sandbox:
             if self.base_url:
@@ -107,7 +107,7 @@ class Call:
     def access(self, pipeline: Pipeline) -> Iterator[Access]:
         """Access to the service while the block runs. Raises StateError where the sandbox cannot keep what it made."""
         if self.service.sandbox:
-            from lamina_batch.execution.folder import make_folder
+            from lamina_batch.ledger.state_folder import make_folder
 
             make_folder(pipeline.state / "service")
         with self.service.open(pipeline.state / "service") as access:
@@ -119,7 +119,7 @@ def real_world(notice: Callable[[str], None]) -> World:
     import asyncio
     import random
 
-    from lamina_batch.batch import World
+    from lamina_batch.runs.context import World
 
     return World(
         now=time.monotonic,

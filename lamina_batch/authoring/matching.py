@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lamina_batch.apps.schema import URL_PATTERN, lenient, match
-from lamina_batch.catalog.text import as_text, can_be_text, filled
 from lamina_batch.catalog.verdict import shown
 from lamina_batch.pipeline.check import FILL_IN
+from lamina_batch.sources.text import as_text, can_be_text, filled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lamina_batch.apps.app import App, Parameter
-    from lamina_batch.catalog.source import Catalog
+    from lamina_batch.sources.source import Catalog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

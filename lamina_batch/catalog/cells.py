@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lamina_batch.catalog.columns import Use
-from lamina_batch.catalog.text import as_text, as_type, can_be_text, filled, is_blank
+from lamina_batch.sources.text import as_text, as_type, can_be_text, filled, is_blank
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from lamina_batch.catalog.columns import KeyPath
-    from lamina_batch.catalog.source import Catalog
     from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.sources.source import Catalog
 
 # In the frame of work the source's columns stand under `_RAW`, whether a cell is not of its type under `_BAD`, and what
 # SQL sees under the very names that the SQL uses. No column of the source begins with `lamina_`, so none are confused.

@@ -44,7 +44,6 @@ class Checked:
     #: a matrix), `content` (the hash of what is sent, see content.py), `inputs_bytes` (the length of its canonical
     #: JSON), both null where not `valid`, and `code` and `message` of the row's first error, null where `valid`.
     #: Unless all contents were asked for, `content` and `inputs_bytes` are null as well where no other row is alike.
-    #: `settled`: the row is one of those `settled` that were told, and was not looked at
     jobs: pl.DataFrame
     #: a line for each bad cell, by row and then in the order of `inputs`: `lamina_index` (to join with `jobs`) and, as
     #: text, `row`, `key`, `column`, `parameter`, `value`, `code`, `severity`, `message`, `hint`, and `source` where
@@ -53,17 +52,11 @@ class Checked:
     #: rows left out by `blank: skip_row`, and what the first of them are called (`Part.skipped_names`)
     skipped_rows: int
     skipped_names: tuple[str, ...]
-    #: `lamina_index` of the rows about which there is nothing to say: no finding, and no input that a blank leaves out
-    plain: pl.Series
     #: parameter -> valid jobs in which a blank leaves it out, so that the app's own default applies
     app_defaults: tuple[tuple[str, int], ...]
     #: warnings about the whole, for people
     notes: tuple[str, ...]
     _checker: _Checker
-
-    def prints(self, index: pl.Series) -> pl.Series:
-        """A number for each row with this `lamina_index`, to know it again by (`Mapped.prints`)."""
-        return self._checker.mapped.prints(index)
 
     def with_inputs(self, jobs: pl.DataFrame) -> pl.DataFrame:
         """Some of the jobs with `inputs`, the canonical JSON of what is sent; null where not `valid`.
@@ -83,25 +76,18 @@ def check_rows(
     service: str,
     contents: bool = True,
     known: Mapping[str, Mapping[str, Verdict]] = MappingProxyType({}),
-    settled: pl.Series | None = None,
 ) -> Checked:
     """Check every mapped row; `service` is the base URL that the content hash is bound to, or `sandbox`.
 
     `known` holds, by parameter and value, verdicts that were found elsewhere, such as on URLs that were asked. Without
     `contents` only those are made without which it cannot be told which rows are equal: enough where there is no ledger
     to look them up in.
-
-    `settled` are `prints` of rows of which it is known already that there is nothing to say about them, nor to do.
     """
     judges = [
         Judge(item.parameter, known.get(item.parameter.name, {}), words=tuple(item.rule.map)) for item in mapped.inputs
     ]
-    twice = _Checker(mapped, service, app.app_id, judges).shared_keys(pipeline)
-    left: pl.DataFrame | None = None
-    # A key that stands twice now is something to say about a row of which there was nothing.
-    if settled is not None and twice.is_empty():
-        mapped, left = mapped.parted(settled)
     checker = _Checker(mapped, service, app.app_id, judges)
+    twice = checker.shared_keys(pipeline)
 
     def batch(rows: pl.DataFrame) -> _Batch:
         return checker.check(rows, twice, contents=contents)
@@ -111,8 +97,6 @@ def check_rows(
     jobs = pl.concat([batch.jobs for batch in batches], rechunk=False)
     if not contents:
         jobs = checker.with_contents_of_alike(jobs, pl.concat(batch.alike for batch in batches))
-    if left is not None:
-        jobs = checker.with_settled(jobs, left)
     blanks = [sum(counts) for counts in zip(*(batch.blanks for batch in batches), strict=True)]
     names = [item.parameter.name for item in mapped.inputs]
     return Checked(
@@ -120,7 +104,6 @@ def check_rows(
         findings=pl.concat([batch.findings for batch in batches], rechunk=False),
         skipped_rows=sum(batch.skipped_rows for batch in batches),
         skipped_names=tuple(name for batch in batches for name in batch.skipped_names)[:MOST_NAMED],
-        plain=pl.concat([batch.plain for batch in batches], rechunk=False),
         app_defaults=tuple(
             (name, count * len(checker.variants)) for name, count in zip(names, blanks, strict=True) if count
         ),
@@ -141,8 +124,6 @@ class _Batch(NamedTuple):
     findings: pl.DataFrame
     #: without contents: for each of `jobs`, a number that is equal where the inputs are, and seldom otherwise
     alike: pl.Series
-    #: as in `Checked`
-    plain: pl.Series
     #: for each input, the valid rows that leave it out
     blanks: tuple[int, ...]
     skipped_rows: int
@@ -187,13 +168,10 @@ class _Checker:
         hashed = frame.select(slots).hash_rows() if slots and not contents else pl.lit(0, dtype=pl.UInt64)
         frame = frame.with_columns(valid=pl.col("code").is_null(), alike=hashed)
         blanks = frame.select((pl.col(slot).is_null() & pl.col("valid")).sum() for slot in slots)
-        whole = pl.all_horizontal([pl.col(slot).is_not_null() for slot in slots]) if slots else True
-        plain = frame.filter(whole).select("lamina_index").join(findings, on="lamina_index", how="anti")
         jobs = self._jobs(frame, contents=contents)
         return _Batch(
             jobs=jobs.select(_JOBS),
             findings=findings,
-            plain=plain.to_series(),
             alike=jobs.get_column("alike"),
             blanks=blanks.row(0) if slots else (),
             skipped_rows=part.skipped_rows,
@@ -227,7 +205,6 @@ class _Checker:
                     "code",
                     "message",
                     "alike",
-                    settled=False,
                     row="lamina_row",
                     key="lamina_key",
                     variant=pl.lit(variant_name(variant)),
@@ -275,26 +252,6 @@ class _Checker:
             .select(_JOBS)
         )
 
-    def with_settled(self, jobs: pl.DataFrame, left: pl.DataFrame) -> pl.DataFrame:
-        """The jobs, with those of rows that are settled at their places."""
-        made = ("lamina_index", "row", "key", "variant", "valid", "settled")
-        nothing = [pl.lit(None, dtype=kind).alias(name) for name, kind in jobs.schema.items() if name not in made]
-        settled = pl.concat(
-            left.select(
-                "lamina_index",
-                *nothing,
-                row="lamina_row",
-                key="lamina_key",
-                variant=pl.lit(variant_name(variant)),
-                valid=True,
-                settled=True,
-            ).select(_JOBS)
-            for variant in self.variants
-        )
-        if len(self.variants) > 1:
-            settled = settled.sort("lamina_index", maintain_order=True)
-        return settled.merge_sorted(jobs, "lamina_index")
-
     def shared_keys(self, pipeline: Pipeline) -> pl.DataFrame:
         """A finding for each row that shares its key with one whose inputs differ."""
         keys = self.mapped.key().hash()
@@ -319,7 +276,7 @@ def _member(item: MappedInput, frame: pl.DataFrame) -> Member:
     return text_member(pl.col(item.slot), optional=blank, plain=item.parameter.type == "url")
 
 
-_JOBS = ("lamina_index", "row", "key", "variant", "content", "inputs_bytes", "valid", "code", "message", "settled")
+_JOBS = ("lamina_index", "row", "key", "variant", "content", "inputs_bytes", "valid", "code", "message")
 
 
 def _blank_keys(rows: pl.DataFrame) -> pl.DataFrame:

@@ -11,9 +11,9 @@ from lamina_batch.errors import nearest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lamina_batch.catalog.source import Catalog
     from lamina_batch.errors import PipelineError
     from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.sources.source import Catalog
 
 #: the keys of the pipeline file that lead to a value
 KeyPath = tuple[str | int, ...]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 import polars_hash  # noqa: F401  # gives expressions their `chash`
 
-from lamina_batch.catalog.text import bytes_of
+from lamina_batch.sources.text import bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

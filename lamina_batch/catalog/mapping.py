@@ -16,7 +16,6 @@ from lamina_batch.catalog.cells import Cells, key_uses
 from lamina_batch.catalog.columns import Use, find_columns
 from lamina_batch.catalog.resolve import resolve
 from lamina_batch.catalog.rules import column_uses, finished, source_values
-from lamina_batch.catalog.source import MARKS
 from lamina_batch.catalog.sql import WHERE, parse_sql, run_sql
 from lamina_batch.pipeline.spec import Sql
 
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
 
     from lamina_batch.apps.app import App, Parameter
     from lamina_batch.catalog.columns import KeyPath
-    from lamina_batch.catalog.source import Catalog
     from lamina_batch.catalog.sql import SqlExpression
     from lamina_batch.pipeline.spec import InputRule, Pipeline
+    from lamina_batch.sources.source import Catalog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +72,6 @@ class Mapped:
     matrix: tuple[tuple[Parameter, tuple[str, ...]], ...]
     #: warnings about the whole, for people
     notes: tuple[str, ...]
-    #: which cells the rules read, and of which types
-    kinds: str
     #: answers the cells that the rules read, a line for each row
     _read: Callable[[], pl.DataFrame]
     #: the same, without holding them
@@ -89,26 +86,6 @@ class Mapped:
     def key(self) -> pl.Series:
         """`lamina_key` of every row, those included that `blank: skip_row` leaves out."""
         return self._read().select(self._key).to_series()
-
-    def prints(self, index: pl.Series) -> pl.Series:
-        """A number (UInt64) for each row with this `lamina_index`, equal where all cells that the rules read are equal.
-
-        The other way round it is as good as certain, and only for the same version of polars.
-        """
-        rows = self._read()
-        return self._prints(rows.filter(rows.get_column("lamina_index").is_in(index.implode())))
-
-    def parted(self, known: pl.Series) -> tuple[Mapped, pl.DataFrame]:
-        """The rows whose number (see `prints`) is not one of those known; and of the others what they are called:
-        `lamina_index`, `lamina_row` and `lamina_key`.
-        """
-        rows = self._read()
-        found = self._prints(rows).is_in(known.implode())
-        rest = rows.filter(~found)
-        return replace(self, _read=lambda: rest), rows.select("lamina_index", "lamina_row", self._key).filter(found)
-
-    def _prints(self, rows: pl.DataFrame) -> pl.Series:
-        return rows.select(pl.exclude(MARKS)).hash_rows()
 
     def parts(self, size: int) -> Iterator[pl.DataFrame]:
         """All rows in their order, so many at a time, to be handed to `part`."""
@@ -210,7 +187,6 @@ def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
         inputs=tuple(inputs),
         matrix=resolved.matrix,
         notes=(*catalog.notes, *notes, *resolved.notes),
-        kinds=repr(rows.schema),
         _read=lambda: rows,
         _again=again,
         _rules=apply,

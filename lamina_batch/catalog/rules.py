@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, assert_never
 import polars as pl
 
 from lamina_batch.catalog.columns import Use
-from lamina_batch.catalog.text import filled
 from lamina_batch.pipeline.spec import Column, Columns, Sql, Template, Value
+from lamina_batch.sources.text import filled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import polars as pl
 
 from lamina_batch.apps.schema import NOT_IN_A_URL, lenient, match, value_schema
-from lamina_batch.catalog.text import bytes_of
 from lamina_batch.errors import did_you_mean
+from lamina_batch.sources.text import bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from lamina_batch.apps.app import App
-    from lamina_batch.apps.pins import Pin
-    from lamina_batch.catalog.drift import Drift
     from lamina_batch.client.lamina import LaminaClient
+    from lamina_batch.drift.judge import Drift
+    from lamina_batch.drift.pins import Pin
 
 
 @click.group(cls=Group)
@@ -29,10 +29,10 @@ def apps() -> None:
 
 
 def _with_client(service: Service, ask: Callable[[LaminaClient], Awaitable[Any]]) -> Any:
-    from lamina_batch import batch
+    from lamina_batch.runs.service import ask as ask_service
 
     with service.open(None) as access:
-        return waited_for(batch.ask(access, world(), ask))
+        return waited_for(ask_service(access, world(), ask))
 
 
 async def _by_id(client: LaminaClient, ask: Callable[[str], Awaitable[Any]], app_id: str, service: Service) -> Any:
@@ -157,8 +157,8 @@ def apps_pin(app_id: str, *, output: Path | None, sandbox: bool, base_url: str |
     Example:
       lamina-batch apps pin bbb17293-5fe7-4645-8c6e-0745bc28254d
     """
-    from lamina_batch.apps.pins import pin_file
-    from lamina_batch.authoring.pinning import save_pin
+    from lamina_batch.drift.pinning import save_pin
+    from lamina_batch.drift.pins import pin_file
 
     pin = taken(app_id, Service(sandbox=sandbox, base_url=base_url))
     file = output or pin_file(app_id)
@@ -169,11 +169,11 @@ def apps_pin(app_id: str, *, output: Path | None, sandbox: bool, base_url: str |
 
 def taken(app_id: str, service: Service) -> Pin:
     """The app as the service has it now."""
-    from lamina_batch import batch
-    from lamina_batch.apps.pins import take_pin
+    from lamina_batch.drift.pins import take_pin
+    from lamina_batch.runs.service import ask as ask_service
 
     with service.open(None) as access:
-        ask = batch.ask(access, world(), lambda client: _by_id(client, client.get_app, app_id, service))
+        ask = ask_service(access, world(), lambda client: _by_id(client, client.get_app, app_id, service))
         app: App = waited_for(ask)
         return take_pin(app, app_id, taken_from=access.service, at=datetime.now(UTC))
 
@@ -212,17 +212,17 @@ def apps_diff(what: str, *, pin: Path | None, sandbox: bool, base_url: str | Non
 
 
 def _diff_pipeline(file: Path, service: Service) -> Drift:
-    from lamina_batch import batch
+    from lamina_batch.runs.contract import drift as pipeline_drift
 
     call = Call(file=file, service=service, overrides=())
     pipeline = call.load()
     with call.access(pipeline) as access:
-        return batch.drift(pipeline, access, world())
+        return pipeline_drift(pipeline, access, world())
 
 
 def _diff_app(app_id: str, file: Path | None, service: Service) -> Drift:
-    from lamina_batch.apps.pins import pin_file, read_pin
-    from lamina_batch.authoring.pinning import against_pin
+    from lamina_batch.drift.pinning import against_pin
+    from lamina_batch.drift.pins import pin_file, read_pin
 
     file = file or pin_file(app_id)
     known = read_pin(file)
@@ -249,8 +249,8 @@ def apps_schema(app_id: str, *, pin: Path | None, sandbox: bool, base_url: str |
     """
     import json
 
-    from lamina_batch.apps.pins import read_pin
     from lamina_batch.authoring.specialise import specialised
+    from lamina_batch.drift.pins import read_pin
 
     if pin is not None:
         app = read_pin(pin).app

@@ -72,10 +72,10 @@ def init(
 
 def _chosen(search: str, service: Service) -> str:
     """The id of the app that is meant; asks at a terminal where several are found. Raises UsageError elsewhere."""
-    from lamina_batch import batch
+    from lamina_batch.runs.service import ask as ask_service
 
     with service.open(None) as access:
-        found = waited_for(batch.ask(access, world(), lambda client: client.list_apps(search=search, limit=100)))
+        found = waited_for(ask_service(access, world(), lambda client: client.list_apps(search=search, limit=100)))
     if not found:
         raise UsageError(f"the service finds no app for {search!r}", hint="`lamina-batch apps list` shows them all")
     if len(found) == 1:
@@ -132,14 +132,15 @@ def sheet(call: Call, *, output: Path, empty: bool, replace: bool) -> None:
       lamina-batch sheet catalog.yaml -o to-fill.xlsx
       lamina-batch sheet catalog.yaml -o to-fill.xlsx --empty
     """
-    from lamina_batch import batch
     from lamina_batch.authoring.sheet import existing_rows, refuse_sheet, untyped, write_sheet
+    from lamina_batch.runs.service import app_of
+    from lamina_batch.runs.service import ask as ask_service
 
     pipeline = call.load()
     refuse_sheet(pipeline, output, replace=replace)
     catalog = None if empty else existing_rows(pipeline)
     with call.access(pipeline) as access:
-        app = waited_for(batch.ask(access, world(), lambda client: batch.app_of(pipeline, client), pipeline))
+        app = waited_for(ask_service(access, world(), lambda client: app_of(pipeline, client), pipeline))
     out(str(write_sheet(pipeline, app, output, catalog=catalog)))
     if catalog is not None:
         for note in catalog.notes:

@@ -14,9 +14,10 @@ from lamina_batch.cli.shell import Command, out, out_all, say
 from lamina_batch.errors import UsageError
 
 if TYPE_CHECKING:
-    from lamina_batch.batch import Preview, RunRequest
     from lamina_batch.cli.options import Call
     from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.runs.context import RunRequest
+    from lamina_batch.runs.preview import Preview
 
 
 @click.command(cls=Command)
@@ -46,23 +47,25 @@ def validate(call: Call, *, findings: Path | None, offline: bool, check_images: 
       lamina-batch validate catalog.yaml --offline
       lamina-batch validate catalog.yaml --check-images
     """
-    from lamina_batch import batch
     from lamina_batch.cli.progress import Tally, finding_lines
     from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS
     from lamina_batch.results.findings import write_findings, write_marked
+    from lamina_batch.runs.planning import refuse_source
+    from lamina_batch.runs.preview import validate as validate_rows
+    from lamina_batch.runs.preview import validate_offline
 
     pipeline = call.load()
     if findings is not None:
-        batch.refuse_source(pipeline, findings)
+        refuse_source(pipeline, findings)
     if offline and check_images:
         raise UsageError("--check-images asks the hosts of the pictures, and --offline asks nobody", hint="give one")
     if offline:
-        prepared = batch.validate_offline(pipeline)
+        prepared = validate_offline(pipeline)
     else:
         here = world()
         tally = Tally("URLs asked", say=say, now=here.now, terminal=sys.stderr is not None and sys.stderr.isatty())
         with call.access(pipeline) as access, tally:
-            prepared = batch.validate(pipeline, access, here, went_on=tally.went_on if check_images else None)
+            prepared = validate_rows(pipeline, access, here, went_on=tally.went_on if check_images else None)
     checked = prepared.checked
     for note in prepared.notes:
         say(f"note: {note}")
@@ -98,12 +101,12 @@ def plan(
     Example:
       lamina-batch plan catalog.yaml --explain
     """
-    from lamina_batch import batch
+    from lamina_batch.runs.preview import preview as preview_run
 
     request = replace(request, explain=explain)
     pipeline = call.load()
     with call.access(pipeline) as access:
-        preview = waited_for(batch.preview(pipeline, access, world(), request))
+        preview = waited_for(preview_run(pipeline, access, world(), request))
     for note in preview.prepared.notes:
         say(f"note: {note}")
     _show_plan(pipeline, preview)

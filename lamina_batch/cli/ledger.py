@@ -26,8 +26,8 @@ from lamina_batch.errors import CredentialsError, LaminaBatchError, ServiceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lamina_batch.execution.held import Words
-    from lamina_batch.execution.job import Job
+    from lamina_batch.ledger.held import Words
+    from lamina_batch.ledger.job import Job
     from lamina_batch.pipeline.spec import Pipeline
 
 
@@ -40,8 +40,8 @@ def status(call: Call) -> None:
     Example:
       lamina-batch status catalog.yaml
     """
-    from lamina_batch.execution.job import State
-    from lamina_batch.execution.ledger import find_ledger
+    from lamina_batch.ledger.job import State
+    from lamina_batch.ledger.ledger import find_ledger
 
     pipeline = call.locate()
     ledger = find_ledger(pipeline.state)
@@ -108,8 +108,8 @@ def held(call: Call, *, adopt: tuple[str, ...], resubmit: tuple[str, ...], give_
       lamina-batch held catalog.yaml --adopt 00123=fc32ae7d-6840-4be3-8fb1-539a60e33fc3
       lamina-batch held catalog.yaml --resubmit --all
     """
-    from lamina_batch.execution.held import Words
-    from lamina_batch.operations.settle import settle_held
+    from lamina_batch.ledger.held import Words
+    from lamina_batch.runs.held import settle_held
 
     words = Words(adopt=_adoptions(adopt), resubmit=resubmit, give_up=give_up)
     pipeline = call.load()
@@ -130,15 +130,16 @@ _SETTLED = {
 
 
 def _check_adopted(call: Call, pipeline: Pipeline, words: Words) -> None:
-    from lamina_batch import batch
-    from lamina_batch.operations.settle import held_jobs, refuse_strangers
+    from lamina_batch.runs.held import held_jobs, refuse_strangers
+    from lamina_batch.runs.planning import existing_ledger
+    from lamina_batch.runs.service import ask as ask_service
 
-    with batch.existing_ledger(pipeline) as ledger:
+    with existing_ledger(pipeline) as ledger:
         found = held_jobs(pipeline, ledger)
     try:
         with call.access(pipeline) as access:
             why = waited_for(
-                batch.ask(access, world(), lambda client: refuse_strangers(client, found, words), pipeline)
+                ask_service(access, world(), lambda client: refuse_strangers(client, found, words), pipeline)
             )
     except (CredentialsError, ServiceError) as error:
         why = error.what
@@ -159,18 +160,19 @@ def _adoptions(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def _show_held(call: Call, pipeline: Pipeline) -> None:
-    from lamina_batch import batch
     from lamina_batch.client.lamina import RUNS
-    from lamina_batch.operations.settle import held_jobs, list_since, with_candidates
+    from lamina_batch.runs.held import held_jobs, list_since, with_candidates
+    from lamina_batch.runs.planning import existing_ledger
+    from lamina_batch.runs.service import ask as ask_service
 
-    with batch.existing_ledger(pipeline) as ledger:
+    with existing_ledger(pipeline) as ledger:
         found = held_jobs(pipeline, ledger)
         if found.jobs and found.generation == RUNS.name:
             since = min(job.submitted_at or 0.0 for job in found.jobs) - 60.0
             try:
                 with call.access(pipeline) as access:
                     listed, complete = waited_for(
-                        batch.ask(access, world(), lambda client: list_since(client, pipeline.app, since), pipeline)
+                        ask_service(access, world(), lambda client: list_since(client, pipeline.app, since), pipeline)
                     )
                 if not complete:
                     say("note: the service lists more executions than were looked at: the newest are shown, not all")
@@ -209,7 +211,7 @@ def state_import(
     Example:
       lamina-batch state import out/catalog.csv
     """
-    from lamina_batch.operations.restore import import_manifest, pipeline_of, refuse_mixed
+    from lamina_batch.runs.restore import import_manifest, pipeline_of, refuse_mixed
 
     service = Service(sandbox=sandbox, base_url=base_url)
     refuse_mixed(manifest, service.name())

@@ -38,8 +38,8 @@ def doctor(
     """
     import json
 
-    from lamina_batch.operations import doctor as examination
-    from lamina_batch.operations.facts import gather
+    from lamina_batch.doctor import checks as examination
+    from lamina_batch.doctor.facts import gather
 
     if overrides and pipeline is None:
         raise UsageError(

@@ -17,8 +17,8 @@ from lamina_batch.edge import Call
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
-    from lamina_batch.batch import Access, World
     from lamina_batch.results.picks import Picks
+    from lamina_batch.runs.context import Access, World
 
 __all__ = [
     "Call",
@@ -84,7 +84,7 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
         new_ledger: bool,
         **rest: Any,
     ) -> Any:
-        from lamina_batch.batch import RunRequest
+        from lamina_batch.runs.context import RunRequest
 
         request = RunRequest(
             retry_failed=retry_failed,

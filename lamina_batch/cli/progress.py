@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 from tqdm import tqdm
 
 from lamina_batch.cli.shell import stderr
-from lamina_batch.operations.events import LINE_EVERY, SHOWN_FINDINGS, planned_words
+from lamina_batch.monitoring.events import LINE_EVERY, SHOWN_FINDINGS, planned_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from lamina_batch.catalog.check import Checked
     from lamina_batch.execution.engine import Progress
-    from lamina_batch.execution.job import Job
     from lamina_batch.execution.plan import Plan
+    from lamina_batch.ledger.job import Job
 
 
 class Console:

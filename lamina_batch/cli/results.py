@@ -46,7 +46,7 @@ def results(call: Call, *, outputs: tuple[Path, ...], layout: Any, include_remov
       lamina-batch results catalog.yaml -o today.parquet --layout long
       lamina-batch results catalog.yaml -o look.html
     """
-    from lamina_batch import batch
+    from lamina_batch.runs.republish import results as write_results
 
     pipeline = call.load()
     for file in outputs:
@@ -57,7 +57,7 @@ def results(call: Call, *, outputs: tuple[Path, ...], layout: Any, include_remov
         raise UsageError("one report is written at a time", where=str(pages[1]))
     manifests = [file for file in outputs if file not in pages] if outputs else pipeline.results.manifest
     written, failed = waited_for(
-        batch.results(
+        write_results(
             pipeline,
             manifests,
             layout or pipeline.results.layout,

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from lamina_batch.batch import Reporter, RunRequest
     from lamina_batch.cli.options import Call
-    from lamina_batch.operations.notify import Ended
+    from lamina_batch.monitoring.notify import Ended
     from lamina_batch.pipeline.spec import Notify, Pipeline
     from lamina_batch.results.summary import Summary
+    from lamina_batch.runs.context import RunRequest
+    from lamina_batch.runs.run import Reporter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +134,7 @@ def collect(call: Call, *, shown: Shown) -> None:
     Example:
       lamina-batch collect catalog.yaml
     """
-    from lamina_batch.batch import RunRequest
+    from lamina_batch.runs.context import RunRequest
 
     _run(call, RunRequest(submit=False), shown)
 
@@ -141,14 +142,15 @@ def collect(call: Call, *, shown: Shown) -> None:
 def _run(call: Call, request: RunRequest, shown: Shown) -> None:
     import asyncio
 
-    from lamina_batch import batch
     from lamina_batch.cli.progress import Console
     from lamina_batch.execution.engine import Control
-    from lamina_batch.operations.events import EventLog
-    from lamina_batch.operations.notify import Ended
+    from lamina_batch.monitoring.events import EventLog
+    from lamina_batch.monitoring.notify import Ended
+    from lamina_batch.runs.run import new_run_id
+    from lamina_batch.runs.run import run as run_pipeline
 
     here = world()
-    run_id = batch.new_run_id(here)
+    run_id = new_run_id(here)
     log: EventLog | None = None
     reporter: Reporter
     #: what is on the screen while it runs, and has to go before anything else is said
@@ -172,7 +174,7 @@ def _run(call: Call, request: RunRequest, shown: Shown) -> None:
                 log.pipeline = pipeline.name
                 log.started("run" if request.submit else "collect")
             with call.access(pipeline) as access:
-                work = batch.run(
+                work = run_pipeline(
                     pipeline, access, request, world=here, reporter=reporter, control=control, run_id=run_id
                 )
                 summary = waited_for(_with_signals(work, control))
@@ -223,7 +225,7 @@ def _words(error: Exception) -> str:
 
 
 def _notify(where: Notify, ended: Ended) -> None:
-    from lamina_batch.operations.notify import tell
+    from lamina_batch.monitoring.notify import tell
 
     # Nobody waits for this twice: Ctrl-C ends it, and what the run came to stands.
     with suppress(KeyboardInterrupt):

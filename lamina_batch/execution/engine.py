@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 from lamina_batch.client.lamina import StartEnd
 from lamina_batch.client.retry import backoff
 from lamina_batch.errors import StateError
-from lamina_batch.execution.certainty import Proof, lacks_credits, prove
 from lamina_batch.execution.forecast import least_seconds
 from lamina_batch.execution.guards import Stop
-from lamina_batch.execution.job import (
+from lamina_batch.execution.list_polling import Sweeping
+from lamina_batch.execution.submission_outcome import Proof, lacks_credits, prove
+from lamina_batch.ledger.job import (
     Accepted,
     Delivered,
     NotAccepted,
@@ -32,7 +33,6 @@ from lamina_batch.execution.job import (
     TimedOut,
     Unknown,
 )
-from lamina_batch.execution.sweep import Sweeping
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from lamina_batch.client.budget import Budget
     from lamina_batch.client.lamina import Execution, LaminaClient, ListEnd, ReadEnd
     from lamina_batch.execution.guards import Guards
-    from lamina_batch.execution.job import Job, News
-    from lamina_batch.execution.ledger import Ledger
+    from lamina_batch.execution.list_polling import Sweep
     from lamina_batch.execution.polling import Polling
-    from lamina_batch.execution.sweep import Sweep
+    from lamina_batch.ledger.job import Job, News
+    from lamina_batch.ledger.ledger import Ledger
 
 #: One dropped network must not hold a hundred rows (DESIGN.md section 6).
 MOST_OPEN_POSTS = 16

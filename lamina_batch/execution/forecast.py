@@ -14,8 +14,8 @@ from statistics import linear_regression
 from typing import TYPE_CHECKING, Literal, cast
 
 from lamina_batch.client.budget import Budget, Quota
+from lamina_batch.execution.list_polling import Sweeping
 from lamina_batch.execution.polling import Polling
-from lamina_batch.execution.sweep import Sweeping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

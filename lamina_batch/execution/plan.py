@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lamina_batch.execution.job import GIVEN_UP, State, Submission
-from lamina_batch.execution.ledger import CONTENT_DIGITS, TABLE
+from lamina_batch.ledger.job import GIVEN_UP, State, Submission
+from lamina_batch.ledger.ledger import CONTENT_DIGITS, TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from lamina_batch.execution.ledger import Contents
+    from lamina_batch.ledger.ledger import Contents
 
 #: A job that timed out is asked about once a run for so long (DESIGN.md section 5).
 TIMED_OUT_KEPT_SECONDS = 7 * 24 * 3600.0

@@ -31,7 +31,7 @@ from aiohttp import web
 from lamina_batch.client.answers import read_json
 from lamina_batch.client.signatures import Fault, SignatureError, VerifyKey, parse_keys, verify
 from lamina_batch.errors import LaminaBatchError, ServiceError
-from lamina_batch.execution.job import Taken
+from lamina_batch.ledger.job import Taken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

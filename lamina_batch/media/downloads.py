@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Self
 
 from lamina_batch.media.disk import Disk, DiskError
 from lamina_batch.media.fetch import Fetched, fetch
-from lamina_batch.media.folder import OutputFolder, Settled
-from lamina_batch.media.hosts import Failure, Limits, open_session
+from lamina_batch.media.host_queue import Turns
+from lamina_batch.media.http import Failure, Limits, open_session
 from lamina_batch.media.names import UNKNOWN, extension, fold
-from lamina_batch.media.turns import Turns
+from lamina_batch.media.output_folder import OutputFolder, Settled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from lamina_batch.media.coding import decoder
+from lamina_batch.media.content_encoding import decoder
 from lamina_batch.media.disk import DiskError
-from lamina_batch.media.hosts import (
+from lamina_batch.media.http import (
     PAGES,
     Failure,
     Limits,

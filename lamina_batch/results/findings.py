@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from lamina_batch.atomic_files import write_whole
 from lamina_batch.errors import UsageError
-from lamina_batch.results.files import write_whole
 from lamina_batch.results.text import harmless
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from lamina_batch.apps.app import App
     from lamina_batch.catalog.check import Checked
-    from lamina_batch.catalog.source import Catalog
     from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.sources.source import Catalog
 
 _AT_A_TIME = 50_000
 COLUMNS = ("row", "key", "column", "parameter", "value", "code", "severity", "message", "hint")

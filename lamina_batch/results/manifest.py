@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import polars as pl
 
+from lamina_batch.atomic_files import write_whole
 from lamina_batch.errors import StateError
-from lamina_batch.execution.ledger import DOWNLOADS, OUTPUTS
 from lamina_batch.execution.plan import with_evidence
-from lamina_batch.results.files import write_whole
+from lamina_batch.ledger.ledger import DOWNLOADS, OUTPUTS
 from lamina_batch.results.text import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from lamina_batch.catalog.source import Catalog
     from lamina_batch.pipeline.spec import Layout
+    from lamina_batch.sources.source import Catalog
 
 PREFIX = "lamina_"
 #: jobs whose outcomes are gathered at a time

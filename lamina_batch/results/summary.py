@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from lamina_batch.results.files import write_whole
+from lamina_batch.atomic_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,6 @@ from xml.parsers import expat
 import polars as pl
 from xlsxwriter.utility import xl_col_to_name
 
-from lamina_batch.catalog.workbook import sheets_of
 from lamina_batch.errors import UsageError
 from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS
 from lamina_batch.sheets.marking import REASONS, Marks, Paint, Sheet, anchor, merged_areas
@@ -26,13 +25,14 @@ from lamina_batch.sheets.styles import NO_STYLES, Styles
 from lamina_batch.sheets.summary import DARK, ERROR, PAGE, WARNING, Line, Page, page_xml, put_last
 from lamina_batch.sheets.words import columns_of, named_columns, plain_words
 from lamina_batch.sheets.xlsx import new_book, refuse_too_large, width_of
+from lamina_batch.sources.workbook import sheets_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lamina_batch.catalog.check import Checked
-    from lamina_batch.catalog.source import Catalog, Part
     from lamina_batch.sheets.fields import Field
+    from lamina_batch.sources.source import Catalog, Part
 
 #: findings about what is not there: of several columns only those that are blank are meant
 _BLANKS = ("blank_image", "missing_input")

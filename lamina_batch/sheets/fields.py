@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from lamina_batch.apps.app import App, Parameter
-    from lamina_batch.catalog.source import Catalog
     from lamina_batch.pipeline.spec import ColumnType, InputRule, Pipeline
+    from lamina_batch.sources.source import Catalog
 
 Kind = Literal["text", "url", "integer", "float", "date", "datetime"]
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lamina_batch.apps.app import App
-    from lamina_batch.catalog.source import Catalog
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.sheets.fields import Field, Kind
     from lamina_batch.sheets.xlsx import Book, Sheet
+    from lamina_batch.sources.source import Catalog
 
 #: the names of the sheets; the first is the pipeline's, where it names one
 TABLE, GUIDE, LISTS = "Products", "How to fill in", "Lists"

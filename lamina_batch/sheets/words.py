@@ -14,7 +14,7 @@ from lamina_batch.errors import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lamina_batch.catalog.source import Catalog
+    from lamina_batch.sources.source import Catalog
 
 
 def named_columns(catalog: Catalog) -> dict[str, str]:

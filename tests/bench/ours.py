@@ -16,14 +16,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lamina_batch import batch
 from lamina_batch.execution.engine import Control, Progress
 from lamina_batch.pipeline.load import load_pipeline
+from lamina_batch.runs.context import Access, RunRequest, World
+from lamina_batch.runs.run import run as run_pipeline
 
 if TYPE_CHECKING:
     from lamina_batch.catalog.check import Checked
-    from lamina_batch.execution.job import Job
     from lamina_batch.execution.plan import Plan
+    from lamina_batch.ledger.job import Job
 
 
 class Silent:
@@ -46,11 +47,11 @@ def main() -> None:
     pipeline = load_pipeline(options.pipeline, overrides=options.set, environ={}, today=dt.date(2026, 11, 24))
     cpu = time.process_time()
     summary = asyncio.run(
-        batch.run(
+        run_pipeline(
             pipeline,
-            batch.Access(base_url=options.url, api_key="lma_ours", service=options.url, speed=options.speed),
-            batch.RunRequest(yes=True),
-            world=batch.World(
+            Access(base_url=options.url, api_key="lma_ours", service=options.url, speed=options.speed),
+            RunRequest(yes=True),
+            world=World(
                 now=time.monotonic,
                 wall=time.time,  # noqa: TID251  # the bench is the edge
                 sleep=asyncio.sleep,  # noqa: TID251

@@ -16,11 +16,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lamina_batch import batch
-from lamina_batch.batch.steps import binding, prepare
-from lamina_batch.catalog.source import read_catalog
-from lamina_batch.execution.ledger import open_ledger
+from lamina_batch.ledger.ledger import open_ledger
 from lamina_batch.pipeline.load import load_pipeline
+from lamina_batch.runs.context import Access, World
+from lamina_batch.runs.planning import binding, prepare
+from lamina_batch.runs.service import ask as ask_service
+from lamina_batch.sources.source import read_catalog
 
 if TYPE_CHECKING:
     import sqlite3
@@ -81,15 +82,15 @@ def _events(lines: Sequence[tuple[str, str, str, str]], first: int) -> Iterator[
 def main() -> None:
     pipeline_file, service, keys = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     pipeline = load_pipeline(pipeline_file, overrides=(), environ={}, today=dt.date(2026, 11, 24))
-    access = batch.Access(base_url=service, api_key="lma_bench", service=service)
-    world = batch.World(
+    access = Access(base_url=service, api_key="lma_bench", service=service)
+    world = World(
         now=time.monotonic,
         wall=time.time,  # noqa: TID251  # the bench is the edge
         sleep=asyncio.sleep,  # noqa: TID251
         random=random.Random(1),
         notice=lambda _: None,
     )
-    app = asyncio.run(batch.ask(access, world, lambda client: client.get_app(pipeline.app), pipeline))
+    app = asyncio.run(ask_service(access, world, lambda client: client.get_app(pipeline.app), pipeline))
     checked = prepare(pipeline, read_catalog(pipeline), app, service).checked
     checked.jobs.select("key", "content").write_parquet(keys)
     with open_ledger(pipeline.state) as ledger:

@@ -17,7 +17,7 @@ from process import TOP
 
 from docs.markdown import PAGES, name_of
 from lamina_batch.cli import main
-from lamina_batch.execution.job import LEGAL, State
+from lamina_batch.ledger.job import LEGAL, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -19,9 +19,10 @@ import pytest
 from hostile import EVIL, app, hostile, inside, says
 from process import APP, PATIENCE, Cli, Service, lasting_port, stopping, wait_for
 
-from lamina_batch.batch import Access, World, ask
-from lamina_batch.operations.roundtrip import Trip, make_trip
+from lamina_batch.doctor.webhook_roundtrip import Trip, make_trip
 from lamina_batch.pipeline.spec import Webhook
+from lamina_batch.runs.context import Access, World
+from lamina_batch.runs.service import ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

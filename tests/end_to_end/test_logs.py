@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 from process import PATIENCE, TOP, Cli, Service, row, stopping, wait_for, write_rows
 
 from lamina_batch.cli.shell import Group, log_to
-from lamina_batch.operations.events import EventLog
+from lamina_batch.monitoring.events import EventLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable

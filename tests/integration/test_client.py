@@ -15,7 +15,7 @@ from client_support import KEY, answering, client, read_request, said, saying, s
 
 from lamina_batch.client.lamina import EXECUTIONS, Phase, StartEnd, parse_execution
 from lamina_batch.errors import CredentialsError, LaminaBatchError, ServiceError
-from lamina_batch.execution.certainty import Proof, prove
+from lamina_batch.execution.submission_outcome import Proof, prove
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

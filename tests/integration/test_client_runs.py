@@ -7,7 +7,7 @@ from client_support import Leaping, answering, client, said, saying, scripted
 
 from lamina_batch.client.lamina import EXECUTIONS, RUNS, Generation, Listed, Phase
 from lamina_batch.errors import CredentialsError, ServiceError
-from lamina_batch.execution.certainty import Proof, prove
+from lamina_batch.execution.submission_outcome import Proof, prove
 
 ACCEPTED: object = {"data": {"runId": "r1", "workflowId": "a", "status": "queued", "webhookUrl": None, "outputs": []}}
 

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from process import PATIENCE, PIPELINE, json_lines, read_manifest, row, wait_for, write_rows
 
-from lamina_batch import batch
-from lamina_batch.batch.service import last_app
-from lamina_batch.batch.steps import standing_stop
 from lamina_batch.errors import CredentialsError, ServiceError, StateError
 from lamina_batch.execution.engine import MOST_DOUBTS, MOST_OPEN_POSTS, MOST_WRITES, Control
-from lamina_batch.execution.job import State
-from lamina_batch.execution.ledger import Ledger
+from lamina_batch.ledger.job import State
+from lamina_batch.ledger.ledger import Ledger
 from lamina_batch.pipeline.load import load_pipeline
+from lamina_batch.runs.context import Access, RunRequest, World
+from lamina_batch.runs.planning import existing_ledger, standing_stop
+from lamina_batch.runs.run import run as run_pipeline
+from lamina_batch.runs.service import last_app
 from lamina_batch.sandbox import SandboxOptions, embedded
 from lamina_batch.sandbox.generations import GENERATIONS
 
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
     from lamina_batch.catalog.check import Checked
     from lamina_batch.execution.engine import Progress
-    from lamina_batch.execution.job import Job, News
     from lamina_batch.execution.plan import Plan
+    from lamina_batch.ledger.job import Job, News
     from lamina_batch.results.summary import Summary
 
 
@@ -100,7 +101,7 @@ class Project:
         *overrides: str,
         key: str = "lma_test_key_of_nobody",
         notes: Notes | None = None,
-        request: batch.RunRequest | None = None,
+        request: RunRequest | None = None,
         control: Control | None = None,
         clock: Clock | None = None,
     ) -> Summary:
@@ -112,11 +113,11 @@ class Project:
         overrides = ("run.request_timeout=10m", *overrides)
         pipeline = load_pipeline(self.folder / "p.yaml", overrides=overrides, environ={}, today=dt.date(2026, 11, 23))
         return asyncio.run(
-            batch.run(
+            run_pipeline(
                 pipeline,
-                batch.Access(base_url=url, api_key=key, service="test", speed=100.0),
-                request or batch.RunRequest(),
-                world=batch.World(
+                Access(base_url=url, api_key=key, service="test", speed=100.0),
+                request or RunRequest(),
+                world=World(
                     now=clock.now,
                     wall=clock.wall,
                     sleep=clock.sleep,
@@ -198,7 +199,7 @@ def test_consent_to_pay_twice_sends_held_jobs_again(here: Project) -> None:
 
 def test_a_slow_service_is_given_up_on_after_request_timeout_and_the_job_held(here: Project) -> None:
     with embedded(here.service("hang_after_accept:seconds=3600")) as url:
-        summary = here.run(url, "run.request_timeout=300ms", request=batch.RunRequest(limit=1))
+        summary = here.run(url, "run.request_timeout=300ms", request=RunRequest(limit=1))
         assert (summary.counts["held"], summary.counts["planned"], summary.exit_code) == (1, 7, 6)
     with embedded(here.service()) as url:
         later = here.run(url)
@@ -233,7 +234,7 @@ def test_a_failed_row_is_reported_again_and_retried_when_asked(here: Project) ->
         here.run(url)
         again = here.run(url)
         assert (again.counts["submitted"], again.counts["failed"], again.counts["new_problems"]) == (0, 1, 0)
-        retried = here.run(url, request=batch.RunRequest(retry_failed=True))
+        retried = here.run(url, request=RunRequest(retry_failed=True))
     assert (retried.counts["submitted"], retried.counts["completed"]) == (1, 8)
 
 
@@ -323,7 +324,7 @@ def test_a_canary_that_fails_stops_before_the_rest(here: Project) -> None:
         summary = here.run(url, "run.canary=2")
         assert (summary.stopped_by, summary.exit_code) == ("canary", 5)
         assert len(here.accepted()) == 2
-        assert here.run(url, "run.canary=2", request=batch.RunRequest(yes=True)).counts["completed"] == 7
+        assert here.run(url, "run.canary=2", request=RunRequest(yes=True)).counts["completed"] == 7
         assert here.run(url, "run.canary=2").stopped_by is None, "it went through"
 
 
@@ -347,17 +348,17 @@ def test_what_a_guard_stopped_the_nights_after_do_not_go_on_with(here: Project, 
 @pytest.mark.parametrize(
     ("request_", "overrides", "submitted"),
     [
-        (batch.RunRequest(yes=True), (), 3),
-        (batch.RunRequest(retry_failed=True), (), 3),
-        (batch.RunRequest(rerun=frozenset({"00001"})), (), 1),
-        (batch.RunRequest(), ("inputs.Prompt={value: another}",), 3),
-        (batch.RunRequest(only=frozenset({"00007"})), (), 0),
-        (batch.RunRequest(limit=1), (), 0),
+        (RunRequest(yes=True), (), 3),
+        (RunRequest(retry_failed=True), (), 3),
+        (RunRequest(rerun=frozenset({"00001"})), (), 1),
+        (RunRequest(), ("inputs.Prompt={value: another}",), 3),
+        (RunRequest(only=frozenset({"00007"})), (), 0),
+        (RunRequest(limit=1), (), 0),
     ],
     ids=["yes", "retry-failed", "rerun", "another mapping", "only", "limit"],
 )
 def test_a_stop_stands_until_somebody_has_looked(
-    here: Project, request_: batch.RunRequest, overrides: tuple[str, ...], submitted: int
+    here: Project, request_: RunRequest, overrides: tuple[str, ...], submitted: int
 ) -> None:
     """Who has looked buys no more than the same canary again."""
     with embedded(here.service("failed")) as url:
@@ -371,7 +372,7 @@ def test_a_stop_stands_until_somebody_has_looked(
 def test_a_stop_is_over_when_a_run_has_gone_through(here: Project) -> None:
     with embedded(here.service("failed:first=3")) as url:
         here.run(url, "run.canary=3")
-        looked = here.run(url, "run.canary=3", request=batch.RunRequest(retry_failed=True))
+        looked = here.run(url, "run.canary=3", request=RunRequest(retry_failed=True))
         assert (looked.stopped_by, looked.counts["completed"]) == (None, 8)
         write_rows(here.folder, [row(n) for n in range(1, 10)])
         assert here.run(url, "run.canary=3").counts["submitted"] == 1
@@ -381,17 +382,17 @@ def test_a_stop_is_of_the_app_as_it_was(here: Project) -> None:
     with embedded(here.service("failed")) as url:
         here.run(url, "run.canary=3")
     pipeline = load_pipeline(here.folder / "p.yaml", environ={}, today=dt.date(2026, 11, 23))
-    with batch.existing_ledger(pipeline) as ledger:
+    with existing_ledger(pipeline) as ledger:
         app = last_app(ledger)
         other = replace(app, parameters=app.parameters[:-1])
-        stops = [standing_stop(pipeline, one, ledger, batch.RunRequest()) for one in (app, other)]
+        stops = [standing_stop(pipeline, one, ledger, RunRequest()) for one in (app, other)]
     assert [stop and stop.by for stop in stops] == ["canary", None]
 
 
 def test_what_runs_is_collected_although_nothing_may_be_started(here: Project) -> None:
     with embedded(here.service("failed:first=3")) as url:
         here.run(url, "run.canary=3")
-        left = here.run(url, request=batch.RunRequest(yes=True, wait=False, limit=2))
+        left = here.run(url, request=RunRequest(yes=True, wait=False, limit=2))
         assert (left.stopped_by, left.counts["submitted"]) == (None, 2)
         night = here.run(url, "run.canary=3")
     assert (night.stopped_by, night.counts["submitted"], night.counts["completed"]) == ("canary", 0, 2)
@@ -492,7 +493,7 @@ def test_the_key_is_in_no_file_that_a_run_leaves(here: Project) -> None:
 
 def test_a_restart_of_the_service_in_the_middle_is_survived(here: Project) -> None:
     with embedded(here.service(speed=20.0)) as url:
-        left = here.run(url, request=batch.RunRequest(wait=False))
+        left = here.run(url, request=RunRequest(wait=False))
     assert left.counts["running"] == 8
     with embedded(here.service(speed=20.0)) as url:
         assert here.run(url).counts["completed"] == 8
@@ -569,7 +570,7 @@ def test_a_ledger_that_stays_unwritable_ends_the_run_and_nothing_is_bought_again
 def test_a_poll_that_says_nothing_of_the_execution_does_not_time_it_out(here: Project, fault: str) -> None:
     """The executions are older than `execution_timeout` when they are first asked about, and had ended at once."""
     with embedded(here.service("webhook_early")) as url:
-        assert here.run(url, request=batch.RunRequest(wait=False)).counts["running"] == 8
+        assert here.run(url, request=RunRequest(wait=False)).counts["running"] == 8
     with embedded(here.service(fault)) as url:
         later = here.run(url, "run.execution_timeout=1h", clock=Clock(older=3601.0))
     assert (later.counts["completed"], later.counts["timed_out"]) == (8, 0)
@@ -577,7 +578,7 @@ def test_a_poll_that_says_nothing_of_the_execution_does_not_time_it_out(here: Pr
 
 def test_a_service_that_only_fails_to_say_is_given_up_on_in_the_end(here: Project) -> None:
     with embedded(here.service()) as url:
-        here.run(url, request=batch.RunRequest(wait=False))
+        here.run(url, request=RunRequest(wait=False))
     with embedded(here.service("500:on=read")) as url:
         later = here.run(url, "run.execution_timeout=1s", "run.poll.max_interval=1s")
     assert later.counts["timed_out"] == 8

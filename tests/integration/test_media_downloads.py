@@ -18,10 +18,10 @@ import pytest
 from hostile_server import PNG, HostileServer, answer, redirect, then_hang, when
 
 from lamina_batch.media.downloads import Downloaded, Downloads, Wanted
-from lamina_batch.media.folder import ASIDE, OutputFolder, Settled
-from lamina_batch.media.hosts import Limits
+from lamina_batch.media.host_queue import Manners
+from lamina_batch.media.http import Limits
 from lamina_batch.media.names import escaped, parse_pattern
-from lamina_batch.media.turns import Manners
+from lamina_batch.media.output_folder import ASIDE, OutputFolder, Settled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

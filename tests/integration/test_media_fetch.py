@@ -16,7 +16,7 @@ from hostile_server import PNG, HostileServer, answer, chunked, drip, endless, r
 
 from lamina_batch.media.disk import Disk
 from lamina_batch.media.fetch import Fetched, fetch
-from lamina_batch.media.hosts import Failure, Limits, open_session
+from lamina_batch.media.http import Failure, Limits, open_session
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,12 +17,12 @@ from PIL import Image
 from lamina_batch.apps.app import App, parse_app
 from lamina_batch.catalog.check import Checked, check_rows
 from lamina_batch.catalog.mapping import Mapped, map_rows
-from lamina_batch.catalog.source import read_catalog
-from lamina_batch.media.contents import HEAD_BYTES
-from lamina_batch.media.hosts import Limits
-from lamina_batch.media.preflight import LIMITS, Preflight, Preflights
-from lamina_batch.media.turns import Manners
+from lamina_batch.media.host_queue import Manners
+from lamina_batch.media.http import Limits
 from lamina_batch.pipeline.load import load_pipeline
+from lamina_batch.preflight.preflight import LIMITS, Preflight, Preflights
+from lamina_batch.preflight.sniff import HEAD_BYTES
+from lamina_batch.sources.source import read_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

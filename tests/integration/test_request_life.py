@@ -28,7 +28,7 @@ from process import APP, PATIENCE, Cli, row, stopping, write_rows
 
 from lamina_batch.client.budget import Budget
 from lamina_batch.client.lamina import LaminaClient, Phase, StartEnd
-from lamina_batch.execution.certainty import Proof, prove
+from lamina_batch.execution.submission_outcome import Proof, prove
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -22,9 +22,9 @@ from hostile import Asked, execution, hostile, says, usual
 from process import PATIENCE, Cli, read_manifest, row, stopping, wait_for, write_rows
 
 from lamina_batch.errors import StateError
-from lamina_batch.execution.folder import RESERVE_BYTES, Reserve
-from lamina_batch.execution.job import Accepted, State, Submission
-from lamina_batch.execution.ledger import open_ledger
+from lamina_batch.ledger.job import Accepted, State, Submission
+from lamina_batch.ledger.ledger import open_ledger
+from lamina_batch.ledger.state_folder import RESERVE_BYTES, Reserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -27,8 +27,8 @@ from sandbox_support import CARTOONIFY, journal, post, wait_for_end
 from lamina_batch.client.budget import Budget
 from lamina_batch.client.lamina import EXECUTIONS, Execution, LaminaClient, parse_execution
 from lamina_batch.errors import CredentialsError, LaminaBatchError, ServiceError, StateError
-from lamina_batch.execution.job import Taken
 from lamina_batch.execution.webhooks import Bounds, Receiver, local_url, webhook_url
+from lamina_batch.ledger.job import Taken
 from lamina_batch.sandbox import SANDBOX_KEY, SandboxOptions, embedded
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lamina_batch.client.budget import Ticket
-    from lamina_batch.execution.sweep import Sweep, Sweeping
+    from lamina_batch.execution.list_polling import Sweep, Sweeping
 
 #: seconds until a request without an answer is given up
 GIVEN_UP_AFTER = 30.0

@@ -18,7 +18,6 @@ from lamina_batch.apps.schema import input_schema, match, value_schema
 from lamina_batch.catalog.check import check_rows
 from lamina_batch.catalog.content import content_hash
 from lamina_batch.catalog.mapping import map_rows
-from lamina_batch.catalog.source import Catalog
 from lamina_batch.catalog.verdict import Judge, Verdict, shown
 from lamina_batch.pipeline.spec import (
     Api,
@@ -33,6 +32,7 @@ from lamina_batch.pipeline.spec import (
     Template,
     Value,
 )
+from lamina_batch.sources.source import Catalog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_batch.apps.app import App, Parameter
-from lamina_batch.apps.drift import Kind, breaking, compare, everything, words
+from lamina_batch.drift.compare import Kind, breaking, compare, everything, words
 
 NAMES = st.sampled_from(["Front", "front", "Model  Body", "Model Body", "Prompt"])
 LABELS = st.lists(st.sampled_from(["Standard ", "Standard", "Plus Size", "Tall", "1:1"]), unique=True, max_size=4)

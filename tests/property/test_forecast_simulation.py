@@ -10,8 +10,8 @@ from simulated_service import Clock, Limiter, Run
 from test_polling_simulation import SHAPES, draw
 
 from lamina_batch.execution.forecast import Forecast, forecast
+from lamina_batch.execution.list_polling import Sweeping
 from lamina_batch.execution.polling import Polling
-from lamina_batch.execution.sweep import Sweeping
 
 Way = Literal["poll", "list", "webhook"]
 INTERVALS = {"min_interval": 3.0, "max_interval": 60.0}

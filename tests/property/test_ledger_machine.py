@@ -25,8 +25,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from thorough import examples
 
 from lamina_batch.client.lamina import Execution, Output
-from lamina_batch.execution.held import Words, settle
-from lamina_batch.execution.job import (
+from lamina_batch.execution.plan import Action, Wish, completed, ledger_frame, make_plan, named, settled
+from lamina_batch.ledger.held import Words, settle
+from lamina_batch.ledger.job import (
     Accepted,
     Delivered,
     NotAccepted,
@@ -37,15 +38,14 @@ from lamina_batch.execution.job import (
     TimedOut,
     Unknown,
 )
-from lamina_batch.execution.ledger import FILE_NAME, open_ledger
-from lamina_batch.execution.plan import Action, Wish, completed, ledger_frame, make_plan, named, settled
+from lamina_batch.ledger.ledger import FILE_NAME, open_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lamina_batch.execution.job import Job, News
-    from lamina_batch.execution.ledger import Ledger
     from lamina_batch.execution.plan import Plan
+    from lamina_batch.ledger.job import Job, News
+    from lamina_batch.ledger.ledger import Ledger
 
 T = TypeVar("T")
 

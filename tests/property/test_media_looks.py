@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lamina_batch.apps.app import Parameter
-from lamina_batch.media.contents import contents
-from lamina_batch.media.judgement import Glimpse, judge
-from lamina_batch.media.links import is_example, is_named, is_private, lapses_at, share_hint
+from lamina_batch.preflight.addresses import is_example, is_named, is_private, lapses_at, share_hint
+from lamina_batch.preflight.sniff import contents
+from lamina_batch.preflight.url_findings import Glimpse, judge
 
 
 def _picture(kind: str) -> bytes:

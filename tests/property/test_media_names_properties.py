@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from lamina_batch.media.folder import ASIDE
 from lamina_batch.media.names import UNKNOWN, Pattern, escaped, extension, fold, parse_pattern
+from lamina_batch.media.output_folder import ASIDE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,8 @@ from simulated_service import Clock, Fate, Limiter, Oracle, Run
 from thorough import examples
 
 from lamina_batch.client.budget import Budget
+from lamina_batch.execution.list_polling import Sweeping
 from lamina_batch.execution.polling import Polling
-from lamina_batch.execution.sweep import Sweeping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from lamina_batch.apps.app import App, parse_app
 from lamina_batch.catalog.check import Checked, check_rows
 from lamina_batch.catalog.mapping import Mapped, map_rows
-from lamina_batch.catalog.source import Catalog, read_catalog
 from lamina_batch.pipeline.load import load_pipeline
+from lamina_batch.sources.source import Catalog, read_catalog
 
 if TYPE_CHECKING:
     from pathlib import Path

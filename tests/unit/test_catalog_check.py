@@ -65,7 +65,6 @@ def test_a_good_row_is_a_job_with_its_inputs_and_their_hash(desk: Desk) -> None:
             "valid": True,
             "code": None,
             "message": None,
-            "settled": False,
         }
     ]
     assert with_inputs(checked)["inputs"].to_list() == [inputs]

@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 from catalog_support import Desk
 
-from lamina_batch.catalog import source
 from lamina_batch.errors import CatalogError
 from lamina_batch.pipeline.load import SOURCE_EXTENSIONS
+from lamina_batch.sources import source
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamina_batch.catalog.source import Catalog
+    from lamina_batch.sources.source import Catalog
 
 
 @pytest.fixture

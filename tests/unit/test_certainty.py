@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_batch.client.lamina import Phase, StartEnd
-from lamina_batch.execution.certainty import Proof, lacks_credits, prove
+from lamina_batch.execution.submission_outcome import Proof, lacks_credits, prove
 
 UNANSWERED = [
     (Phase.NOTHING, Proof.NOT_ACCEPTED, "8: refused connection and failed lookup are provably not started"),

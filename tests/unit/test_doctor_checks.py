@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lamina_batch.batch import Access
 from lamina_batch.client.budget import Quota
 from lamina_batch.client.lamina import EXECUTIONS, RUNS, Greeting
+from lamina_batch.doctor.checks import Level, as_json, examine, exit_code
+from lamina_batch.doctor.facts import Facts, Place, Service
+from lamina_batch.doctor.webhook_roundtrip import Trip
 from lamina_batch.errors import ServiceError, UsageError
-from lamina_batch.operations.doctor import Level, as_json, examine, exit_code
-from lamina_batch.operations.facts import Facts, Place, Service
-from lamina_batch.operations.roundtrip import Trip
 from lamina_batch.pipeline.load import load_pipeline
+from lamina_batch.runs.context import Access
 
 if TYPE_CHECKING:
     from pathlib import Path

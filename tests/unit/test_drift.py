@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from catalog_support import STOCK, Desk, app, image, options, text
 
-from lamina_batch.apps.drift import Kind, compare, likely_names
-from lamina_batch.apps.pins import pin_text, take_pin
-from lamina_batch.catalog.drift import Drift, Known, judge, known_contract, refuse_drift
-from lamina_batch.catalog.source import read_catalog
+from lamina_batch.drift.compare import Kind, compare, likely_names
+from lamina_batch.drift.judge import Drift, Known, judge, known_contract, refuse_drift
+from lamina_batch.drift.pins import pin_text, take_pin
 from lamina_batch.errors import DriftError, PipelineError
+from lamina_batch.sources.source import read_catalog
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -36,8 +36,8 @@ def test_every_public_name_is_there_and_says_what_it_is(name: str) -> None:
 
 
 def test_another_name_is_missed_as_usual() -> None:
-    with pytest.raises(AttributeError, match=r"lamina_batch.*'runs'"):
-        lamina_batch.runs  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(AttributeError, match=r"lamina_batch.*'nothing'"):
+        lamina_batch.nothing  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_importing_the_package_loads_nothing_slow() -> None:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from lamina_batch.errors import StateError
-from lamina_batch.execution.folder import (
+from lamina_batch.ledger.state_folder import (
     BASE_BYTES,
     JOB_BYTES,
     RESERVE_BYTES,

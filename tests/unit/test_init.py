@@ -14,20 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_batch.apps.app import parse_app
-from lamina_batch.apps.pins import read_pin, take_pin
 from lamina_batch.authoring.init import default_name, draft, pipeline_text, refuse_present, scalar, write_files
 from lamina_batch.authoring.matching import Match, guess_key, match_columns, why_no_key
 from lamina_batch.catalog.check import check_rows
 from lamina_batch.catalog.mapping import map_rows
-from lamina_batch.catalog.source import read_catalog
+from lamina_batch.drift.pins import read_pin, take_pin
 from lamina_batch.errors import CatalogError, UsageError
 from lamina_batch.pipeline.check import FILL_IN
 from lamina_batch.pipeline.document import MappingNode, ScalarNode, parse
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.pipeline.values import substituted
+from lamina_batch.sources.source import read_catalog
 
 if TYPE_CHECKING:
-    from lamina_batch.apps.pins import Pin
+    from lamina_batch.drift.pins import Pin
 
 ROOT = Path(__file__).parents[2]
 URL = "https://images.example.com/1.jpg"

@@ -11,7 +11,7 @@ import pytest
 
 from lamina_batch.client.lamina import Execution, Output
 from lamina_batch.errors import LedgerMismatchError, StateError
-from lamina_batch.execution.job import (
+from lamina_batch.ledger.job import (
     LEGAL,
     Accepted,
     AskedAgain,
@@ -28,7 +28,7 @@ from lamina_batch.execution.job import (
     TimedOut,
     Unknown,
 )
-from lamina_batch.execution.ledger import (
+from lamina_batch.ledger.ledger import (
     FILE_NAME,
     SCHEMA_VERSION,
     Binding,

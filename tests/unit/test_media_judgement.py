@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from lamina_batch.apps.app import Parameter
-from lamina_batch.media.contents import HEAD_BYTES, Contents, contents
-from lamina_batch.media.hosts import Failure
-from lamina_batch.media.judgement import Glimpse, judge
-from lamina_batch.media.links import is_example, is_private, lapses_at, share_hint
+from lamina_batch.media.http import Failure
+from lamina_batch.preflight.addresses import is_example, is_private, lapses_at, share_hint
+from lamina_batch.preflight.sniff import HEAD_BYTES, Contents, contents
+from lamina_batch.preflight.url_findings import Glimpse, judge
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 URL = "https://cdn.shop.com/a.jpg"

@@ -12,7 +12,7 @@ import pytest
 from hostile import Asked, hostile, says
 from process import PATIENCE, wait_for
 
-from lamina_batch.operations.notify import Bounds, Ended, tell
+from lamina_batch.monitoring.notify import Bounds, Ended, tell
 from lamina_batch.pipeline.spec import Notify
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from catalog_support import STOCK, app, image, options
 
-from lamina_batch.apps import pins
 from lamina_batch.apps.app import parse_app
-from lamina_batch.apps.pins import Pin, parse_pin, pin_file, pin_text, read_pin, take_pin
-from lamina_batch.authoring.pinning import save_pin
+from lamina_batch.drift import pins
+from lamina_batch.drift.pinning import save_pin
+from lamina_batch.drift.pins import Pin, parse_pin, pin_file, pin_text, read_pin, take_pin
 from lamina_batch.errors import UsageError
 from lamina_batch.sandbox.apps import load_apps
 

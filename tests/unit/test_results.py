@@ -12,15 +12,15 @@ import polars as pl
 import pytest
 
 import lamina_batch
-from lamina_batch.catalog.source import Catalog
+from lamina_batch.atomic_files import ensure_writable, write_whole
 from lamina_batch.errors import StateError, UsageError
 from lamina_batch.execution.guards import Stop
 from lamina_batch.execution.plan import ledger_frame
-from lamina_batch.results.files import ensure_writable, write_whole
 from lamina_batch.results.findings import COLUMNS, write_findings
 from lamina_batch.results.manifest import Lines, Outcomes, gather, write_manifest
 from lamina_batch.results.removed import with_removed
 from lamina_batch.results.summary import STATUSES, Requests, Summary, Written, exit_code, write_summary
+from lamina_batch.sources.source import Catalog
 
 if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import Layout

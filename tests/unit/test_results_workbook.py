@@ -13,16 +13,16 @@ import polars as pl
 import pytest
 from office import saved_again
 
-from lamina_batch.catalog.source import Catalog
+from lamina_batch.atomic_files import write_whole
 from lamina_batch.errors import StateError, UsageError
 from lamina_batch.execution.plan import ledger_frame
-from lamina_batch.results.files import write_whole
 from lamina_batch.results.manifest import Lines, ensure_room_in, gather, write_manifest
-from lamina_batch.results.restore import bought_rows, read_manifest
+from lamina_batch.results.read_manifest import bought_rows, read_manifest
 from lamina_batch.results.summary import STATUSES
 from lamina_batch.results.workbook import COLOURS, Roles, ensure_room, write_workbook
 from lamina_batch.sheets import xlsx
 from lamina_batch.sheets.xlsx import file_link, fitting, web_link
+from lamina_batch.sources.source import Catalog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

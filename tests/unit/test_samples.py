@@ -15,10 +15,10 @@ import pytest
 from lamina_batch.apps.app import App, parse_app
 from lamina_batch.catalog.check import Checked, check_rows
 from lamina_batch.catalog.mapping import map_rows
-from lamina_batch.catalog.source import read_catalog
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.pipeline.names import folded
 from lamina_batch.sandbox.apps import load_apps
+from lamina_batch.sources.source import read_catalog
 
 if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import Pipeline

@@ -17,13 +17,13 @@ from PIL import Image
 
 from lamina_batch.catalog.check import check_rows
 from lamina_batch.catalog.mapping import map_rows
-from lamina_batch.catalog.source import read_catalog
 from lamina_batch.catalog.verdict import Verdict, shown
 from lamina_batch.errors import UsageError
 from lamina_batch.results.findings import write_marked
 from lamina_batch.sheets.marking import Marks, Paint, Sheet
 from lamina_batch.sheets.splice import Edit, as_utf8, spliced, text_cell, with_attribute
 from lamina_batch.sheets.summary import ERROR, WARNING
+from lamina_batch.sources.source import read_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,8 @@ import pytest
 from catalog_support import STOCK, app, image, options, text
 from jsonschema import Draft202012Validator
 
-from lamina_batch.apps.pins import read_pin
 from lamina_batch.authoring.specialise import specialised
+from lamina_batch.drift.pins import read_pin
 from lamina_batch.pipeline.document import read_document
 from lamina_batch.pipeline.schema import pipeline_schema
 from lamina_batch.pipeline.values import plain_values

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_batch.execution.sweep import Sweep, Sweeping
+from lamina_batch.execution.list_polling import Sweep, Sweeping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

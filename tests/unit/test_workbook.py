@@ -13,8 +13,8 @@ from catalog_support import Desk, app, sent, text
 from openpyxl import Workbook
 from openpyxl.styles import PatternFill
 
-from lamina_batch.batch import refuse_source
 from lamina_batch.errors import CatalogError, PipelineError, UsageError
+from lamina_batch.runs.planning import refuse_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from openpyxl.worksheet.worksheet import Worksheet
 
-    from lamina_batch.catalog.source import Catalog
+    from lamina_batch.sources.source import Catalog
 
 ROWS = "{from: rows.xlsx, key: sku}"
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from lamina_batch.apps.app import App, Parameter
     from lamina_batch.catalog.check import Checked
-    from lamina_batch.catalog.source import Catalog
     from lamina_batch.pipeline.spec import InputRule, Pipeline
     from lamina_batch.results.manifest import Outcomes
+    from lamina_batch.sources.source import Catalog
 
 #: A page holds at most so many characters of text; what is left out is counted on it.
 MOST_CHARACTERS = 50_000_000

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import DictLoader, Environment, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 
-from lamina_batch.results.files import write_whole
+from lamina_batch.atomic_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,223 @@
+"""What a doctor has to know, gathered: it reads, and leaves nothing behind. What it means is doctor.py's to say."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import sqlite3
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+import polars as pl
+
+import lamina_batch
+from lamina_batch.apps.app import App
+from lamina_batch.doctor.webhook_roundtrip import make_trip
+from lamina_batch.errors import LaminaBatchError
+from lamina_batch.ledger.ledger import find_ledger
+from lamina_batch.ledger.state_folder import (
+    RESERVE_BYTES,
+    ensure_room,
+    refuse_network,
+    refuse_unwritable,
+    room_for,
+)
+from lamina_batch.media.names import Pattern
+from lamina_batch.results.lost_ledger import refuse_lost, refuse_renamed
+from lamina_batch.runs.contract import hold_against
+from lamina_batch.runs.planning import binding, file_pattern
+from lamina_batch.runs.service import app_of, ask
+from lamina_batch.sources.source import Catalog, read_catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from lamina_batch.client.lamina import Generation, Greeting, LaminaClient
+    from lamina_batch.doctor.webhook_roundtrip import Trip
+    from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.runs.context import Access, World
+
+_T = TypeVar("_T")
+
+#: Bytes that the inputs of one job take, where it is not known.
+_INPUT_BYTES = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """How the service answered. What was not asked, because it did not answer before, is None."""
+
+    greeting: Greeting
+    #: epoch seconds by this computer's clock, before and after
+    sent_at: float
+    received_at: float
+    generation: Generation | LaminaBatchError | None = None
+    #: None: there is no pipeline that names one
+    app: App | LaminaBatchError | None = None
+    #: None: the pipeline has no webhook
+    trip: Trip | LaminaBatchError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a pipeline finds on this computer."""
+
+    #: why the rows cannot be read; None: they can
+    rows: LaminaBatchError | None
+    #: what changed of the app since the pin or the last run, in words; None: the service was not asked
+    drift: tuple[str, ...] | LaminaBatchError | None
+    #: what keeps a run from working in the state folder
+    state: tuple[LaminaBatchError, ...]
+    #: what keeps it from writing its results
+    results: tuple[LaminaBatchError, ...]
+    #: how many jobs stand in each state; None: there is no ledger yet, or it cannot be read
+    counts: Mapping[str, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    #: name -> version
+    versions: Mapping[str, str]
+    #: None: none was named
+    pipeline: Pipeline | LaminaBatchError | None
+    access: Access | LaminaBatchError
+    #: None: there is no access
+    service: Service | None
+    #: None: there is no pipeline
+    place: Place | None
+    #: why the host of `notify` is not found; None: it is, or there is none
+    notify_trouble: str | None
+
+
+async def gather(
+    pipeline: Pipeline | LaminaBatchError | None, access: Access | LaminaBatchError, world: World
+) -> Facts:
+    """Ask the service, this computer, and the public address of the pipeline's webhooks. Raises nothing of these."""
+    known = None if isinstance(pipeline, LaminaBatchError) else pipeline
+    service: Service | None = None
+    if not isinstance(access, LaminaBatchError):
+        here = access
+
+        async def question(client: LaminaClient) -> Service:
+            return await _ask(client, known, here, world)
+
+        service = await ask(access, world, question, known)
+    place: Place | None = None
+    if known is not None:
+        place = _place(known, None if isinstance(access, LaminaBatchError) else access.service, service)
+    return Facts(
+        versions={
+            "lamina-batch": lamina_batch.__version__,
+            "python": platform.python_version(),
+            "polars": pl.__version__,
+            "sqlite": sqlite3.sqlite_version,
+        },
+        pipeline=pipeline,
+        access=access,
+        service=service,
+        place=place,
+        notify_trouble=None if known is None else await _notify_trouble(known),
+    )
+
+
+async def _ask(client: LaminaClient, pipeline: Pipeline | None, access: Access, world: World) -> Service:
+    sent_at = world.wall()
+    greeting = await client.greet()
+    received_at = world.wall()
+    if not greeting.usable:
+        return Service(greeting=greeting, sent_at=sent_at, received_at=received_at)
+    generation = await _tried(client.probe_generation())
+    app: App | LaminaBatchError | None = None
+    trip: Trip | LaminaBatchError | None = None
+    if pipeline is not None:
+        app = await _tried(app_of(pipeline, client))
+        webhook = pipeline.run.webhook
+        if webhook is not None:
+            if not isinstance(generation, LaminaBatchError):
+                client.generation = generation
+            trip = await _tried(make_trip(webhook, client, world, sandbox=access.service == "sandbox"))
+    return Service(
+        greeting=greeting, sent_at=sent_at, received_at=received_at, generation=generation, app=app, trip=trip
+    )
+
+
+async def _tried(question: Awaitable[_T]) -> _T | LaminaBatchError:
+    try:
+        return await question
+    except LaminaBatchError as error:
+        return error
+
+
+def _place(pipeline: Pipeline, name: str | None, service: Service | None) -> Place:
+    """`name` is what ledgers know the service by; None: it is not known."""
+    run = pipeline.run
+    needed = RESERVE_BYTES + room_for(run.max_executions, run.max_executions * _INPUT_BYTES)
+    catalog = _attempted(lambda: read_catalog(pipeline))
+    counts = _attempted(lambda: _ledger_counts(pipeline, name))
+    pattern = _attempted(lambda: file_pattern(pipeline))
+    folders = [file.parent for file in pipeline.results.manifest]
+    folders += [pattern.folder] if isinstance(pattern, Pattern) else []
+    app = service.app if service is not None else None
+    drift: tuple[str, ...] | LaminaBatchError | None = None
+    if isinstance(app, App) and name is not None:
+        drift = _attempted(lambda: _drift(pipeline, catalog if isinstance(catalog, Catalog) else None, app, name))
+    return Place(
+        rows=catalog if isinstance(catalog, LaminaBatchError) else None,
+        drift=drift,
+        state=_errors(
+            _attempted(lambda: refuse_network(pipeline.state)),
+            _attempted(lambda: refuse_unwritable(pipeline.state)),
+            _attempted(lambda: ensure_room(pipeline.state, needed)),
+            counts,
+        ),
+        results=_errors(
+            pattern, *(_attempted(partial(refuse_unwritable, folder)) for folder in dict.fromkeys(folders))
+        ),
+        counts=None if isinstance(counts, LaminaBatchError) else counts,
+    )
+
+
+def _attempted(step: Callable[[], _T]) -> _T | LaminaBatchError:
+    try:
+        return step()
+    except LaminaBatchError as error:
+        return error
+
+
+def _errors(*ends: object) -> tuple[LaminaBatchError, ...]:
+    return tuple(end for end in ends if isinstance(end, LaminaBatchError))
+
+
+def _ledger_counts(pipeline: Pipeline, name: str | None) -> Mapping[str, int] | None:
+    """How many jobs stand in each state; None: there is no ledger. Raises what would keep a run from starting."""
+    ledger = find_ledger(pipeline.state)
+    with ledger or nullcontext():
+        refuse_lost(pipeline, ledger)
+        if name is not None:
+            refuse_renamed(pipeline, ledger, name)
+        if ledger is None:
+            return None
+        if name is not None:
+            ledger.check_binding(binding(pipeline, name))
+        return ledger.counts()
+
+
+def _drift(pipeline: Pipeline, catalog: Catalog | None, app: App, name: str) -> tuple[str, ...]:
+    ledger = find_ledger(pipeline.state)
+    with ledger or nullcontext():
+        return hold_against(pipeline, catalog, app, name, ledger)
+
+
+async def _notify_trouble(pipeline: Pipeline) -> str | None:
+    """Why the host that is told of ends is not found. It is not called: some count every call."""
+    if pipeline.notify is None:
+        return None
+    host = urlsplit(pipeline.notify.url).hostname or ""
+    try:
+        await asyncio.get_running_loop().getaddrinfo(host, None)
+    except (OSError, UnicodeError) as error:
+        return f"the host {host} is not found ({getattr(error, 'strerror', None) or error.__class__.__name__})"
+    return None

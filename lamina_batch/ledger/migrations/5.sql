@@ -1,0 +1,2 @@
+-- Plans no longer keep a cache of unchanged rows.
+DROP TABLE settled;

@@ -1,0 +1,196 @@
+"""Looking ahead: what validate and plan answer, without spending anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_args
+
+import polars as pl
+
+from lamina_batch.client.generations import RUNS
+from lamina_batch.drift.judge import read_pinned
+from lamina_batch.execution.forecast import forecast
+from lamina_batch.execution.plan import Action, Plan, completed
+from lamina_batch.ledger.ledger import Ledger, find_ledger
+from lamina_batch.pipeline.spec import Completion
+from lamina_batch.results.lost_ledger import refuse_lost, refuse_renamed
+from lamina_batch.runs.contract import hold_against
+from lamina_batch.runs.planning import (
+    Prepared,
+    binding,
+    credits_for,
+    plan_of,
+    prepare,
+    refuse_picks,
+    settles,
+    standing_stop,
+)
+from lamina_batch.runs.service import READS, budget_of, fetch_app, least_interval, makes_video_name
+from lamina_batch.sources.source import read_catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from lamina_batch.apps.app import App
+    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.mapping import Mapped
+    from lamina_batch.client.budget import Budget
+    from lamina_batch.execution.forecast import Forecast
+    from lamina_batch.execution.guards import Stopped
+    from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.preflight.preflight import Preflight
+    from lamina_batch.runs.context import Access, RunRequest, World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What `plan` answers."""
+
+    prepared: Prepared
+    plan: Plan
+    executions: int
+    #: the earlier run whose stop keeps this one from starting anything; None: there is none
+    stopped: Stopped | None
+    #: what a run would take, by each way to notice the ends
+    forecasts: Mapping[Completion, Forecast]
+    credits: float | None
+    #: key/variant of a changed job -> the inputs that changed; empty unless explanations were asked for
+    changed: dict[str, tuple[str, ...]]
+
+
+def validate(
+    pipeline: Pipeline, access: Access, world: World, *, went_on: Callable[[int, int], None] | None = None
+) -> Prepared:
+    """Check the file, the live schema and every row.
+
+    With `went_on` every distinct image and video URL is asked too; it is told how many of how many have been.
+    """
+    catalog = read_catalog(pipeline)
+    app = asyncio.run(fetch_app(pipeline, access, world, budget_of(pipeline)))
+    ledger = find_ledger(pipeline.state)
+    with ledger or nullcontext():
+        told = hold_against(pipeline, catalog, app, access.service, ledger)
+    look = _look(pipeline, access, world, went_on) if went_on is not None else None
+    return prepare(pipeline, catalog, app, access.service, contents=False, told=told, look=look)
+
+
+def validate_offline(pipeline: Pipeline) -> Prepared:
+    """Check the file and every row against the pin alone. Raises PipelineError where there is none."""
+    pin = read_pinned(pipeline)
+    if pin is None:
+        raise pipeline.error(
+            ("schema", "pin"),
+            "is not given, and without the service the pin is what rows are checked against",
+            f"`lamina-batch apps pin {pipeline.app}{pipeline.sandbox_option}` takes one; then add "
+            "schema: {pin: FILE}",
+        )
+    told = f"checked against the pin of {pin.taken_at}, taken from {pin.taken_from}; the app may have changed since"
+    return prepare(pipeline, read_catalog(pipeline), pin.app, pin.taken_from, contents=False, told=(told,))
+
+
+def _look(
+    pipeline: Pipeline, access: Access, world: World, went_on: Callable[[int, int], None]
+) -> Callable[[Mapped], Preflight]:
+    # What it imports takes longer than many a command, and few ask for it.
+    from lamina_batch.preflight.addresses import is_private  # noqa: PLC0415
+    from lamina_batch.preflight.preflight import Preflights  # noqa: PLC0415
+
+    preflights = Preflights(
+        local=is_private(access.base_url),
+        needed=pipeline.run.execution_timeout,
+        now=world.now,
+        wall=world.wall,
+        sleep=world.sleep,
+        random=world.random,
+        went_on=went_on,
+    )
+    return lambda mapped: asyncio.run(preflights.look(mapped))
+
+
+async def preview(pipeline: Pipeline, access: Access, world: World, request: RunRequest) -> Preview:
+    """What a run would do, without doing it and without touching the state folder."""
+    refuse_picks(pipeline, request, access.service)
+    ledger = find_ledger(pipeline.state)
+    with ledger or nullcontext(), ThreadPoolExecutor(1) as aside:
+        known = ledger is not None and not ledger.is_empty()
+        # SQLite reads while the service is asked and polars calculates.
+        reading = aside.submit(_contents, pipeline.state) if known and settles(pipeline, request) else None
+        catalog = read_catalog(pipeline)
+        budget = budget_of(pipeline)
+        app = await fetch_app(pipeline, access, world, budget)
+        told = hold_against(pipeline, catalog, app, access.service, ledger)
+        prepared = prepare(pipeline, catalog, app, access.service, contents=known, told=told)
+        contents = reading.result() if reading is not None else None
+        if not request.new_ledger:
+            refuse_lost(pipeline, ledger)
+            refuse_renamed(pipeline, ledger, access.service)
+        if ledger is not None:
+            ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
+        plan = plan_of(
+            pipeline,
+            prepared,
+            ledger if known else None,
+            request,
+            at=world.wall(),
+            note=world.notice,
+            contents=contents,
+        )
+        executions = plan.count(Action.SUBMIT)
+        return Preview(
+            prepared=prepared,
+            plan=plan,
+            executions=executions,
+            stopped=standing_stop(pipeline, app, ledger, request) if ledger is not None and executions else None,
+            forecasts=_forecasts(pipeline, executions, budget, ledger, app, speed=access.speed),
+            credits=credits_for(pipeline, executions),
+            changed=_changes(plan, prepared.checked, ledger) if ledger is not None and request.explain else {},
+        )
+
+
+def _contents(folder: Path) -> pl.Series | None:
+    """The ledger's completed contents, read by a connection of its own."""
+    with find_ledger(folder) or nullcontext() as ledger:
+        return completed(ledger.contents()) if ledger is not None else None
+
+
+def _forecasts(
+    pipeline: Pipeline, executions: int, budget: Budget, ledger: Ledger | None, app: App, *, speed: float
+) -> Mapping[Completion, Forecast]:
+    video = ledger is not None and ledger.meta(makes_video_name(app)) == "True"
+    least = least_interval(pipeline, video=video, speed=speed)
+    remembered = ledger.meta("generation") if ledger is not None else None
+    generation = remembered if pipeline.api.generation == "auto" else pipeline.api.generation
+
+    def by(completion: Completion) -> Forecast:
+        return forecast(
+            executions,
+            durations=ledger.durations(app.app_id) if ledger is not None else (),
+            limit=budget.limit,
+            window=budget.window,
+            max_in_flight=pipeline.run.max_in_flight,
+            completion=completion,
+            generation="runs" if generation == RUNS.name else "executions",
+            min_interval=least,
+            max_interval=max(least, pipeline.run.poll.max_interval),
+            reads=READS,
+        )
+
+    return {completion: by(completion) for completion in get_args(Completion)}
+
+
+def _changes(plan: Plan, checked: Checked, ledger: Ledger) -> dict[str, tuple[str, ...]]:
+    """For each changed job, the names of the inputs that differ from its newest revision."""
+    changed = checked.with_inputs(plan.frame.filter(pl.col("reason") == "changed"))
+    answer: dict[str, tuple[str, ...]] = {}
+    for key, variant, inputs in changed.select("key", "variant", "inputs").iter_rows():
+        before = ledger.newest_inputs(key, variant)
+        if before:
+            old, new = json.loads(before), json.loads(inputs)
+            name = f"{key}/{variant}" if variant else key
+            answer[name] = tuple(p for p in sorted(old.keys() | new.keys()) if old.get(p) != new.get(p))
+    return answer
