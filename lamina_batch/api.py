@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
-from lamina_batch.edge import Call, Service, real_world
+from lamina_batch.edge import Call, Service
 from lamina_batch.errors import LaminaBatchError, UsageError
 from lamina_batch.execution.engine import Control
 from lamina_batch.monitoring.notify import Ended, tell
@@ -20,7 +20,8 @@ from lamina_batch.results.picks import parse_picks
 from lamina_batch.runs import preview as previews
 from lamina_batch.runs import republish
 from lamina_batch.runs import run as runs
-from lamina_batch.runs.context import RunRequest, World
+from lamina_batch.runs.context import RunRequest
+from lamina_batch.runtime import Runtime, system_runtime
 
 if TYPE_CHECKING:
     import os
@@ -146,7 +147,7 @@ async def plan_async(pipeline: LoadedPipeline, **options: Unpack[PlanOptions]) -
     rows or the pipeline do not fit.
     """
     with pipeline.call.access(pipeline.spec) as access:
-        preview = await previews.preview(pipeline.spec, access, real_world(_log.info), _request(options))
+        preview = await previews.preview(pipeline.spec, access, system_runtime(_log.info), _request(options))
     return Plan(
         jobs=preview.plan.frame.select("row", "key", "variant", "action", "reason", "message"),
         findings=preview.prepared.checked.findings,
@@ -177,7 +178,7 @@ async def run_async(pipeline: LoadedPipeline, **options: Unpack[RunOptions]) -> 
     Raises LedgerLockedError while another run holds the ledger, and what `plan_async` raises; StateError where the
     ledger cannot be written.
     """
-    world = real_world(_log.info)
+    world = system_runtime(_log.info)
     run_id = runs.new_run_id(world)
     request = _request(options)
     control = Control()
@@ -256,14 +257,14 @@ def _read(file: Path) -> bytes:
         raise UsageError(f"the file cannot be read: {error.strerror or error}", where=str(file)) from error
 
 
-async def _notify(pipeline: LoadedPipeline, ended: Ended, world: World, key: str) -> None:
+async def _notify(pipeline: LoadedPipeline, ended: Ended, world: Runtime, key: str) -> None:
     if pipeline.spec.notify is None:
         return
 
     def cut(text: str) -> str:
         return text.replace(key, "[key]") if key else text
 
-    why = await tell(pipeline.spec.notify, ended, cut=cut, sleep=world.sleep, random=world.random)
+    why = await tell(pipeline.spec.notify, ended, cut=cut, runtime=world)
     if why is not None:
         _log.warning(why)
 

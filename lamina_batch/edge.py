@@ -7,7 +7,6 @@ place that enters the embedded sandbox.
 from __future__ import annotations
 
 import os
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -17,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from lamina_batch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from lamina_batch.pipeline.spec import Pipeline, Whereabouts
-    from lamina_batch.runs.context import Access, World
+    from lamina_batch.runs.context import Access
 
 #: The embedded sandbox is so much faster than the service, its window included, that each example ends in a minute.
 SANDBOX_SPEED = 20.0
@@ -112,19 +111,3 @@ class Call:
             make_folder(pipeline.state / "service")
         with self.service.open(pipeline.state / "service") as access:
             yield access
-
-
-def real_world(notice: Callable[[str], None]) -> World:
-    """The clocks, sleep and chance of this computer. `notice` tells somebody something while they wait."""
-    import asyncio
-    import random
-
-    from lamina_batch.runs.context import World
-
-    return World(
-        now=time.monotonic,
-        wall=time.time,  # noqa: TID251  # this is the edge where clocks are read
-        sleep=asyncio.sleep,  # noqa: TID251  # and where sleep comes from
-        random=random.Random(),  # noqa: S311  # backoff and names, no secrets
-        notice=notice,
-    )

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from lamina_batch.atomic_files import write_text
 from lamina_batch.authoring.matching import KEYS, Match, guess_key, match_columns, why_no_key
 from lamina_batch.authoring.specialise import specialised
-from lamina_batch.catalog.columns import form
 from lamina_batch.drift.pinning import save_pin
 from lamina_batch.drift.pins import SANDBOX, pin_file, read_pin
 from lamina_batch.errors import CatalogError, UsageError
@@ -26,13 +25,14 @@ from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS, split_sheet
 from lamina_batch.pipeline.spec import Api, Pipeline, Results, Rows, RunOptions
 from lamina_batch.pipeline.values import core_value
 from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.table import form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from lamina_batch.apps.app import App, Parameter
     from lamina_batch.drift.pins import Pin
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 #: the marks with which UTF-16 begins
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")

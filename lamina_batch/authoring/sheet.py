@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lamina_batch.atomic_files import write_whole
-from lamina_batch.catalog.columns import form
 from lamina_batch.errors import UsageError
 from lamina_batch.runs.planning import refuse_source
 from lamina_batch.sheets.fields import fields
 from lamina_batch.sheets.template import write_template
 from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.table import form
 
 if TYPE_CHECKING:
     from lamina_batch.apps.app import App
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 
 def existing_rows(pipeline: Pipeline) -> Catalog | None:

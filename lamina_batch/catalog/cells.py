@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.catalog.columns import KeyPath
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 # In the frame of work the source's columns stand under `_RAW`, whether a cell is not of its type under `_BAD`, and what
 # SQL sees under the very names that the SQL uses. No column of the source begins with `lamina_`, so none are confused.

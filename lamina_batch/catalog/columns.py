@@ -5,21 +5,18 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING, NamedTuple
 
-from lamina_batch.apps.schema import lenient
 from lamina_batch.errors import nearest
+from lamina_batch.sources.table import SOURCE, form, unmarked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lamina_batch.errors import PipelineError
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 #: the keys of the pipeline file that lead to a value
 KeyPath = tuple[str | int, ...]
-
-#: names the file of a row, where there are several
-SOURCE = "lamina_source"
 
 
 class Use(NamedTuple):
@@ -55,7 +52,7 @@ def find_columns(catalog: Catalog, pipeline: Pipeline, uses: Iterable[Use]) -> C
     notes = tuple(
         f"the column {column!r} is taken for {written!r}, which the pipeline names"
         for written, column in found.items()
-        if _unmarked(column) != _unmarked(written)
+        if unmarked(column) != unmarked(written)
     )
     return Columns(found, notes)
 
@@ -81,16 +78,6 @@ class _Finder:
 
     def alike(self, written: str) -> Sequence[str]:
         return self._by_form.get(form(written), [])
-
-
-def _unmarked(name: str) -> str:
-    """Without the mark that `lamina-batch sheet` puts on columns that must be filled."""
-    return name.removesuffix(" *")
-
-
-def form(name: str) -> str:
-    """The form in which two names of a column count as the same."""
-    return lenient(_unmarked(name.strip()))
 
 
 def _lacking(finder: _Finder, pipeline: Pipeline, uses: Sequence[Use]) -> PipelineError:

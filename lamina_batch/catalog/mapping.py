@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lamina_batch.catalog.columns import KeyPath
     from lamina_batch.catalog.sql import SqlExpression
     from lamina_batch.pipeline.spec import InputRule, Pipeline
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

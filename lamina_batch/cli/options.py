@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from lamina_batch.results.picks import Picks
-    from lamina_batch.runs.context import Access, World
+    from lamina_batch.runs.context import Access
+    from lamina_batch.runtime import Runtime
 
 __all__ = [
     "Call",
@@ -157,6 +158,8 @@ def waited_for(work: Coroutine[Any, Any, _Result]) -> _Result:
     return asyncio.run(work)
 
 
-def world() -> World:
+def world() -> Runtime:
     """The real one, whose notices a person reads."""
-    return edge.real_world(note)
+    from lamina_batch.runtime import system_runtime
+
+    return system_runtime(note)

@@ -156,7 +156,7 @@ def _run(call: Call, request: RunRequest, shown: Shown) -> None:
     #: what is on the screen while it runs, and has to go before anything else is said
     screen: AbstractContextManager[object]
     if shown.log_format == "json":
-        reporter = log = EventLog(write=write_event, now=here.now, wall=here.wall, run_id=run_id, quiet=shown.quiet)
+        reporter = log = EventLog(write=write_event, runtime=here, run_id=run_id, quiet=shown.quiet)
         screen = log.capturing()
         log_to(log)
     else:
@@ -230,7 +230,7 @@ def _notify(where: Notify, ended: Ended) -> None:
     # Nobody waits for this twice: Ctrl-C ends it, and what the run came to stands.
     with suppress(KeyboardInterrupt):
         here = world()
-        why = waited_for(tell(where, ended, cut=cut, sleep=here.sleep, random=here.random))
+        why = waited_for(tell(where, ended, cut=cut, runtime=here))
         if why is not None:
             note(why)
 

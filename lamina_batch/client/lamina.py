@@ -43,10 +43,10 @@ from lamina_batch.client.retry import backoff, retryable
 from lamina_batch.errors import CredentialsError, ServiceError, UnknownAppError
 
 if TYPE_CHECKING:
-    from random import Random
     from types import TracebackType
 
     from lamina_batch.client.budget import Budget
+    from lamina_batch.runtime import Runtime
 
 __all__ = [
     "EXECUTIONS",
@@ -214,11 +214,7 @@ class LaminaClient:
     base_url: str
     api_key: str = field(repr=False)
     budget: Budget
-    now: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    random: Random
-    #: tells a person why they wait
-    notice: Callable[[str], None]
+    runtime: Runtime
     #: seconds
     request_timeout: float = 30.0
     bearer: bool = False
@@ -459,7 +455,7 @@ class LaminaClient:
 
         Raises CredentialsError for 401, ServiceError for any other final answer, and where none is usable in time.
         """
-        began = self.now()
+        began = self.runtime.now()
         attempt = limited = 0
         while True:
             await self._wait_for_budget()
@@ -480,22 +476,22 @@ class LaminaClient:
                 pause = 0.0
             else:
                 attempt += 1
-                pause = backoff(attempt, self.random)
-            late = self.now() - began + pause > _STARTUP_SECONDS and status != 429
+                pause = backoff(attempt, self.runtime.random)
+            late = self.runtime.now() - began + pause > _STARTUP_SECONDS and status != 429
             if late or limited > _MOST_LIMITED:
                 raise ServiceError(
-                    f"no usable answer in {self.now() - began:.0f} s: {words}",
+                    f"no usable answer in {self.runtime.now() - began:.0f} s: {words}",
                     where=f"GET {self.base_url}{path}",
                     hint="check the network and the base URL, then try again: nothing was submitted by this",
                 )
             if attempt + limited == 1:
-                self.notice(f"{self.base_url}: {words}; trying again for a while")
-            await self.sleep(pause)
+                self.runtime.notice(f"{self.base_url}: {words}; trying again for a while")
+            await self.runtime.sleep(pause)
 
     async def _wait_for_budget(self) -> None:
-        while self.budget.available(self.now()) < 1:
-            change = self.budget.next_change(self.now())
-            await self.sleep(0.05 if change is None else max(0.01, change - self.now()))
+        while self.budget.available(self.runtime.now()) < 1:
+            change = self.budget.next_change(self.runtime.now())
+            await self.runtime.sleep(0.05 if change is None else max(0.01, change - self.runtime.now()))
 
     def _final(self, path: str, status: int, words: str, hint: str | None) -> ServiceError:
         where = f"GET {self.base_url}{path}"
@@ -539,7 +535,7 @@ class LaminaClient:
         url = URL(f"{self._origin}{path}{query}", encoded=True)
         journey = SimpleNamespace(phase=Phase.NOTHING)
         self.requests[kind] += 1
-        ticket = self.budget.spend(self.now())
+        ticket = self.budget.spend(self.runtime.now())
         quota: Quota | None = None
         try:
             async with self._session.request(
@@ -550,7 +546,7 @@ class LaminaClient:
                     self.requests["rate_limited"] += 1
                 in_body = quota.limited and quota.retry_after is None and "json" in response.content_type
                 if not in_body:
-                    self.budget.settle(ticket, self.now(), quota)
+                    self.budget.settle(ticket, self.runtime.now(), quota)
                 answer = await _answer(response)
                 answer.data = read_json(answer.body, self._cut)
                 answer.quota, answer.date = quota, response.headers.get("Date", "")
@@ -563,7 +559,7 @@ class LaminaClient:
                 self.budget.withdraw(ticket)
             words = self._cut(_what_happened(error, self.request_timeout))
         finally:
-            self.budget.settle(ticket, self.now(), quota)
+            self.budget.settle(ticket, self.runtime.now(), quota)
         # Out here, so that aiohttp's error, which knows the headers that were sent, is nobody's context.
         raise _UnansweredError(journey.phase, words)
 

@@ -30,7 +30,8 @@ from lamina_batch.results.lost_ledger import refuse_lost, refuse_renamed
 from lamina_batch.runs.contract import hold_against
 from lamina_batch.runs.planning import binding, file_pattern
 from lamina_batch.runs.service import app_of, ask
-from lamina_batch.sources.source import Catalog, read_catalog
+from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.table import Catalog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from lamina_batch.client.lamina import Generation, Greeting, LaminaClient
     from lamina_batch.doctor.webhook_roundtrip import Trip
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.runs.context import Access, World
+    from lamina_batch.runs.context import Access
+    from lamina_batch.runtime import Runtime
 
 _T = TypeVar("_T")
 
@@ -93,7 +95,7 @@ class Facts:
 
 
 async def gather(
-    pipeline: Pipeline | LaminaBatchError | None, access: Access | LaminaBatchError, world: World
+    pipeline: Pipeline | LaminaBatchError | None, access: Access | LaminaBatchError, world: Runtime
 ) -> Facts:
     """Ask the service, this computer, and the public address of the pipeline's webhooks. Raises nothing of these."""
     known = None if isinstance(pipeline, LaminaBatchError) else pipeline
@@ -123,7 +125,7 @@ async def gather(
     )
 
 
-async def _ask(client: LaminaClient, pipeline: Pipeline | None, access: Access, world: World) -> Service:
+async def _ask(client: LaminaClient, pipeline: Pipeline | None, access: Access, world: Runtime) -> Service:
     sent_at = world.wall()
     greeting = await client.greet()
     received_at = world.wall()

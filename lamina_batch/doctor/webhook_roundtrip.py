@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.client.lamina import Execution, LaminaClient
     from lamina_batch.pipeline.spec import Webhook
-    from lamina_batch.runs.context import World
+    from lamina_batch.runtime import Runtime
 
 _LIMITS = Limits(total=20.0, idle=15.0, connect=10.0)
 #: Seconds that the stand-in has to end an execution and deliver it.
@@ -63,7 +63,7 @@ class Trip:
 
 
 async def make_trip(
-    webhook: Webhook, client: LaminaClient, world: World, *, sandbox: bool, seconds: float = DELIVERY_SECONDS
+    webhook: Webhook, client: LaminaClient, world: Runtime, *, sandbox: bool, seconds: float = DELIVERY_SECONDS
 ) -> Trip:
     """Listen, send, and see what comes in. Raises LaminaBatchError where the port or the keys cannot be had.
 
@@ -98,8 +98,7 @@ async def make_trip(
             knows=knows,
             parse=parse_delivery,
             deliver=deliver,
-            now=world.now,
-            wall=world.wall,
+            runtime=world,
             note=trip.notes.append,
         ) as receiver:
             if sandbox:

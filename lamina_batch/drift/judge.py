@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lamina_batch.drift.compare import Change, Use
     from lamina_batch.drift.pins import Pin
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 
 def find_uses(pipeline: Pipeline, catalog: Catalog | None, before: App) -> Uses:

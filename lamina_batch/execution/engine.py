@@ -36,7 +36,6 @@ from lamina_batch.ledger.job import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
-    from random import Random
 
     from lamina_batch.client.budget import Budget
     from lamina_batch.client.lamina import Execution, LaminaClient, ListEnd, ReadEnd
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from lamina_batch.execution.polling import Polling
     from lamina_batch.ledger.job import Job, News
     from lamina_batch.ledger.ledger import Ledger
+    from lamina_batch.runtime import Runtime
 
 #: One dropped network must not hold a hundred rows (DESIGN.md section 6).
 MOST_OPEN_POSTS = 16
@@ -150,12 +150,7 @@ class Engine:
     guards: Guards
     listener: Listener
     control: Control
-    random: Random
-    #: monotonic seconds, for pacing
-    now: Callable[[], float]
-    #: epoch seconds, for records
-    wall: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
+    runtime: Runtime
     app_id: str
     #: fingerprint of the app's parameters
     contract: str
@@ -263,7 +258,7 @@ class Engine:
         while True:
             self._wake.clear()
             self._write_down()
-            now = self.now()
+            now = self.runtime.now()
             self._judge(now, waiting)
             if self._finished(waiting):
                 return
@@ -368,7 +363,7 @@ class Engine:
                 batch,
                 app_id=self.app_id,
                 contract=self.contract,
-                at=self.wall(),
+                at=self.runtime.wall(),
                 run_id=self.run_id,
                 by_webhook=self.webhook_for is not None,
             )
@@ -402,7 +397,7 @@ class Engine:
         pause = HEARTBEAT if delay is None else min(delay, HEARTBEAT)
         waits = [
             asyncio.ensure_future(_awaited(self._wake.wait())),
-            asyncio.ensure_future(_awaited(self.sleep(pause))),
+            asyncio.ensure_future(_awaited(self.runtime.sleep(pause))),
         ]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -420,7 +415,7 @@ class Engine:
             least_left=least_seconds(
                 left, limit=self.budget.limit, window=self.budget.window, reads=len(self._running)
             ),
-            silent=self.now() - self._silent_since if self._unanswered else 0.0,
+            silent=self.runtime.now() - self._silent_since if self._unanswered else 0.0,
         )
 
     # -- the requests --------------------------------------------------------------------------------------
@@ -459,7 +454,7 @@ class Engine:
         taken: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
         self._unanswered = 0
         self._callbacks.append(taken)
-        self._news.append((job.id, Delivered(execution=execution, submission=submission, at=self.wall())))
+        self._news.append((job.id, Delivered(execution=execution, submission=submission, at=self.runtime.wall())))
         self._wake.set()
         return await taken
 
@@ -482,11 +477,11 @@ class Engine:
         if not self._news:
             return
         try:
-            changed = self.ledger.record(self._news, at=self.wall(), run_id=self.run_id)
+            changed = self.ledger.record(self._news, at=self.runtime.wall(), run_id=self.run_id)
         except StateError as error:
             self._unwritten = error
-            if self.now() - self._tried_at >= HEARTBEAT:
-                self._tries, self._tried_at = self._tries + 1, self.now()
+            if self.runtime.now() - self._tried_at >= HEARTBEAT:
+                self._tries, self._tried_at = self._tries + 1, self.runtime.now()
             self._answer_callbacks(Taken.UNCOMMITTED)
             return
         told = {job_id for job_id, item in self._news if isinstance(item, Delivered)}
@@ -507,9 +502,11 @@ class Engine:
         proof = prove(end)
         self._doubts = self._doubts + 1 if proof is Proof.UNKNOWN else 0
         if proof is Proof.NOT_ACCEPTED and end.status is None:
-            self._pause_until = self.now() + backoff(self._unanswered, self.random)
+            self._pause_until = self.runtime.now() + backoff(self._unanswered, self.runtime.random)
         elif self._doubts >= MOST_DOUBTS:
-            self._pause_until = self.now() + backoff(self._doubts - MOST_DOUBTS + 1, self.random, base=5.0, cap=60.0)
+            self._pause_until = self.runtime.now() + backoff(
+                self._doubts - MOST_DOUBTS + 1, self.runtime.random, base=5.0, cap=60.0
+            )
         match proof:
             case Proof.ACCEPTED:
                 return Accepted(execution_id=end.execution_id or "", generation=self.client.generation.name)
@@ -533,7 +530,7 @@ class Engine:
         self._polls.pop(name, None)
         self._heard(end.status, end.message)
         if end.execution is not None and end.execution.ended:
-            return Observed(execution=end.execution, at=self.wall())
+            return Observed(execution=end.execution, at=self.runtime.wall())
         self._refused(end)
         if name in self._once:
             self._unwatch(job)
@@ -542,9 +539,9 @@ class Engine:
             said = f"status {end.execution.status!r}" if end.execution is not None else end.message
             return TimedOut(message=f"no end within {self.execution_timeout:g} s; the service last said: {said}")
         if end.execution is not None:
-            self.polling.asked(name, self.now())
+            self.polling.asked(name, self.runtime.now())
         else:
-            self.polling.failed(name, self.now())
+            self.polling.failed(name, self.runtime.now())
         return None
 
     def _sweep_ended(self, sweep: Sweep, end: ListEnd) -> None:
@@ -553,11 +550,11 @@ class Engine:
         self._heard(end.status, end.message)
         self._refused(end)
         if end.status != 200:
-            self.polling.sweep_failed(sweep, self.now())
+            self.polling.sweep_failed(sweep, self.runtime.now())
             return
         listed = [(self._by_execution.get(item.execution_id), item.ended) for item in end.items]
         seen = {name: ended for name, ended in listed if name is not None}
-        self.polling.swept(sweep, self.now(), seen)
+        self.polling.swept(sweep, self.runtime.now(), seen)
         for name in [name for name in self._once if seen.get(name) is False]:
             self._unwatch(self._running[name])
 
@@ -573,7 +570,7 @@ class Engine:
             self._unanswered = 0
             return
         if not self._unanswered:
-            self._silent_since = self.now()
+            self._silent_since = self.runtime.now()
         self._unanswered += 1
         if self._unanswered == 1:
             self.listener.note(f"no answer from the service ({message})")
@@ -581,11 +578,11 @@ class Engine:
 
     def _is_told(self, end: ReadEnd, name: str) -> bool:
         """Whether this poll says something of the execution; what only the way there says is asked again."""
-        waited = self.now() - self._since.get(name, self.now())
+        waited = self.runtime.now() - self._since.get(name, self.runtime.now())
         return end.execution is not None or end.status == 404 or waited >= self.execution_timeout
 
     def _late(self, job: Job) -> bool:
-        return job.submitted_at is not None and self.wall() - job.submitted_at >= self.execution_timeout
+        return job.submitted_at is not None and self.runtime.wall() - job.submitted_at >= self.execution_timeout
 
     def _changed(self, job: Job, *, told: bool) -> None:
         if job.execution_id is not None and job.id in self._sent:
@@ -637,9 +634,9 @@ class Engine:
     def _watch(self, job: Job) -> None:
         self._running[str(job.id)] = job
         self._by_execution[job.execution_id or ""] = str(job.id)
-        self._since[str(job.id)] = self.now()
-        age = max(0.0, self.wall() - job.submitted_at) if job.submitted_at is not None else 0.0
-        self.polling.start(str(job.id), self.now(), age=age)
+        self._since[str(job.id)] = self.runtime.now()
+        age = max(0.0, self.runtime.wall() - job.submitted_at) if job.submitted_at is not None else 0.0
+        self.polling.start(str(job.id), self.runtime.now(), age=age)
 
     def _unwatch(self, job: Job, *, told: bool = False) -> None:
         name = str(job.id)

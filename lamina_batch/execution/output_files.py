@@ -12,13 +12,13 @@ from lamina_batch.ledger.ledger import Download
 from lamina_batch.media.downloads import Downloads, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
-    from random import Random
+    from collections.abc import Callable, Collection
     from types import TracebackType
 
     from lamina_batch.ledger.ledger import Ledger, OutputFile
     from lamina_batch.media.downloads import Downloaded
     from lamina_batch.media.names import Pattern
+    from lamina_batch.runtime import Runtime
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,12 +27,7 @@ class Files:
 
     ledger: Ledger
     pattern: Pattern
-    #: monotonic seconds
-    now: Callable[[], float]
-    #: epoch seconds
-    wall: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    random: Random
+    runtime: Runtime
     note: Callable[[str], None]
     #: how many were saved, and how many could not be
     saved: int = 0
@@ -43,9 +38,7 @@ class Files:
 
     async def __aenter__(self) -> Self:
         known = {(f.job_id, f.position): self._place(f.file) for f in self.ledger.files() if f.file is not None}
-        self._downloads = Downloads(
-            pattern=self.pattern, report=self._ended, taken=known, now=self.now, sleep=self.sleep, random=self.random
-        )
+        self._downloads = Downloads(pattern=self.pattern, report=self._ended, taken=known, runtime=self.runtime)
         await self._downloads.__aenter__()
         return self
 
@@ -113,7 +106,7 @@ class Files:
 
     def _write_down(self) -> None:
         try:
-            self.ledger.put_downloads(self._unwritten, at=self.wall())
+            self.ledger.put_downloads(self._unwritten, at=self.runtime.wall())
         except StateError:
             # The files are there, and found again by their bytes; the engine tells what is wrong with the ledger.
             return

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from lamina_batch.client.lamina import Execution
+    from lamina_batch.runtime import Runtime
 
 #: A signature that no key fits may be of a new key, or of anybody: the keys are not asked for more often than this.
 REFETCH_SECONDS = 60.0
@@ -96,10 +97,7 @@ class Receiver:
     #: takes an execution that ended for the job with this token, once or often. It may be cancelled when the answer
     #: is late, and commit all the same.
     deliver: Callable[[str, Execution], Awaitable[Taken]]
-    #: monotonic seconds
-    now: Callable[[], float]
-    #: epoch seconds
-    wall: Callable[[], float]
+    runtime: Runtime
     #: tells a person of each kind of refusal once
     note: Callable[[str], None]
     bounds: Bounds = field(default_factory=Bounds)
@@ -129,7 +127,7 @@ class Receiver:
             self._address = listening.getsockname()[:2]
             # Deliveries wait in the backlog meanwhile.
             self._verify_keys = parse_keys(await self.keys())
-            self._asked_at = self.now()
+            self._asked_at = self.runtime.now()
             if not self._verify_keys:
                 raise ServiceError(
                     "the service lists no key that could sign webhooks",
@@ -259,12 +257,12 @@ class Receiver:
             timestamp=_only(request, _TIMESTAMP),
             signature=_only(request, _SIGNATURE),
             body=body,
-            now=self.wall(),
+            now=self.runtime.wall(),
         )
 
     async def _renew(self) -> None:
         """Ask for the keys again, or wait for who does; not within a minute of the last time."""
-        if self._fetching is None and self.now() - self._asked_at >= REFETCH_SECONDS:
+        if self._fetching is None and self.runtime.now() - self._asked_at >= REFETCH_SECONDS:
             self._fetching = asyncio.create_task(self._fetch())
         if self._fetching is not None:
             # It may have to wait for the request budget, longer than this delivery can: the next one has use of it.
@@ -281,7 +279,7 @@ class Receiver:
             else:
                 self._trouble = "the service lists no key that could sign webhooks"
         finally:
-            self._asked_at = self.now()
+            self._asked_at = self.runtime.now()
             self._fetching = None
 
 

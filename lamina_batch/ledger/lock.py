@@ -12,8 +12,10 @@ from lamina_batch.errors import LedgerLockedError, StateError
 from lamina_batch.ledger.state_folder import make_folder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from lamina_batch.runtime import Runtime
 
 IfLocked = Literal["fail", "wait", "skip"]
 
@@ -24,7 +26,7 @@ async def locked(
     *,
     if_locked: IfLocked,
     holder: str,
-    sleep: Callable[[float], Awaitable[None]],
+    runtime: Runtime,
     hint: str = "wait for it to end, then say this again",
 ) -> AsyncIterator[None]:
     """Hold the ledger in `folder` while the block runs; `holder` is what others are told of us.
@@ -50,7 +52,7 @@ async def locked(
                         where=str(folder),
                         hint=hint,
                     ) from None
-            await sleep(1.0)
+            await runtime.sleep(1.0)
         try:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "run": holder}).encode(), 0)

@@ -19,14 +19,14 @@ from lamina_batch.media.names import UNKNOWN, extension, fold
 from lamina_batch.media.output_folder import OutputFolder, Settled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
-    from random import Random
     from types import TracebackType
 
     import aiohttp
 
     from lamina_batch.media.names import Pattern
+    from lamina_batch.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +80,7 @@ class Downloads:
     report: Callable[[Downloaded], None]
     #: the files of earlier runs by (job_id, position): another's name is never used, not even where its file is gone
     taken: Mapping[tuple[int, int], Path]
-    #: monotonic seconds
-    now: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    random: Random
+    runtime: Runtime
     limits: Limits = field(default_factory=Limits)
     _known: set[tuple[int, int]] = field(default_factory=set, init=False)
     #: whose each name is, as `fold` compares them
@@ -103,9 +100,7 @@ class Downloads:
         self._turns = Turns(
             attempt=self._try,
             ended=self._ended,
-            now=self.now,
-            sleep=self.sleep,
-            random=self.random,
+            runtime=self.runtime,
         )
         await self._turns.__aenter__()
         return self

@@ -16,8 +16,9 @@ from lamina_batch.media.http import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from random import Random
     from types import TracebackType
+
+    from lamina_batch.runtime import Runtime
 
 _Errand = TypeVar("_Errand")
 _Done = TypeVar("_Done")
@@ -53,10 +54,7 @@ class Turns(Generic[_Errand, _Done]):
     attempt: Callable[[_Errand], Awaitable[_Done | Failure]]
     #: is told the end of each errand once, on the loop; what it raises ends the block
     ended: Callable[[_Errand, _Done | Failure], None]
-    #: monotonic seconds
-    now: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    random: Random
+    runtime: Runtime
     manners: Manners = field(default_factory=Manners)
     #: how many are neither done nor given up
     left: int = field(default=0, init=False)
@@ -137,7 +135,7 @@ class Turns(Generic[_Errand, _Done]):
                 del self._open[host]
         gone_quiet = host in self._silent
         if isinstance(came, Failure) and (came.silent or came.too_many):
-            self._silent.setdefault(host, self.now())
+            self._silent.setdefault(host, self.runtime.now())
         else:
             self._silent.pop(host, None)
         if not isinstance(came, Failure):
@@ -154,7 +152,7 @@ class Turns(Generic[_Errand, _Done]):
         self._end(waiting, replace(came, reason=came.reason + tries))
         # A name that nobody has stays so, and who wants to be left alone for longer means all; else it has to last.
         gone = (came.silent and came.sure) or (came.too_many and not came.again)
-        if gone or self.now() - self._silent.get(host, self.now()) > self.manners.most_silence:
+        if gone or self.runtime.now() - self._silent.get(host, self.runtime.now()) > self.manners.most_silence:
             for other in self._queues.pop(host, ()):
                 does = "asks to be left alone" if came.too_many else "does not answer"
                 reason = f"not tried, because its host {does}: {came.reason}"
@@ -162,10 +160,10 @@ class Turns(Generic[_Errand, _Done]):
 
     async def _pause(self, failed: _Waiting[_Errand], retry_after: float | None, *, rest: bool) -> None:
         """Wait until this one may be tried again; `rest`: with all that waits for its host."""
-        pause = max(retry_after or 0.0, backoff(failed.failures, self.random, base=1.0))
+        pause = max(retry_after or 0.0, backoff(failed.failures, self.runtime.random, base=1.0))
         self._resting[failed.host] += rest
         self._dispatch()
-        await self.sleep(pause)
+        await self.runtime.sleep(pause)
         self._resting[failed.host] -= rest
         # First in line: its URL is the oldest.
         self._queues.setdefault(failed.host, deque()).appendleft(failed)

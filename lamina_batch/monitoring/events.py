@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lamina_batch.execution.plan import Plan
     from lamina_batch.ledger.job import Job
     from lamina_batch.monitoring.notify import Ended
+    from lamina_batch.runtime import Runtime
 
 Level = Literal["info", "warning", "error"]
 
@@ -55,7 +56,7 @@ def planned_words(plan: Plan) -> str:
 class EventLog:
     """Writes events; a `Reporter` of a run.
 
-    `write` takes one line, without its end. `now` is monotonic seconds, `wall` epoch seconds. `quiet` leaves out all
+    `write` takes one line, without its end. `quiet` leaves out all
     but errors, and the end.
     """
 
@@ -63,17 +64,16 @@ class EventLog:
         self,
         *,
         write: Callable[[str], None],
-        now: Callable[[], float],
-        wall: Callable[[], float],
+        runtime: Runtime,
         run_id: str,
         quiet: bool,
     ) -> None:
         self._write = write
-        self._now = now
-        self._wall = wall
+        self._now = runtime.now
+        self._wall = runtime.wall
         self._run_id = run_id
         self._quiet = quiet
-        self._line_at = now() + LINE_EVERY
+        self._line_at = runtime.now() + LINE_EVERY
         #: the pipeline's name; None: its file is not read yet
         self.pipeline: str | None = None
 

@@ -20,11 +20,11 @@ from lamina_batch.media.http import Limits, network_failure, open_session
 from lamina_batch.results.summary import PROBLEMS, STATUSES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-    from random import Random
+    from collections.abc import Callable, Mapping
 
     from lamina_batch.pipeline.spec import Ending, Notify
     from lamina_batch.results.summary import Summary
+    from lamina_batch.runtime import Runtime
 
 #: Characters of an error that stand in the one line for people.
 _MOST_WORDS = 300
@@ -96,8 +96,7 @@ async def tell(
     ended: Ended,
     *,
     cut: Callable[[str], str],
-    sleep: Callable[[float], Awaitable[None]],
-    random: Random,
+    runtime: Runtime,
     bounds: Bounds = Bounds(),  # frozen
 ) -> str | None:
     """Send it, if this ending shall be told. Answers why it could not be sent, in words without the address; else None.
@@ -117,7 +116,7 @@ async def tell(
         ):
             for attempt in range(1, bounds.tries + 1):
                 if attempt > 1:
-                    await sleep(backoff(attempt, random, base=1.0))
+                    await runtime.sleep(backoff(attempt, runtime.random, base=1.0))
                 status, why = await _post(session, notify.url, body, limits)
                 if status is not None and 200 <= status < 300:
                     return None

@@ -25,13 +25,13 @@ from lamina_batch.preflight.sniff import HEAD_BYTES, contents
 from lamina_batch.preflight.url_findings import Glimpse, judge, private
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
-    from random import Random
+    from collections.abc import Callable, Iterator, Mapping
 
     from lamina_batch.apps.app import Parameter
     from lamina_batch.catalog.mapping import Mapped
     from lamina_batch.catalog.verdict import Verdict
     from lamina_batch.media.content_encoding import Decoder
+    from lamina_batch.runtime import Runtime
 
 #: A first glance only: it need not take long, and a host that is slow today is a warning.
 LIMITS = Limits(most_bytes=HEAD_BYTES, total=20.0, idle=10.0, connect=10.0)
@@ -58,12 +58,7 @@ class Preflights:
     local: bool
     #: seconds for which a signed URL has to stay good: what a run may need before the service fetches it
     needed: float
-    #: monotonic seconds
-    now: Callable[[], float]
-    #: epoch seconds
-    wall: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    random: Random
+    runtime: Runtime
     #: is told how many of how many are asked, each time another one is
     went_on: Callable[[int, int], None]
     limits: Limits = LIMITS
@@ -80,7 +75,7 @@ class Preflights:
                 url: replace(one, sure=one.sure and not one.silent) if isinstance(one, Failure) else one
                 for url, one in seen.items()
             }
-        now = datetime.fromtimestamp(self.wall(), UTC)
+        now = datetime.fromtimestamp(self.runtime.wall(), UTC)
 
         def verdict(parameter: Parameter, url: str) -> Verdict | None:
             if url in left_out:
@@ -121,9 +116,7 @@ class Preflights:
             Turns(
                 attempt=partial(glimpse, session, limits=self.limits),
                 ended=ended,
-                now=self.now,
-                sleep=self.sleep,
-                random=self.random,
+                runtime=self.runtime,
                 manners=self.manners,
             ) as turns,
         ):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lamina_batch.apps.app import App
     from lamina_batch.catalog.check import Checked
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 _AT_A_TIME = 50_000
 COLUMNS = ("row", "key", "column", "parameter", "value", "code", "severity", "message", "hint")

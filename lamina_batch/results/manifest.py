@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lamina_batch.pipeline.spec import Layout
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 PREFIX = "lamina_"
 #: jobs whose outcomes are gathered at a time

@@ -6,25 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from random import Random
-
     from lamina_batch.ledger.lock import IfLocked
     from lamina_batch.results.picks import Picks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """What is not a function of its arguments: clocks, sleep and chance."""
-
-    #: monotonic seconds, for pacing
-    now: Callable[[], float]
-    #: epoch seconds, for records
-    wall: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    random: Random
-    #: tells a person something while they wait
-    notice: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

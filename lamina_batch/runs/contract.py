@@ -16,8 +16,9 @@ from lamina_batch.sources.source import read_catalog
 if TYPE_CHECKING:
     from lamina_batch.apps.app import App
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.runs.context import Access, World
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.runs.context import Access
+    from lamina_batch.runtime import Runtime
+    from lamina_batch.sources.table import Catalog
 
 
 def hold_against(
@@ -35,7 +36,7 @@ def hold_against(
     return refuse_drift(judge(known, app, pipeline, catalog), app, pipeline)
 
 
-def drift(pipeline: Pipeline, access: Access, world: World) -> Drift:
+def drift(pipeline: Pipeline, access: Access, world: Runtime) -> Drift:
     """What changed of the app, and what of it breaks this pipeline.
 
     Raises UsageError where there is nothing to compare with: neither a pin nor a run.

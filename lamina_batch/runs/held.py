@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lamina_batch.ledger.job import Job
     from lamina_batch.ledger.ledger import Ledger
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.runs.context import World
+    from lamina_batch.runtime import Runtime
 
 #: Pages of the list that are asked for candidates, of 100 each.
 _MOST_PAGES = 10
@@ -100,10 +100,10 @@ _WHERE_IDS_ARE = {RUNS.name: "its id stands in the service's own list of executi
 _IN_THE_APP = "the API lists no executions: look in the Lamina app for what was made at the time that `held` names"
 
 
-async def settle_held(pipeline: Pipeline, words: Words, *, world: World) -> list[Job]:
+async def settle_held(pipeline: Pipeline, words: Words, *, world: Runtime) -> list[Job]:
     """Do what the user says. Raises UsageError as `settle`, LedgerLockedError where a run holds the ledger."""
     run_id = new_run_id(world)
-    async with locked(pipeline.state, if_locked="fail", holder=run_id, sleep=world.sleep):
+    async with locked(pipeline.state, if_locked="fail", holder=run_id, runtime=world):
         with existing_ledger(pipeline) as ledger:
             ledger.recover(at=world.wall(), run_id=run_id)
             generation = _generation(pipeline, ledger)

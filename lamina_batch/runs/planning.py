@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.preflight.preflight import Preflight
     from lamina_batch.results.picks import Pick
-    from lamina_batch.runs.context import RunRequest, World
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.runs.context import RunRequest
+    from lamina_batch.runtime import Runtime
+    from lamina_batch.sources.table import Catalog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +137,7 @@ def file_pattern(pipeline: Pipeline) -> Pattern | None:
 
 
 async def files_of(
-    pipeline: Pipeline, ledger: Ledger, world: World, note: Callable[[str], None], stack: AsyncExitStack
+    pipeline: Pipeline, ledger: Ledger, world: Runtime, note: Callable[[str], None], stack: AsyncExitStack
 ) -> Files | None:
     """What saves files until `stack` is left; None: nothing is to be saved."""
     pattern = file_pattern(pipeline)
@@ -147,10 +148,7 @@ async def files_of(
     files = Files(
         ledger=ledger,
         pattern=pattern,
-        now=world.now,
-        wall=world.wall,
-        sleep=world.sleep,
-        random=world.random,
+        runtime=world,
         note=note,
     )
     return await stack.enter_async_context(files)

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from lamina_batch.execution.guards import Stopped
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.preflight.preflight import Preflight
-    from lamina_batch.runs.context import Access, RunRequest, World
+    from lamina_batch.runs.context import Access, RunRequest
+    from lamina_batch.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ class Preview:
 
 
 def validate(
-    pipeline: Pipeline, access: Access, world: World, *, went_on: Callable[[int, int], None] | None = None
+    pipeline: Pipeline, access: Access, world: Runtime, *, went_on: Callable[[int, int], None] | None = None
 ) -> Prepared:
     """Check the file, the live schema and every row.
 
@@ -94,7 +95,7 @@ def validate_offline(pipeline: Pipeline) -> Prepared:
 
 
 def _look(
-    pipeline: Pipeline, access: Access, world: World, went_on: Callable[[int, int], None]
+    pipeline: Pipeline, access: Access, world: Runtime, went_on: Callable[[int, int], None]
 ) -> Callable[[Mapped], Preflight]:
     # What it imports takes longer than many a command, and few ask for it.
     from lamina_batch.preflight.addresses import is_private  # noqa: PLC0415
@@ -103,16 +104,13 @@ def _look(
     preflights = Preflights(
         local=is_private(access.base_url),
         needed=pipeline.run.execution_timeout,
-        now=world.now,
-        wall=world.wall,
-        sleep=world.sleep,
-        random=world.random,
+        runtime=world,
         went_on=went_on,
     )
     return lambda mapped: asyncio.run(preflights.look(mapped))
 
 
-async def preview(pipeline: Pipeline, access: Access, world: World, request: RunRequest) -> Preview:
+async def preview(pipeline: Pipeline, access: Access, world: Runtime, request: RunRequest) -> Preview:
     """What a run would do, without doing it and without touching the state folder."""
     refuse_picks(pipeline, request, access.service)
     ledger = find_ledger(pipeline.state)

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
     from lamina_batch.ledger.ledger import Ledger
     from lamina_batch.pipeline.spec import Layout, Pipeline
-    from lamina_batch.runs.context import World
+    from lamina_batch.runtime import Runtime
 
 
 async def results(
     pipeline: Pipeline,
     manifests: Sequence[Path],
     layout: Layout,
-    world: World,
+    world: Runtime,
     *,
     report: Path | None = None,
     include_removed: bool = False,
@@ -62,7 +62,7 @@ async def results(
         failed = 0
         if pipeline.results.download is not None:
             try:
-                async with locked(pipeline.state, if_locked="fail", holder="results", sleep=world.sleep):
+                async with locked(pipeline.state, if_locked="fail", holder="results", runtime=world):
                     failed = await _save_missing(pipeline, prepared, ledger, world)
             except LedgerLockedError:
                 world.notice("a run holds this ledger, and saves the missing files itself")
@@ -92,7 +92,7 @@ def _as_last_run(pipeline: Pipeline, ledger: Ledger) -> Prepared:
     return prepare(pipeline, read_catalog(pipeline), last_app(ledger), ledger.meta("service") or "")
 
 
-async def _save_missing(pipeline: Pipeline, prepared: Prepared, ledger: Ledger, world: World) -> int:
+async def _save_missing(pipeline: Pipeline, prepared: Prepared, ledger: Ledger, world: Runtime) -> int:
     async with AsyncExitStack() as stack:
         files = await files_of(pipeline, ledger, world, world.notice, stack)
         if files is None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.results.read_manifest import Kept
-    from lamina_batch.runs.context import World
+    from lamina_batch.runtime import Runtime
 
 
 def refuse_mixed(manifest: Path, service: str) -> None:
@@ -55,7 +55,7 @@ def pipeline_of(manifest: Path, pipelines: Iterable[Pipeline]) -> Pipeline:
     return found[0]
 
 
-async def import_manifest(pipeline: Pipeline, manifest: Path, *, service: str, world: World) -> tuple[int, int]:
+async def import_manifest(pipeline: Pipeline, manifest: Path, *, service: str, world: Runtime) -> tuple[int, int]:
     """Put what `manifest` tells into the pipeline's ledger. Answers how many jobs it tells of, and how many were new.
 
     `service` is what the ledger is tied to: a base URL, or the word `sandbox`. Raises UsageError where the file is no
@@ -64,7 +64,7 @@ async def import_manifest(pipeline: Pipeline, manifest: Path, *, service: str, w
     kept = read_manifest(manifest)
     _check_app(pipeline, manifest, kept)
     run_id = new_run_id(world)
-    async with locked(pipeline.state, if_locked="fail", holder=run_id, sleep=world.sleep):
+    async with locked(pipeline.state, if_locked="fail", holder=run_id, runtime=world):
         with open_ledger(pipeline.state) as ledger:
             ledger.bind(binding(pipeline, service))
             new = ledger.import_jobs((_imported(one, pipeline.state) for one in kept), at=world.wall(), run_id=run_id)

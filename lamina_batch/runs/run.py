@@ -71,7 +71,8 @@ if TYPE_CHECKING:
     from lamina_batch.execution.output_files import Files
     from lamina_batch.ledger.job import Job
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.runs.context import Access, RunRequest, World
+    from lamina_batch.runs.context import Access, RunRequest
+    from lamina_batch.runtime import Runtime
 
 
 class Reporter(Listener, Protocol):
@@ -86,7 +87,7 @@ async def run(
     access: Access,
     request: RunRequest,
     *,
-    world: World,
+    world: Runtime,
     reporter: Reporter,
     control: Control,
     run_id: str | None = None,
@@ -113,7 +114,7 @@ async def run(
     hint = "wait for it to end; `run` can do that itself: --if-locked wait (or skip)"
     if not request.submit:
         hint = "that run collects and writes the results itself; else say this again when it has ended"
-    async with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, sleep=world.sleep, hint=hint):
+    async with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, runtime=world, hint=hint):
         ledger = open_ledger(pipeline.state) if request.submit else existing_ledger(pipeline)
         with ledger:
             ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
@@ -165,7 +166,7 @@ class _Run:
     pipeline: Pipeline
     access: Access
     request: RunRequest
-    world: World
+    world: Runtime
     reporter: Reporter
     control: Control
     ledger: Ledger
@@ -281,10 +282,7 @@ class _Run:
             guards=Guards(canary=self.pipeline.run.canary, max_failures=self.pipeline.run.max_failures),
             listener=self.reporter if files is None else _Saving(reporter=self.reporter, files=files),
             control=self.control,
-            random=self.world.random,
-            now=self.world.now,
-            wall=self.world.wall,
-            sleep=self.world.sleep,
+            runtime=self.world,
             app_id=app.app_id,
             contract=app.fingerprint,
             run_id=self.run_id,
@@ -347,8 +345,7 @@ class _Run:
             knows=engine.knows,
             parse=parse_delivery,
             deliver=engine.deliver,
-            now=self.world.now,
-            wall=self.world.wall,
+            runtime=self.world,
             note=self.reporter.note,
         ) as receiver:
             engine.webhook_for = receiver.url_for
@@ -528,7 +525,7 @@ def _requests(client: LaminaClient, outcome: Outcome) -> Requests:
     )
 
 
-def new_run_id(world: World) -> str:
+def new_run_id(world: Runtime) -> str:
     """A name for one run, in the order of time."""
     at = datetime.fromtimestamp(world.wall(), UTC)
     return f"{at:%Y%m%dT%H%M%SZ}-{world.random.getrandbits(24):06x}"

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from lamina_batch.client.lamina import LaminaClient
     from lamina_batch.ledger.ledger import Ledger
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.runs.context import Access, World
+    from lamina_batch.runs.context import Access
+    from lamina_batch.runtime import Runtime
 
 
 _Answer = TypeVar("_Answer")
@@ -30,7 +31,7 @@ READS = 3
 
 async def ask(
     access: Access,
-    world: World,
+    world: Runtime,
     question: Callable[[LaminaClient], Awaitable[_Answer]],
     pipeline: Pipeline | None = None,
 ) -> _Answer:
@@ -43,7 +44,7 @@ async def ask(
         return await question(client)
 
 
-async def fetch_app(pipeline: Pipeline, access: Access, world: World, budget: Budget) -> App:
+async def fetch_app(pipeline: Pipeline, access: Access, world: Runtime, budget: Budget) -> App:
     async with client_for(pipeline, access, world, budget) as client:
         return await app_of(pipeline, client)
 
@@ -103,7 +104,7 @@ def budget_of(pipeline: Pipeline) -> Budget:
     return Budget(requests_per_minute=pipeline.run.requests_per_minute, share=pipeline.run.share)
 
 
-def client_for(pipeline: Pipeline | None, access: Access, world: World, budget: Budget) -> LaminaClient:
+def client_for(pipeline: Pipeline | None, access: Access, world: Runtime, budget: Budget) -> LaminaClient:
     # What it imports takes a tenth of a second; `preview` has the ledger read meanwhile.
     from lamina_batch.client.lamina import LaminaClient  # noqa: PLC0415
 
@@ -112,10 +113,7 @@ def client_for(pipeline: Pipeline | None, access: Access, world: World, budget: 
         base_url=access.base_url,
         api_key=access.api_key,
         budget=budget,
-        now=world.now,
-        sleep=world.sleep,
-        random=world.random,
-        notice=world.notice,
+        runtime=world,
         request_timeout=run.request_timeout,
         bearer=pipeline is not None and pipeline.api.auth == "bearer",
     )

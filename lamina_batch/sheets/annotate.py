@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.catalog.check import Checked
     from lamina_batch.sheets.fields import Field
-    from lamina_batch.sources.source import Catalog, Part
+    from lamina_batch.sources.table import Catalog, Part
 
 #: findings about what is not there: of several columns only those that are blank are meant
 _BLANKS = ("blank_image", "missing_input")

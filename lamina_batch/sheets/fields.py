@@ -7,18 +7,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, assert_never
 
 from lamina_batch.catalog.cells import key_uses
-from lamina_batch.catalog.columns import SOURCE, Use, find_columns, form
+from lamina_batch.catalog.columns import Use, find_columns
 from lamina_batch.catalog.resolve import resolve
 from lamina_batch.catalog.rules import column_uses
 from lamina_batch.catalog.sql import WHERE, parse_sql
 from lamina_batch.pipeline.spec import Column, Columns, Sql, Template, Value
+from lamina_batch.sources.table import SOURCE, form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from lamina_batch.apps.app import App, Parameter
     from lamina_batch.pipeline.spec import ColumnType, InputRule, Pipeline
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 Kind = Literal["text", "url", "integer", "float", "date", "datetime"]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.sheets.fields import Field, Kind
     from lamina_batch.sheets.xlsx import Book, Sheet
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 #: the names of the sheets; the first is the pipeline's, where it names one
 TABLE, GUIDE, LISTS = "Products", "How to fill in", "Lists"

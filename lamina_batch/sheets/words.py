@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lamina_batch.catalog.columns import form
 from lamina_batch.catalog.verdict import shown
 from lamina_batch.errors import did_you_mean
+from lamina_batch.sources.table import form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 
 def named_columns(catalog: Catalog) -> dict[str, str]:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -20,7 +19,7 @@ from lamina_batch.errors import CatalogError
 from lamina_batch.sources.encoding import codec_for, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
 _TAB = "\t"
@@ -32,23 +31,6 @@ _TAIL = 65_536
 _BATCH = 50_000
 #: rows of which what polars read is held against what the csv module reads at a time
 _COMPARED = 10_000
-
-
-class Table(NamedTuple):
-    #: as they stand in the file
-    headers: tuple[str, ...]
-    #: one column for each header, in the file's order; blank lines are rows of nulls
-    frame: pl.LazyFrame
-    #: the row number, as a spreadsheet shows it, of the first line of `frame`
-    first_row: int
-    #: what a person should know about the file as a whole
-    notes: tuple[str, ...] = ()
-    #: the sheet that was read, as its workbook spells it; None in files that have none
-    sheet: str | None = None
-    #: which column of the file each header stands in, from 1; None: they are all of its columns
-    places: tuple[int, ...] | None = None
-    #: where columns of ours stand that were left out
-    ours: Mapping[str, int] = MappingProxyType({})
 
 
 def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table:

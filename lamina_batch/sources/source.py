@@ -12,86 +12,22 @@ import glob
 import io
 import json
 import os
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import polars as pl
 
 from lamina_batch.errors import CatalogError, did_you_mean
-from lamina_batch.sources.delimited import Table, read_delimited
+from lamina_batch.sources.delimited import read_delimited
 from lamina_batch.sources.encoding import read_text
+from lamina_batch.sources.table import OURS, Catalog, Part, Table, collected, first_line
 from lamina_batch.sources.text import is_blank
 from lamina_batch.sources.workbook import read_workbook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from lamina_batch.pipeline.spec import Pipeline, Rows
-
-#: columns of ours in a source are ignored, so that a manifest can be fed back in
-OURS = "lamina_"
-#: those of ours in a catalog's frame that say which row it is
-MARKS = ("lamina_index", "lamina_row", "lamina_source")
-#: rows that are decoded at once only to see that they can be
-_DECODED_AT_A_TIME = 20_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One of the files of a catalog, and where in it the cells stand."""
-
-    path: Path
-    #: as the workbook spells it; None in files that have none
-    sheet: str | None
-    #: what `lamina_source` says for its rows, where there are several files
-    source: str
-    #: the last row of the header, as a spreadsheet shows it; 1 where the rows have no line for it
-    header_row: int
-    #: column of the catalog -> its column in this file, from 1
-    places: Mapping[str, int]
-    #: the same for columns of ours, which the catalog leaves out
-    ours: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Catalog:
-    #: the rows that are not wholly blank, in the order of the source: `lamina_index` (UInt32, from 0), `lamina_row`
-    #: (UInt32, as a spreadsheet shows it: the header is row 1, in each file), `lamina_source` (only when rows.from is
-    #: a glob or a list), then `columns`. Only the columns that are asked for are ever decoded; use `collect`
-    frame: pl.LazyFrame
-    #: the source's columns by names that are unique, in its order
-    columns: tuple[str, ...]
-    #: the same columns by the names they have in the file: some may be empty or stand twice
-    headers: tuple[str, ...]
-    #: whether `frame` has `lamina_source`
-    several: bool
-    #: what a person should know about the files as a whole
-    notes: tuple[str, ...] = ()
-    #: the files in the order in which they were read
-    parts: tuple[Part, ...] = ()
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        """The columns of ours in `frame` that say which row it is."""
-        return MARKS if self.several else MARKS[:-1]
-
-    def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
-        """What was made of `frame`. Raises CatalogError where a file turns out to be damaged."""
-        return _collected(rows)
-
-    def refuse_damaged(self) -> None:
-        """Decode every cell once, some rows at a time, those included that no rule reads.
-
-        Raises CatalogError where a file turns out to be damaged.
-        """
-        # Files of other forms were read whole.
-        if not any(part.path.suffix.lower() == ".parquet" for part in self.parts):
-            return
-        with _damage_told():
-            for _ in self.frame.collect_batches(chunk_size=_DECODED_AT_A_TIME, maintain_order=False):
-                pass
 
 
 def read_catalog(pipeline: Pipeline) -> Catalog:
@@ -249,7 +185,7 @@ def _read_parquet(source: _File, _pipeline: Pipeline) -> Table:
         raise CatalogError(
             "this is not a Parquet file, or it is damaged",
             where=str(source),
-            hint=f"polars says: {_first_line(error)}",
+            hint=f"polars says: {first_line(error)}",
         ) from error
     return Table(headers, frame, first_row=2)
 
@@ -266,7 +202,7 @@ def _read_ndjson(source: _File, _pipeline: Pipeline) -> Table:
         raise CatalogError(
             "the lines of this file do not fit one table",
             where=str(file),
-            hint=f"polars says: {_first_line(error)}",
+            hint=f"polars says: {first_line(error)}",
         ) from error
     return Table(tuple(frame.columns), frame.lazy(), first_row=2)
 
@@ -305,10 +241,6 @@ def _refuse_json_line(file: Path, text: str) -> None:
 
 def _refuse_constant(file: Path, line: int, constant: str) -> NoReturn:
     raise CatalogError(f"{constant} is not JSON", where=f"{file}:{line}", hint="write null instead")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 # --- fitting the files together ---
@@ -369,26 +301,9 @@ def _without_blank(rows: pl.LazyFrame, columns: Sequence[str], key: Sequence[str
 
     # A row without a blank key is not wholly blank, and so the other columns need not be read for it.
     named = [name for name in key if name in columns] or columns[:1]
-    if not _collected(rows.select(blank(named).any())).item():
+    if not collected(rows.select(blank(named).any())).item():
         return rows
     return rows.filter(~blank(columns))
-
-
-def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
-    with _damage_told():
-        return rows.collect()
-
-
-@contextmanager
-def _damage_told() -> Iterator[None]:
-    try:
-        yield
-    except pl.exceptions.ComputeError as error:
-        if "parquet" not in str(error).lower():
-            raise
-        raise CatalogError(
-            "a Parquet file is damaged", hint=f"write it again; polars says: {_first_line(error)}"
-        ) from error
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -15,10 +15,9 @@ from xml.etree import ElementTree as ET
 
 import polars as pl
 
-from lamina_batch.catalog.columns import SOURCE, form
 from lamina_batch.errors import CatalogError, did_you_mean
 from lamina_batch.pipeline.names import folded
-from lamina_batch.sources.delimited import Table
+from lamina_batch.sources.table import SOURCE, Table, form
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

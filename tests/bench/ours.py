@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 from lamina_batch.execution.engine import Control, Progress
 from lamina_batch.pipeline.load import load_pipeline
-from lamina_batch.runs.context import Access, RunRequest, World
+from lamina_batch.runs.context import Access, RunRequest
 from lamina_batch.runs.run import run as run_pipeline
+from lamina_batch.runtime import Runtime
 
 if TYPE_CHECKING:
     from lamina_batch.catalog.check import Checked
@@ -51,7 +52,7 @@ def main() -> None:
             pipeline,
             Access(base_url=options.url, api_key="lma_ours", service=options.url, speed=options.speed),
             RunRequest(yes=True),
-            world=World(
+            world=Runtime(
                 now=time.monotonic,
                 wall=time.time,  # noqa: TID251  # the bench is the edge
                 sleep=asyncio.sleep,  # noqa: TID251

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from lamina_batch.ledger.ledger import open_ledger
 from lamina_batch.pipeline.load import load_pipeline
-from lamina_batch.runs.context import Access, World
+from lamina_batch.runs.context import Access
 from lamina_batch.runs.planning import binding, prepare
 from lamina_batch.runs.service import ask as ask_service
+from lamina_batch.runtime import Runtime
 from lamina_batch.sources.source import read_catalog
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def main() -> None:
     pipeline_file, service, keys = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     pipeline = load_pipeline(pipeline_file, overrides=(), environ={}, today=dt.date(2026, 11, 24))
     access = Access(base_url=service, api_key="lma_bench", service=service)
-    world = World(
+    world = Runtime(
         now=time.monotonic,
         wall=time.time,  # noqa: TID251  # the bench is the edge
         sleep=asyncio.sleep,  # noqa: TID251

@@ -21,8 +21,9 @@ from process import APP, PATIENCE, Cli, Service, lasting_port, stopping, wait_fo
 
 from lamina_batch.doctor.webhook_roundtrip import Trip, make_trip
 from lamina_batch.pipeline.spec import Webhook
-from lamina_batch.runs.context import Access, World
+from lamina_batch.runs.context import Access
 from lamina_batch.runs.service import ask
+from lamina_batch.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -354,7 +355,7 @@ async def test_the_deliveries_of_the_stand_in_are_really_verified(
     serve: Callable[..., Service], fault: str, said: str | None
 ) -> None:
     service = serve("--limit", "1000", "--speed", "1000", "--fault", fault)
-    world = World(
+    world = Runtime(
         now=time.monotonic,
         wall=time.time,  # noqa: TID251
         sleep=asyncio.sleep,  # noqa: TID251

@@ -22,10 +22,11 @@ from lamina_batch.execution.engine import MOST_DOUBTS, MOST_OPEN_POSTS, MOST_WRI
 from lamina_batch.ledger.job import State
 from lamina_batch.ledger.ledger import Ledger
 from lamina_batch.pipeline.load import load_pipeline
-from lamina_batch.runs.context import Access, RunRequest, World
+from lamina_batch.runs.context import Access, RunRequest
 from lamina_batch.runs.planning import existing_ledger, standing_stop
 from lamina_batch.runs.run import run as run_pipeline
 from lamina_batch.runs.service import last_app
+from lamina_batch.runtime import Runtime
 from lamina_batch.sandbox import SandboxOptions, embedded
 from lamina_batch.sandbox.generations import GENERATIONS
 
@@ -117,7 +118,7 @@ class Project:
                 pipeline,
                 Access(base_url=url, api_key=key, service="test", speed=100.0),
                 request or RunRequest(),
-                world=World(
+                world=Runtime(
                     now=clock.now,
                     wall=clock.wall,
                     sleep=clock.sleep,

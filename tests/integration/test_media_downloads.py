@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hostile_server import PNG, HostileServer, answer, redirect, then_hang, when
+from runtimes import runtime
 
 from lamina_batch.media.downloads import Downloaded, Downloads, Wanted
 from lamina_batch.media.host_queue import Manners
@@ -72,9 +73,7 @@ def downloads(
         pattern=parse_pattern(f"{escaped(str(folder))}/{pattern}"),
         report=report or told.report,
         taken=taken or {},
-        now=told.now,
-        sleep=sleep or told.sleep,
-        random=Random(1),
+        runtime=runtime(now=told.now, sleep=sleep or told.sleep, random=Random(1)),
         limits=LIMITS,
     )
 
@@ -666,14 +665,14 @@ async def test_what_dead_runs_left_is_removed_and_what_live_ones_hold_is_kept(tm
 
 
 KILLED = """
-import asyncio, random, sys, time
+import asyncio, sys
 from lamina_batch.media.downloads import Downloads, Wanted
 from lamina_batch.media.names import parse_pattern
+from lamina_batch.runtime import system_runtime
 
 async def main(url, folder):
     pattern = parse_pattern(folder + "/{key}/{label}.{ext}")
-    async with Downloads(pattern=pattern, report=print, taken={}, now=time.monotonic, sleep=asyncio.sleep,
-                         random=random.Random()) as downloads:
+    async with Downloads(pattern=pattern, report=print, taken={}, runtime=system_runtime()) as downloads:
         downloads.add(Wanted(job_id=1, position=0, url=url, type="image", key="K1", variant="", label="Front"))
         await downloads.finish()
 

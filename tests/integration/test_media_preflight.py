@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hostile_server import HostileServer, answer, chunked, drip, endless, redirect, then_hang, when
 from PIL import Image
+from runtimes import runtime
 
 from lamina_batch.apps.app import App, parse_app
 from lamina_batch.catalog.check import Checked, check_rows
@@ -70,15 +71,15 @@ class Desk:
         async def sleep(seconds: float) -> None:
             self.pauses.append(seconds)
 
-        settings: dict[str, Any] = {"sleep": sleep, **changes}
+        slept = changes.pop("sleep", sleep)
         return await Preflights(
             local=local,
             needed=2700.0,
-            now=lambda: float(next(clock)) / 1000,
-            wall=lambda: 1772366400.0,
-            random=Random(1),
+            runtime=runtime(
+                now=lambda: float(next(clock)) / 1000, wall=lambda: 1772366400.0, sleep=slept, random=Random(1)
+            ),
             went_on=lambda done, total: self.told.append((done, total)),
-            **settings,
+            **changes,
         ).look(self.mapped)
 
     def check(self, seen: Preflight) -> Checked:

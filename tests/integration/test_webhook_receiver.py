@@ -12,7 +12,6 @@ import random
 import shutil
 import socket
 import subprocess
-import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from process import PATIENCE, lasting_port
+from runtimes import runtime
 from sandbox_support import CARTOONIFY, journal, post, wait_for_end
 
 from lamina_batch.client.budget import Budget
@@ -121,8 +121,7 @@ class Scene:
             knows=lambda token: token in self.tokens,
             parse=parse,
             deliver=self.deliver,
-            now=lambda: self.monotonic,
-            wall=lambda: self.epoch,
+            runtime=runtime(now=lambda: self.monotonic, wall=lambda: self.epoch),
             note=self.notes.append,
             bounds=bounds or Bounds(),
         )
@@ -878,10 +877,7 @@ def client(base_url: str) -> LaminaClient:
         base_url=base_url,
         api_key=SANDBOX_KEY,
         budget=Budget(),
-        now=time.monotonic,
-        sleep=asyncio.sleep,  # noqa: TID251  # the test is the edge
-        random=random.Random(0),
-        notice=lambda _: None,
+        runtime=runtime(random=random.Random(0)),
     )
 
 
@@ -901,7 +897,7 @@ async def test_the_service_delivers_again_what_could_not_be_committed(tmp_path: 
         async with client(base_url) as service:
             receiver = scene.receiver()
             receiver.keys = service.get_signing_keys
-            receiver.wall = time.time  # noqa: TID251  # the test is the edge
+            receiver.runtime = runtime(now=lambda: scene.monotonic)
             async with receiver:
                 receiver.public_url = f"{local_url(receiver.address)}/hooks?tenant=7"
                 webhook = quote(receiver.url_for(TOKEN), safe="")

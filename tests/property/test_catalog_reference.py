@@ -32,7 +32,7 @@ from lamina_batch.pipeline.spec import (
     Template,
     Value,
 )
-from lamina_batch.sources.source import Catalog
+from lamina_batch.sources.table import Catalog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

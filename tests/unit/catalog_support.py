@@ -11,7 +11,8 @@ from lamina_batch.apps.app import App, parse_app
 from lamina_batch.catalog.check import Checked, check_rows
 from lamina_batch.catalog.mapping import Mapped, map_rows
 from lamina_batch.pipeline.load import load_pipeline
-from lamina_batch.sources.source import Catalog, read_catalog
+from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.table import Catalog
 
 if TYPE_CHECKING:
     from pathlib import Path

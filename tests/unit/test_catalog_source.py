@@ -16,7 +16,7 @@ from lamina_batch.sources import source
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hostile import Asked, hostile, says
 from process import PATIENCE, wait_for
+from runtimes import runtime
 
 from lamina_batch.monitoring.notify import Bounds, Ended, tell
 from lamina_batch.pipeline.spec import Notify
@@ -32,8 +33,7 @@ async def told(url: str, ended: Ended = FAILED, *, bounds: Bounds = QUICK) -> st
         Notify(url=url, on=("partial", "failure")),
         ended,
         cut=lambda text: text.replace("lma_secret", "[key]"),
-        sleep=sleep,
-        random=random.Random(1),
+        runtime=runtime(sleep=sleep, random=random.Random(1)),
         bounds=bounds,
     )
 

@@ -20,7 +20,7 @@ from lamina_batch.results.findings import COLUMNS, write_findings
 from lamina_batch.results.manifest import Lines, Outcomes, gather, write_manifest
 from lamina_batch.results.removed import with_removed
 from lamina_batch.results.summary import STATUSES, Requests, Summary, Written, exit_code, write_summary
-from lamina_batch.sources.source import Catalog
+from lamina_batch.sources.table import Catalog
 
 if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import Layout

@@ -22,7 +22,7 @@ from lamina_batch.results.summary import STATUSES
 from lamina_batch.results.workbook import COLOURS, Roles, ensure_room, write_workbook
 from lamina_batch.sheets import xlsx
 from lamina_batch.sheets.xlsx import file_link, fitting, web_link
-from lamina_batch.sources.source import Catalog
+from lamina_batch.sources.table import Catalog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from openpyxl.worksheet.worksheet import Worksheet
 
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 ROWS = "{from: rows.xlsx, key: sku}"
 

@@ -19,13 +19,14 @@ from urllib.parse import quote, urlsplit
 import polars as pl
 
 from lamina_batch.catalog.cells import key_uses
-from lamina_batch.catalog.columns import find_columns, form
+from lamina_batch.catalog.columns import find_columns
 from lamina_batch.catalog.resolve import resolve
 from lamina_batch.catalog.rules import column_uses
 from lamina_batch.pipeline.spec import Column, Columns
 from lamina_batch.results.summary import MOST_JOBS, PROBLEMS, STATUSES
 from lamina_batch.sheets.fields import fields
 from lamina_batch.sheets.words import columns_of, named_columns, plain_words
+from lamina_batch.sources.table import form
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from lamina_batch.catalog.check import Checked
     from lamina_batch.pipeline.spec import InputRule, Pipeline
     from lamina_batch.results.manifest import Outcomes
-    from lamina_batch.sources.source import Catalog
+    from lamina_batch.sources.table import Catalog
 
 #: A page holds at most so many characters of text; what is left out is counted on it.
 MOST_CHARACTERS = 50_000_000
