@@ -17,6 +17,7 @@ import polars as pl
 
 from lamina_batch.errors import CatalogError
 from lamina_batch.sources.encoding import codec_for, read_text
+from lamina_batch.sources.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

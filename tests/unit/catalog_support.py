@@ -12,7 +12,6 @@ from lamina_batch.catalog.check import Checked, check_rows
 from lamina_batch.catalog.mapping import Mapped, map_rows
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.sources.source import read_catalog
-from lamina_batch.sources.table import Catalog
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.sources.table import Catalog
 
 STOCK = "https://cdn.example.com/stock.jpg"
 
