@@ -16,7 +16,7 @@ def test_the_published_schemas_are_in_the_package(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["execution/schema.sql", "sandbox/apps.json", "schemas/apps/bbb17293-5fe7-4645-8c6e-0745bc28254d.json", "py.typed"],
+    ["ledger/schema.sql", "sandbox/apps.json", "schemas/apps/bbb17293-5fe7-4645-8c6e-0745bc28254d.json", "py.typed"],
 )
 def test_what_the_code_reads_is_in_the_package(name: str) -> None:
     assert files("lamina_batch").joinpath(name).is_file()
