@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
-from lamina_batch.edge import Call, Service
+from lamina_batch.edge import PipelineTarget, ServiceOptions
 from lamina_batch.errors import LaminaBatchError, UsageError
 from lamina_batch.execution.engine import Control
-from lamina_batch.monitoring.notify import Ended, tell
+from lamina_batch.monitoring.notify import CommandResult, send_notification
 from lamina_batch.results.picks import parse_picks
 from lamina_batch.runs import preview as previews
 from lamina_batch.runs import republish
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lamina_batch")
 # Else Python prints warnings of programs that have set up no log.
 _log.addHandler(logging.NullHandler())
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class LoadedPipeline:
 
     #: what the file says
     spec: Pipeline
-    call: Call = field(repr=False)
+    call: PipelineTarget = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -84,7 +84,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-class PlanOptions(TypedDict, total=False):
+class PlanArguments(TypedDict, total=False):
     """What `plan` can be asked beyond the pipeline file. As the options of `lamina-batch plan`."""
 
     #: start at most so many executions
@@ -103,7 +103,7 @@ class PlanOptions(TypedDict, total=False):
     new_ledger: bool
 
 
-class RunOptions(PlanOptions, total=False):
+class RunArguments(PlanArguments, total=False):
     """What `run` can be asked beyond the pipeline file. As the options of `lamina-batch run`."""
 
     #: go on past run.max_executions, and after a run that run.canary or run.max_failures stopped
@@ -132,22 +132,22 @@ def load_pipeline(
 
     Raises PipelineError, which names every problem of the file, and UsageError for an override that does not fit.
     """
-    call = Call(
+    call = PipelineTarget(
         file=Path(file),
-        service=Service(sandbox=sandbox, base_url=base_url, api_key=api_key),
+        service=ServiceOptions(sandbox=sandbox, base_url=base_url, api_key=api_key),
         overrides=tuple(f"{path}={value}" for path, value in (overrides or {}).items()),
     )
     return LoadedPipeline(spec=call.load(), call=call)
 
 
-async def plan_async(pipeline: LoadedPipeline, **options: Unpack[PlanOptions]) -> Plan:
+async def plan_async(pipeline: LoadedPipeline, **options: Unpack[PlanArguments]) -> Plan:
     """What a run would do: every row is checked against the app's live schema, and nothing is started or written.
 
     Raises ServiceError and CredentialsError where the service cannot be asked, CatalogError and PipelineError where the
     rows or the pipeline do not fit.
     """
     with pipeline.call.access(pipeline.spec) as access:
-        preview = await previews.preview(pipeline.spec, access, system_runtime(_log.info), _request(options))
+        preview = await previews.preview(pipeline.spec, access, system_runtime(_log.info), _make_run_request(options))
     return Plan(
         jobs=preview.plan.frame.select("row", "key", "variant", "action", "reason", "message"),
         findings=preview.prepared.checked.findings,
@@ -158,12 +158,12 @@ async def plan_async(pipeline: LoadedPipeline, **options: Unpack[PlanOptions]) -
     )
 
 
-def plan(pipeline: LoadedPipeline, **options: Unpack[PlanOptions]) -> Plan:
+def plan(pipeline: LoadedPipeline, **options: Unpack[PlanArguments]) -> Plan:
     """`plan_async`, and waits for it. Raises UsageError where an event loop is running already."""
-    return _waited_for(plan_async(pipeline, **options), "plan")
+    return _run_blocking(plan_async(pipeline, **options), "plan")
 
 
-async def run_async(pipeline: LoadedPipeline, **options: Unpack[RunOptions]) -> Summary:
+async def run_async(pipeline: LoadedPipeline, **options: Unpack[RunArguments]) -> Summary:
     """Check, submit, wait, and write the results. Run it again at any time: nothing is bought twice.
 
     The answer has the numbers, and in `exit_code` what `lamina-batch run` would exit with: a row that failed, a cap or
@@ -178,9 +178,9 @@ async def run_async(pipeline: LoadedPipeline, **options: Unpack[RunOptions]) -> 
     Raises LedgerLockedError while another run holds the ledger, and what `plan_async` raises; StateError where the
     ledger cannot be written.
     """
-    world = system_runtime(_log.info)
-    run_id = runs.new_run_id(world)
-    request = _request(options)
+    runtime = system_runtime(_log.info)
+    run_id = runs.new_run_id(runtime)
+    request = _make_run_request(options)
     control = Control()
     key = ""
     try:
@@ -190,24 +190,24 @@ async def run_async(pipeline: LoadedPipeline, **options: Unpack[RunOptions]) -> 
                 pipeline.spec,
                 access,
                 request,
-                world=world,
-                reporter=_Logging(),
+                runtime=runtime,
+                reporter=_LogReporter(),
                 control=control,
                 run_id=run_id,
             )
-            summary = await _landing(work, control)
+            summary = await _stop_gracefully_on_cancel(work, control)
     except LaminaBatchError as error:
-        ended = Ended(pipeline=pipeline.name, run_id=run_id, exit_code=error.exit_code, error=error.fact)
-        await _notify(pipeline, ended, world, key)
+        ended = CommandResult(pipeline=pipeline.name, run_id=run_id, exit_code=error.exit_code, error=error.fact)
+        await _notify(pipeline, ended, runtime, key)
         raise
-    ended = Ended(pipeline=pipeline.name, run_id=run_id, exit_code=summary.exit_code, summary=summary)
-    await _notify(pipeline, ended, world, key)
+    ended = CommandResult(pipeline=pipeline.name, run_id=run_id, exit_code=summary.exit_code, summary=summary)
+    await _notify(pipeline, ended, runtime, key)
     return summary
 
 
-def run(pipeline: LoadedPipeline, **options: Unpack[RunOptions]) -> Summary:
+def run(pipeline: LoadedPipeline, **options: Unpack[RunArguments]) -> Summary:
     """`run_async`, and waits for it. Raises UsageError where an event loop is running already."""
-    return _waited_for(run_async(pipeline, **options), "run")
+    return _run_blocking(run_async(pipeline, **options), "run")
 
 
 def read_results(pipeline: LoadedPipeline, *, layout: Literal["wide", "long"] | None = None) -> pl.DataFrame:
@@ -219,7 +219,7 @@ def read_results(pipeline: LoadedPipeline, *, layout: Literal["wide", "long"] | 
     return republish.manifest(pipeline.spec, layout or pipeline.spec.results.layout)
 
 
-class _Logging:
+class _LogReporter:
     """Tells the log what a run says."""
 
     def planned(self, plan: object, checked: Checked) -> None:
@@ -231,17 +231,17 @@ class _Logging:
     def changed(self, job: Job) -> None:
         _log.debug("%s: %s", job.name, job.state)
 
-    def went_on(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         pass
 
 
-def _request(options: Any) -> RunRequest:
+def _make_run_request(options: Any) -> RunRequest:
     asked = dict(options)
     # An empty list of keys means no row. It is what a filter of the caller's comes to, and must not buy all of them.
     some = {"only", "rerun"} & asked.keys()
     only, rerun = (_keys(asked.pop(name, ())) for name in ("only", "rerun"))
     file = asked.pop("rerun_file", None)
-    picks = None if file is None else parse_picks(_read(Path(file)), where=str(file))
+    picks = None if file is None else parse_picks(_read_picks_file(Path(file)), where=str(file))
     return RunRequest(only=only if some else None, rerun=rerun, picks=picks, **asked)
 
 
@@ -250,26 +250,26 @@ def _keys(names: Iterable[str]) -> frozenset[str]:
     return frozenset((names,) if isinstance(names, str) else names)
 
 
-def _read(file: Path) -> bytes:
+def _read_picks_file(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
         raise UsageError(f"the file cannot be read: {error.strerror or error}", where=str(file)) from error
 
 
-async def _notify(pipeline: LoadedPipeline, ended: Ended, world: Runtime, key: str) -> None:
+async def _notify(pipeline: LoadedPipeline, ended: CommandResult, runtime: Runtime, key: str) -> None:
     if pipeline.spec.notify is None:
         return
 
-    def cut(text: str) -> str:
+    def redact(text: str) -> str:
         return text.replace(key, "[key]") if key else text
 
-    why = await tell(pipeline.spec.notify, ended, cut=cut, runtime=world)
+    why = await send_notification(pipeline.spec.notify, ended, redact=redact, runtime=runtime)
     if why is not None:
         _log.warning(why)
 
 
-async def _landing(work: Coroutine[Any, Any, _Answer], control: Control) -> _Answer:
+async def _stop_gracefully_on_cancel(work: Coroutine[Any, Any, _Result], control: Control) -> _Result:
     """Do `work`; cancelled, it is stopped gently first, and at once when that is not enough."""
     task = asyncio.ensure_future(work)
     try:
@@ -290,7 +290,7 @@ async def _landing(work: Coroutine[Any, Any, _Answer], control: Control) -> _Ans
         raise
 
 
-def _waited_for(work: Coroutine[Any, Any, _Answer], name: str) -> _Answer:
+def _run_blocking(work: Coroutine[Any, Any, _Result], name: str) -> _Result:
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -27,7 +27,7 @@ SANDBOX_WINDOW = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class ServiceOptions:
     """Which service is meant."""
 
     sandbox: bool = False
@@ -52,7 +52,9 @@ class Service:
                 yield Access(base_url=url, api_key=SANDBOX_KEY, service="sandbox", speed=SANDBOX_SPEED)
             return
         found = find_credentials(self._environ(), _home(), now=datetime.now(UTC), base_url=self.base_url)
-        yield Access(base_url=found.base_url, api_key=found.api_key, service=found.base_url, found_in=found.found_in)
+        yield Access(
+            base_url=found.base_url, api_key=found.api_key, service=found.base_url, key_source=found.key_source
+        )
 
     def name(self) -> str:
         """What ledgers know it by. Needs no key."""
@@ -75,26 +77,26 @@ def _home() -> Path:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class PipelineTarget:
     """A pipeline file, the service that it is to run at, and what is said beside it."""
 
     file: Path
-    service: Service
+    service: ServiceOptions
     #: KEY=VALUE each, as for --set
     overrides: tuple[str, ...] = ()
 
     def load(self) -> Pipeline:
         from lamina_batch.pipeline.load import load_pipeline
 
-        return load_pipeline(self.file, **self._circumstances())
+        return load_pipeline(self.file, **self._load_arguments())
 
     def locate(self) -> Whereabouts:
         """What is known of it without looking at the rest of the file, which may be wrong."""
         from lamina_batch.pipeline.load import locate_pipeline
 
-        return locate_pipeline(self.file, **self._circumstances())
+        return locate_pipeline(self.file, **self._load_arguments())
 
-    def _circumstances(self) -> dict[str, Any]:
+    def _load_arguments(self) -> dict[str, Any]:
         return {
             "overrides": self.overrides,
             "environ": os.environ,

@@ -8,6 +8,6 @@ from typing import Any
 from lamina_batch.runtime import Runtime, system_runtime
 
 
-def runtime(**replaced: Any) -> Runtime:
+def make_runtime(**replaced: Any) -> Runtime:
     """Clocks, sleep and randomness of this computer, but for what is `replaced`."""
     return replace(system_runtime(), **replaced)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina_batch.atomic_files import write_text
-from lamina_batch.authoring.matching import KEYS, Match, guess_key, match_columns, why_no_key
-from lamina_batch.authoring.specialise import specialised
+from lamina_batch.authoring.matching import KEYS, ColumnMatch, explain_missing_key, guess_key, match_columns
+from lamina_batch.authoring.specialise import app_schema
 from lamina_batch.drift.pinning import save_pin
 from lamina_batch.drift.pins import SANDBOX, pin_file, read_pin
 from lamina_batch.errors import CatalogError, UsageError
@@ -58,7 +58,7 @@ class Draft:
     #: what keeps the column from being it that is called like one
     no_key: str | None = None
     #: by parameter the column of the catalog that plainly is its own
-    matches: Mapping[str, Match] = field(default_factory=dict)
+    matches: Mapping[str, ColumnMatch] = field(default_factory=dict)
 
     @property
     def pin(self) -> Path:
@@ -96,7 +96,7 @@ def draft(pin: Pin, file: Path, *, name: str | None, rows: str | None) -> Draft:
     if rows is None:
         return empty
     path, sheet = split_sheet(rows, Path.cwd())
-    catalog, encoding = _read(Path(path).absolute(), sheet, pin.app.app_id)
+    catalog, encoding = _read_rows(Path(path).absolute(), sheet, pin.app.app_id)
     named = os.path.relpath(Path(path).absolute(), file.parent) + ("" if sheet is None else f"#{sheet}")
     key = guess_key(catalog)
     return replace(
@@ -105,12 +105,12 @@ def draft(pin: Pin, file: Path, *, name: str | None, rows: str | None) -> Draft:
         encoding=encoding,
         catalog=catalog,
         key=key,
-        no_key=why_no_key(catalog) if key is None else None,
+        no_key=explain_missing_key(catalog) if key is None else None,
         matches=match_columns(pin.app, catalog),
     )
 
 
-def refuse_present(draft: Draft, pin: Pin) -> None:
+def refuse_existing_files(draft: Draft, pin: Pin) -> None:
     """Raise UsageError where a file that is there already would be lost, or mean something else from now on."""
     wanted = [draft.file, *([draft.file.parent / draft.rows] if draft.catalog is None else [])]
     for file in wanted:
@@ -142,7 +142,7 @@ def write_files(draft: Draft, pin: Pin) -> tuple[Path, ...]:
     folder = draft.file.parent
     save_pin(pin, folder / draft.pin)
     texts = {
-        folder / draft.schema: json.dumps(specialised(draft.app), ensure_ascii=False, indent=2) + "\n",
+        folder / draft.schema: json.dumps(app_schema(draft.app), ensure_ascii=False, indent=2) + "\n",
         draft.file: pipeline_text(draft),
     }
     for file, text in texts.items():
@@ -152,12 +152,12 @@ def write_files(draft: Draft, pin: Pin) -> tuple[Path, ...]:
 
 def pipeline_text(draft: Draft) -> str:
     """The pipeline file."""
-    lines = [*_head(draft), *_rows(draft), *_inputs(draft), *_rest(draft)]
+    lines = [*_head(draft), *_rows(draft), *_inputs(draft), *_schema_run_results(draft)]
     # What the service says stands in comments, and must neither end one nor be what YAML does not allow.
     return "".join("".join(c for c in line if c.isprintable()) + "\n" for line in lines)
 
 
-def _read(file: Path, sheet: str | None, app_id: str) -> tuple[Catalog, str | None]:
+def _read_rows(file: Path, sheet: str | None, app_id: str) -> tuple[Catalog, str | None]:
     """The rows, and the encoding that had to be guessed."""
 
     def read(encoding: str, *key: str) -> Catalog:
@@ -190,7 +190,7 @@ def _read(file: Path, sheet: str | None, app_id: str) -> tuple[Catalog, str | No
             pass
         raise
     named = sum(bool(header.strip()) for header in catalog.headers)
-    if file.suffix.lower() in WORKBOOK_EXTENSIONS and named <= _MOST_IN_A_TITLE:
+    if file.suffix.lower() in WORKBOOK_EXTENSIONS and named <= _MAX_TITLE_CELLS:
         # A title stands above the table, and the header is found by the key: so each usual name is tried.
         for key in KEYS:
             tried = read("utf-8", key)
@@ -200,7 +200,7 @@ def _read(file: Path, sheet: str | None, app_id: str) -> tuple[Catalog, str | No
 
 
 #: named cells that a line with a title has
-_MOST_IN_A_TITLE = 2
+_MAX_TITLE_CELLS = 2
 
 
 # -- the file, part by part -------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def _head(draft: Draft) -> Iterator[str]:
     file = draft.file.name
     yield f"# yaml-language-server: $schema={draft.schema.as_posix()}"
     yield "#"
-    yield f"# {_line(draft.app.name)}{_said(draft.app.description)}"
+    yield f"# {_one_line(draft.app.name)}{_description_suffix(draft.app.description)}"
     yield "#"
     yield f"#     lamina-batch validate {file}        # the file, the app, every row; spends nothing"
     yield f"#     lamina-batch run {file} --sandbox   # a rehearsal: no key, no credits"
@@ -219,7 +219,7 @@ def _head(draft: Draft) -> Iterator[str]:
     yield f"# {FILL_IN} marks what is left to decide. Nothing is run before all of it is gone."
     yield "version: 1"
     yield f"name: {scalar(draft.name)}"
-    yield f"app: {scalar(draft.app.app_id)}     # {_line(draft.app.name)}"
+    yield f"app: {scalar(draft.app.app_id)}     # {_one_line(draft.app.name)}"
     yield ""
 
 
@@ -232,9 +232,9 @@ def _rows(draft: Draft) -> Iterator[str]:
     if key is None:
         columns = () if draft.catalog is None else draft.catalog.columns
         yield "  # The column that names a row, or a list of columns: unique, never blank. Results are kept by it."
-        yield f"  # The columns are {_listed(columns)}."
+        yield f"  # The columns are {_join_names(columns)}."
         if draft.no_key is not None:
-            yield f"  # {_line(draft.no_key)}."
+            yield f"  # {_one_line(draft.no_key)}."
     yield f"  key: {scalar(key or FILL_IN)}"
     if draft.encoding is not None:
         yield "  # The file is not UTF-8, and seems to be this. Look whether accents and umlauts come out right."
@@ -249,17 +249,17 @@ def _inputs(draft: Draft) -> Iterator[str]:
     found = draft.matches
     for parameter in draft.app.parameters:
         match = found.get(parameter.name)
-        yield f"  # {_facts(parameter)}"
+        yield f"  # {_parameter_facts(parameter)}"
         if draft.catalog is None:
-            yield from _to_fill(parameter)
+            yield from _sheet_rule(parameter)
         elif match is not None:
-            yield from _matched(parameter, match)
+            yield from _matched_rule(parameter, match)
         else:
-            yield from _unmatched(parameter)
+            yield from _unmatched_rule(parameter)
     yield ""
 
 
-def _to_fill(parameter: Parameter) -> Iterator[str]:
+def _sheet_rule(parameter: Parameter) -> Iterator[str]:
     """A column of the sheet, named like the input."""
     rule = {"column": " ".join(parameter.name.split())}
     if parameter.multiple and parameter.type == "url":
@@ -269,40 +269,40 @@ def _to_fill(parameter: Parameter) -> Iterator[str]:
         if parameter.default is None:
             rule["blank"] = "app_default"
         else:
-            yield from _stock(parameter)
+            yield from _stock_warning(parameter)
             yield "  # So a blank cell is an error; `blank: skip_row` leaves the row out, `blank: app_default` not."
     yield _rule(parameter, rule)
 
 
-def _matched(parameter: Parameter, match: Match) -> Iterator[str]:
+def _matched_rule(parameter: Parameter, match: ColumnMatch) -> Iterator[str]:
     rule = {"column": match.column}
     if match.split is not None:
         rule["split"] = match.split
     if parameter.type == "url" and match.blank:
         if parameter.must_supply or parameter.default is not None:
-            yield f"  # {_have_none(match.blank)}: left out until there is one."
+            yield f"  # {_blank_count_text(match.blank)}: left out until there is one."
             rule["blank"] = "skip_row"
         else:
             rule["blank"] = "app_default"
     elif match.blank and not parameter.must_supply:
-        yield f"  # {_have_none(match.blank)}: {_instead(parameter)}"
+        yield f"  # {_blank_count_text(match.blank)}: {_default_text(parameter)}"
     if match.map:
         guessed = any(target != FILL_IN for target in match.map.values())
         yield f"  # Cells that are no label, and the labels that they mean{' (guessed: look)' if guessed else ''}."
     yield _rule(parameter, rule, match.map)
 
 
-def _unmatched(parameter: Parameter) -> Iterator[str]:
+def _unmatched_rule(parameter: Parameter) -> Iterator[str]:
     """Open: an error where the app needs it or would show a stock picture, a comment where it may stay away."""
     if _must_decide(parameter):
         if not parameter.must_supply:
-            yield from _stock(parameter)
+            yield from _stock_warning(parameter)
             yield "  # If that is meant, delete the line below."
         if parameter.multiple:
             yield "  # Several columns: {columns: [a, b]}."
         yield _rule(parameter, {"column": FILL_IN})
         return
-    yield f"  # No column plainly is this: {_instead(parameter)}"
+    yield f"  # No column plainly is this: {_default_text(parameter)}"
     example = {"value": parameter.options[0]} if parameter.options else {"column": "name_of_a_column"}
     yield f"  # {_rule(parameter, example).strip()}"
 
@@ -312,19 +312,19 @@ def _must_decide(parameter: Parameter) -> bool:
     return parameter.must_supply or (parameter.type == "url" and parameter.default is not None)
 
 
-def _have_none(rows: int) -> str:
+def _blank_count_text(rows: int) -> str:
     return "1 row has none" if rows == 1 else f"{rows} rows have none"
 
 
-def _stock(parameter: Parameter) -> Iterator[str]:
+def _stock_warning(parameter: Parameter) -> Iterator[str]:
     kind = parameter.accept[0] if parameter.accept else "file"
     yield f"  # Without one the app would use its own stock {kind}, of another product."
 
 
-def _instead(parameter: Parameter) -> str:
+def _default_text(parameter: Parameter) -> str:
     if parameter.default is None or parameter.default == "":
         return "the app does without."
-    return f"the app takes {_line(json.dumps(parameter.default, ensure_ascii=False))}."
+    return f"the app takes {_one_line(json.dumps(parameter.default, ensure_ascii=False))}."
 
 
 def _rule(parameter: Parameter, rule: Mapping[str, str], mapped: Mapping[str, str] | None = None) -> str:
@@ -335,7 +335,7 @@ def _rule(parameter: Parameter, rule: Mapping[str, str], mapped: Mapping[str, st
     return f"  {scalar(parameter.name, key=True)}: {{{', '.join(parts)}}}"
 
 
-def _rest(draft: Draft) -> Iterator[str]:
+def _schema_run_results(draft: Draft) -> Iterator[str]:
     yield "schema:"
     yield "  # The inputs and labels that this file was written for. If one that is used here changes, a run stops"
     yield "  # before it spends."
@@ -353,38 +353,38 @@ def _rest(draft: Draft) -> Iterator[str]:
     yield '  download: "out/images/{key}/{label}.{ext}"   # the files themselves, because their addresses expire'
 
 
-def _facts(parameter: Parameter) -> str:
+def _parameter_facts(parameter: Parameter) -> str:
     """What the app says of an input, in a line."""
-    facts = [f"{_line(parameter.name)}: {parameter.type}"]
-    facts += [f"one of {_listed(parameter.options)}"] if parameter.options else []
-    facts += [" or ".join(map(_line, parameter.accept))] if parameter.accept else []
+    facts = [f"{_one_line(parameter.name)}: {parameter.type}"]
+    facts += [f"one of {_join_names(parameter.options)}"] if parameter.options else []
+    facts += [" or ".join(map(_one_line, parameter.accept))] if parameter.accept else []
     facts += ["takes several"] if parameter.multiple else []
     facts += ["must be given"] if parameter.must_supply else []
-    return ", ".join(facts) + _said(parameter.description)
+    return ", ".join(facts) + _description_suffix(parameter.description)
 
 
-_MOST_LISTED = 12
-_MOST_SAID = 160
+_MAX_LISTED = 12
+_MAX_DESCRIPTION = 160
 
 
-def _listed(names: Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     names = list(names)
-    more = f", and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return ", ".join(scalar(name) for name in names[:_MOST_LISTED]) + more
+    more = f", and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(scalar(name) for name in names[:_MAX_LISTED]) + more
 
 
-def _said(description: str | None) -> str:
+def _description_suffix(description: str | None) -> str:
     """What the service says of a thing, as the end of a line."""
-    text = _line(description or "")
-    return f". {text[:_MOST_SAID]}{'…' if len(text) > _MOST_SAID else ''}" if text else ""
+    text = _one_line(description or "")
+    return f". {text[:_MAX_DESCRIPTION]}{'…' if len(text) > _MAX_DESCRIPTION else ''}" if text else ""
 
 
-def _line(text: str) -> str:
+def _one_line(text: str) -> str:
     """Text for a comment: one line, without what does not show."""
     return "".join(c for c in " ".join(text.split()) if c.isprintable())
 
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.](?:[A-Za-z0-9_./+()&-]|:(?=[A-Za-z0-9])| (?=[A-Za-z0-9_(&+]))*")
+_UNQUOTED = re.compile(r"[A-Za-z0-9_.](?:[A-Za-z0-9_./+()&-]|:(?=[A-Za-z0-9])| (?=[A-Za-z0-9_(&+]))*")
 
 
 def scalar(text: str, *, key: bool = False) -> str:
@@ -394,7 +394,7 @@ def scalar(text: str, *, key: bool = False) -> str:
     """
     text = text if key else text.replace("$", "$$")
     # A number or a yes in quotes, for editors: here text is text in any case.
-    if _PLAIN.fullmatch(text) and isinstance(core_value(text), str):
+    if _UNQUOTED.fullmatch(text) and isinstance(core_value(text), str):
         return text
     quoted = json.dumps(text, ensure_ascii=False)
     return "".join(c if c.isprintable() else _escaped(c) for c in quoted)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class ColumnMatch:
     """A column that gives an input."""
 
     column: str
@@ -38,25 +38,25 @@ class Match:
     blank: int = 0
 
 
-def match_columns(app: App, catalog: Catalog) -> dict[str, Match]:
+def match_columns(app: App, catalog: Catalog) -> dict[str, ColumnMatch]:
     """For each parameter the column that plainly is its own; parameters without one are left out."""
-    cells = Cells(catalog)
-    ranked = {p.name: found for p in app.parameters if (found := _best(p, cells.names)) is not None}
+    cells = NamedColumns(catalog)
+    ranked = {p.name: found for p in app.parameters if (found := _best_column(p, cells.names)) is not None}
     best: dict[str, list[int]] = collections.defaultdict(list)
     for rank, column in ranked.values():
         best[column].append(rank)
-    matches: dict[str, Match] = {}
+    matches: dict[str, ColumnMatch] = {}
     for parameter in app.parameters:
         rank, column = ranked.get(parameter.name, (0, ""))
         # Of two inputs that want one column the better match has it, and of equals neither.
         if column and rank == min(best[column]) and best[column].count(rank) == 1:
-            fitting = _fitting(parameter, column, cells)
+            fitting = _match_values(parameter, column, cells)
             if fitting is not None:
                 matches[parameter.name] = fitting
     return matches
 
 
-class Cells:
+class NamedColumns:
     """The columns of a catalog that can be named in a pipeline, and their cells as text."""
 
     def __init__(self, catalog: Catalog) -> None:
@@ -76,18 +76,18 @@ class Cells:
 
 def guess_key(catalog: Catalog) -> str | None:
     """The column that names a row: called like one, never blank, and never twice the same. None: there is no such."""
-    cells = Cells(catalog)
-    for column in _called_like_keys(cells.names):
+    cells = NamedColumns(catalog)
+    for column in _key_like_columns(cells.names):
         texts = cells.texts(column)
         if len(texts) and not texts.null_count() and texts.is_unique().all():
             return column
     return None
 
 
-def why_no_key(catalog: Catalog) -> str | None:
+def explain_missing_key(catalog: Catalog) -> str | None:
     """What keeps the column that is most called like a key from being one; None where none is called so."""
-    cells = Cells(catalog)
-    column = next(iter(_called_like_keys(cells.names)), None)
+    cells = NamedColumns(catalog)
+    column = next(iter(_key_like_columns(cells.names)), None)
     texts = cells.texts(column) if column is not None else pl.Series([], dtype=pl.String)
     rows = catalog.frame.select("lamina_row").collect().to_series()
     if column is None or not len(texts):
@@ -101,7 +101,7 @@ def why_no_key(catalog: Catalog) -> str | None:
     return f"{column} is blank in row {blank[0]}" if len(blank) else None
 
 
-def _called_like_keys(names: Sequence[str]) -> list[str]:
+def _key_like_columns(names: Sequence[str]) -> list[str]:
     """The columns that are called like one that names a row, the most telling first."""
     called = [name for name in names if _key_rank(name) < len(KEYS) + 1]
     return sorted(called, key=_key_rank)
@@ -123,7 +123,7 @@ KEYS = (
     "mpn",
     "handle",
 )
-_KEY_ENDS = ("sku", "id", "ean", "gtin", "code", "key", "number", "no", "nr", "nummer", "artikelnummer")
+_KEY_SUFFIXES = ("sku", "id", "ean", "gtin", "code", "key", "number", "no", "nr", "nummer", "artikelnummer")
 
 
 def _key_rank(column: str) -> int:
@@ -131,18 +131,18 @@ def _key_rank(column: str) -> int:
     name = "_".join(words)
     if name in KEYS:
         return KEYS.index(name)
-    return len(KEYS) + (not (words and words[-1] in _KEY_ENDS))
+    return len(KEYS) + (not (words and words[-1] in _KEY_SUFFIXES))
 
 
 # -- by name ----------------------------------------------------------------------------------------------------
 
 #: what a column of addresses is called beside what it shows
-_ADDRESS = {"image", "images", "img", "photo", "picture", "video", "url", "urls", "link", "src", "file"}
+_URL_WORDS = {"image", "images", "img", "photo", "picture", "video", "url", "urls", "link", "src", "file"}
 #: words that tell little: `Model Gender` is `gender` in a catalog of products, `Your Product Image` is `image`
-_EMPTY = {"the", "your", "model", "product", "input", "text"}
+_FILLER_WORDS = {"the", "your", "model", "product", "input", "text"}
 
 
-def _best(parameter: Parameter, columns: Sequence[str]) -> tuple[int, str] | None:
+def _best_column(parameter: Parameter, columns: Sequence[str]) -> tuple[int, str] | None:
     """How well the best column fits, from 0, and the column; None where none fits, or several fit as well."""
     for rank, rule in enumerate(_RULES):
         found = [column for column in columns if rule(parameter, column)]
@@ -163,18 +163,18 @@ def _same_words(parameter: Parameter, column: str) -> bool:
     return _words(parameter.name) == _words(column)
 
 
-def _address_of(parameter: Parameter, column: str) -> bool:
+def _is_url_column(parameter: Parameter, column: str) -> bool:
     name, words = _words(parameter.name), _words(column)
-    return parameter.type == "url" and words[: len(name)] == name and set(words[len(name) :]) <= _ADDRESS
+    return parameter.type == "url" and words[: len(name)] == name and set(words[len(name) :]) <= _URL_WORDS
 
 
 def _same_in_essence(parameter: Parameter, column: str) -> bool:
-    empty = _EMPTY | _ADDRESS if parameter.type == "url" else _EMPTY
+    empty = _FILLER_WORDS | _URL_WORDS if parameter.type == "url" else _FILLER_WORDS
     essence = [word for word in _words(parameter.name) if word not in empty]
     return bool(essence) and essence == [word for word in _words(column) if word not in empty]
 
 
-_RULES = (_same, _leniently_same, _same_words, _address_of, _same_in_essence)
+_RULES = (_same, _leniently_same, _same_words, _is_url_column, _same_in_essence)
 
 
 def _words(name: str) -> list[str]:
@@ -186,27 +186,27 @@ def _words(name: str) -> list[str]:
 # -- by what stands in the cells --------------------------------------------------------------------------------
 
 #: With more cells that are no label than this, the column is about something else.
-_MOST_TO_MAP = 12
+_MAX_MAPPED_VALUES = 12
 _SEPARATORS = ("|", ";", ",")
 
 
-def _fitting(parameter: Parameter, column: str, cells: Cells) -> Match | None:
+def _match_values(parameter: Parameter, column: str, cells: NamedColumns) -> ColumnMatch | None:
     texts = cells.texts(column)
     blank = texts.null_count()
     values = texts.drop_nulls()
     if parameter.type == "url":
         split = _separator(values) if parameter.multiple else None
         parts = values.str.split(split).explode().str.strip_chars() if split is not None else values
-        return Match(column=column, split=split, blank=blank) if parts.str.contains(URL_PATTERN).any() else None
+        return ColumnMatch(column=column, split=split, blank=blank) if parts.str.contains(URL_PATTERN).any() else None
     if not parameter.options:
-        return Match(column=column, blank=blank)
+        return ColumnMatch(column=column, blank=blank)
     strange = [value for value in values.unique(maintain_order=True) if match(value, parameter.options) is None]
-    if len(strange) > _MOST_TO_MAP:
+    if len(strange) > _MAX_MAPPED_VALUES:
         return None
-    return Match(column=column, map=dict(_meant(strange, parameter.options)), blank=blank)
+    return ColumnMatch(column=column, map=dict(_guess_labels(strange, parameter.options)), blank=blank)
 
 
-def _meant(values: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _guess_labels(values: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each value with the only label that begins with it: F is Female."""
     for value in values:
         begun = [label for label in labels if lenient(label).startswith(lenient(value))]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lamina_batch.sources.table import Catalog
 
 
-def existing_rows(pipeline: Pipeline) -> Catalog | None:
+def read_existing_rows(pipeline: Pipeline) -> Catalog | None:
     """The catalog that `rows.from` names; None where there is no such file yet.
 
     Raises CatalogError where there is one and it cannot be read.
@@ -33,7 +33,7 @@ def existing_rows(pipeline: Pipeline) -> Catalog | None:
     return read_catalog(pipeline)
 
 
-def untyped(pipeline: Pipeline, app: App, catalog: Catalog) -> tuple[str, ...]:
+def untyped_columns(pipeline: Pipeline, app: App, catalog: Catalog) -> tuple[str, ...]:
     """The columns that the pipeline uses which are more than text in the rows, and are text once they are in a sheet.
 
     What `rows.types` names is none of them.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.schema import Schema
 
 
-def specialised(app: App) -> Schema:
+def app_schema(app: App) -> Schema:
     """The JSON Schema of pipeline files for this app. It refuses nothing else that the general one takes."""
     schema = pipeline_schema()
     keys = schema["properties"]
@@ -25,13 +25,13 @@ def specialised(app: App) -> Schema:
     schema["title"] = f"{schema['title']} for {app.name}"
     keys["app"] = {**keys["app"], "const": app.app_id, "examples": [app.app_id]}
     keys["app"]["description"] = f"{app.name}. {keys['app']['description']}"
-    keys["inputs"] = _closed(keys["inputs"], {p.name: _rule(p, rule or {}) for p in app.parameters})
-    keys["matrix"] = _closed(keys["matrix"], {p.name: _values(p) for p in app.parameters})
-    needed = [_given(p) for p in app.parameters if p.must_supply]
+    keys["inputs"] = _closed_section(keys["inputs"], {p.name: _rule(p, rule or {}) for p in app.parameters})
+    keys["matrix"] = _closed_section(keys["matrix"], {p.name: _values(p) for p in app.parameters})
+    needed = [_required_rule(p) for p in app.parameters if p.must_supply]
     return {**schema, **({"allOf": needed} if needed else {})}
 
 
-def _closed(section: Schema, places: dict[str, Schema]) -> Schema:
+def _closed_section(section: Schema, places: dict[str, Schema]) -> Schema:
     """A section that knows all its names."""
     left = {key: value for key, value in section.items() if key not in {"additionalProperties", "examples"}}
     return {**left, "additionalProperties": False, "properties": places}
@@ -47,16 +47,16 @@ def _rule(parameter: Parameter, rule: Schema) -> Schema:
         places = {
             **places,
             "value": _value(parameter, places["value"], label),
-            "default": {**_plain(places["default"]), **label},
-            "map": {**_plain(places["map"]), "additionalProperties": target},
+            "default": {**_without_examples(places["default"]), **label},
+            "map": {**_without_examples(places["map"]), "additionalProperties": target},
         }
-    return {**_plain(rule), "description": _told(parameter), "properties": places}
+    return {**_without_examples(rule), "description": _description(parameter), "properties": places}
 
 
 def _value(parameter: Parameter, place: Schema, label: Schema) -> Schema:
     if not parameter.multiple:
         return {"description": place["description"], "type": "string", **label}
-    one_or_more = {**_plain(place), "items": {**place["items"], **label}}
+    one_or_more = {**_without_examples(place), "items": {**place["items"], **label}}
     # An enum holds whatever the type is, and of several values each is held to the labels by `items`.
     return {**one_or_more, "if": {"type": "string"}, "then": label}
 
@@ -64,7 +64,7 @@ def _value(parameter: Parameter, place: Schema, label: Schema) -> Schema:
 def _values(parameter: Parameter) -> Schema:
     label = _label(parameter)
     return {
-        "description": f"One variant for each value. {_told(parameter)}",
+        "description": f"One variant for each value. {_description(parameter)}",
         "type": "array",
         "minItems": 1,
         "uniqueItems": True,
@@ -76,12 +76,12 @@ def _label(parameter: Parameter) -> Schema:
     return {"enum": list(parameter.options)} if parameter.type == "options" and parameter.options else {}
 
 
-def _plain(place: Schema) -> Schema:
+def _without_examples(place: Schema) -> Schema:
     """Without the general examples, which name inputs of another app, and the `$ref` that brings them back."""
     return {key: value for key, value in place.items() if key not in {"examples", "$ref"}}
 
 
-def _given(parameter: Parameter) -> dict[str, Any]:
+def _required_rule(parameter: Parameter) -> dict[str, Any]:
     given = [{"required": [section], "properties": {section: {"required": [parameter.name]}}} for section in _SECTIONS]
     return {
         "description": f"{parameter.name!r} must be given.",
@@ -93,7 +93,7 @@ def _given(parameter: Parameter) -> dict[str, Any]:
 _SECTIONS = ("inputs", "matrix")
 
 
-def _told(parameter: Parameter) -> str:
+def _description(parameter: Parameter) -> str:
     """What the app says of the parameter, in sentences."""
     facts = [parameter.type]
     facts += [" or ".join(parameter.accept)] if parameter.accept else []

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina_batch.cli.options import Call, Service, service_options, waited_for, world
-from lamina_batch.cli.shell import Command, Group, out, say, whole
+from lamina_batch.cli.options import RedactingServiceOptions, run_blocking, runtime, service_options
+from lamina_batch.cli.shell import Command, Group, out, out_document, say
 from lamina_batch.errors import ServiceError, UnknownAppError, UsageError
 
 if TYPE_CHECKING:
@@ -28,14 +28,16 @@ def apps() -> None:
     """Look at the apps that your key may use."""
 
 
-def _with_client(service: Service, ask: Callable[[LaminaClient], Awaitable[Any]]) -> Any:
+def _with_client(service: RedactingServiceOptions, ask: Callable[[LaminaClient], Awaitable[Any]]) -> Any:
     from lamina_batch.runs.service import ask as ask_service
 
     with service.open(None) as access:
-        return waited_for(ask_service(access, world(), ask))
+        return run_blocking(ask_service(access, runtime(), ask))
 
 
-async def _by_id(client: LaminaClient, ask: Callable[[str], Awaitable[Any]], app_id: str, service: Service) -> Any:
+async def _find_app(
+    client: LaminaClient, ask: Callable[[str], Awaitable[Any]], app_id: str, service: RedactingServiceOptions
+) -> Any:
     """What `ask` answers for this app. Raises UsageError where no id was given, with those of the app of that name."""
     from lamina_batch.apps.schema import lenient
 
@@ -48,7 +50,7 @@ async def _by_id(client: LaminaClient, ask: Callable[[str], Awaitable[Any]], app
             raise error from None
         same = [app.app_id for app in found if lenient(app.name) == lenient(app_id)]
         listing = f"`lamina-batch apps list{' --sandbox' if service.sandbox else ''}` finds them"
-        if not same and _ID.fullmatch(app_id):
+        if not same and _APP_ID.fullmatch(app_id):
             raise UnknownAppError(
                 f"the service knows no app of this id, or hides it from this key ({error.what})",
                 where=error.where,
@@ -62,7 +64,7 @@ async def _by_id(client: LaminaClient, ask: Callable[[str], Awaitable[Any]], app
 
 
 #: what an id looks like
-_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_APP_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @apps.command("list", cls=Command)
@@ -76,7 +78,7 @@ def apps_list(*, sandbox: bool, base_url: str | None, search: str | None, limit:
     Example:
       lamina-batch apps list --search catalog
     """
-    service = Service(sandbox=sandbox, base_url=base_url)
+    service = RedactingServiceOptions(sandbox=sandbox, base_url=base_url)
     found = _with_client(service, lambda client: client.list_apps(search=search, limit=limit))
     if not found:
         say("the service found no app")
@@ -94,8 +96,8 @@ def apps_show(app_id: str, *, sandbox: bool, base_url: str | None) -> None:
     Example:
       lamina-batch apps show bbb17293-5fe7-4645-8c6e-0745bc28254d
     """
-    service = Service(sandbox=sandbox, base_url=base_url)
-    app = _with_client(service, lambda client: _by_id(client, client.get_app, app_id, service))
+    service = RedactingServiceOptions(sandbox=sandbox, base_url=base_url)
+    app = _with_client(service, lambda client: _find_app(client, client.get_app, app_id, service))
     out(f"{app.name} ({app.app_id})")
     if app.description:
         out(app.description)
@@ -122,8 +124,8 @@ def apps_workflow(app_id: str, *, sandbox: bool, base_url: str | None) -> None:
     Example:
       lamina-batch apps workflow bbb17293-5fe7-4645-8c6e-0745bc28254d
     """
-    service = Service(sandbox=sandbox, base_url=base_url)
-    workflow = _with_client(service, lambda client: _by_id(client, client.get_workflow, app_id, service))
+    service = RedactingServiceOptions(sandbox=sandbox, base_url=base_url)
+    workflow = _with_client(service, lambda client: _find_app(client, client.get_workflow, app_id, service))
     out(f"{workflow.name} ({workflow.app_id})")
     for node in workflow.nodes:
         feeds = [target for source, target in workflow.edges if source == node.id]
@@ -160,21 +162,21 @@ def apps_pin(app_id: str, *, output: Path | None, sandbox: bool, base_url: str |
     from lamina_batch.drift.pinning import save_pin
     from lamina_batch.drift.pins import pin_file
 
-    pin = taken(app_id, Service(sandbox=sandbox, base_url=base_url))
+    pin = fetch_pin(app_id, RedactingServiceOptions(sandbox=sandbox, base_url=base_url))
     file = output or pin_file(app_id)
     for line in save_pin(pin, file):
         say(line)
     out(str(file))
 
 
-def taken(app_id: str, service: Service) -> Pin:
+def fetch_pin(app_id: str, service: RedactingServiceOptions) -> Pin:
     """The app as the service has it now."""
     from lamina_batch.drift.pins import take_pin
     from lamina_batch.runs.service import ask as ask_service
 
     with service.open(None) as access:
-        ask = ask_service(access, world(), lambda client: _by_id(client, client.get_app, app_id, service))
-        app: App = waited_for(ask)
+        ask = ask_service(access, runtime(), lambda client: _find_app(client, client.get_app, app_id, service))
+        app: App = run_blocking(ask)
         return take_pin(app, app_id, taken_from=access.service, at=datetime.now(UTC))
 
 
@@ -193,7 +195,7 @@ def apps_diff(what: str, *, pin: Path | None, sandbox: bool, base_url: str | Non
       lamina-batch apps diff catalog.yaml
       lamina-batch apps diff bbb17293-5fe7-4645-8c6e-0745bc28254d
     """
-    service = Service(sandbox=sandbox, base_url=base_url)
+    service = RedactingServiceOptions(sandbox=sandbox, base_url=base_url)
     if Path(what).suffix.lower() in {".yaml", ".yml"}:
         if pin is not None:
             raise UsageError("a pipeline names its own pin", hint="leave out --pin")
@@ -211,22 +213,23 @@ def apps_diff(what: str, *, pin: Path | None, sandbox: bool, base_url: str | Non
     sys.exit(8 if found.breaks else 0)
 
 
-def _diff_pipeline(file: Path, service: Service) -> Drift:
+def _diff_pipeline(file: Path, service: RedactingServiceOptions) -> Drift:
+    from lamina_batch.edge import PipelineTarget
     from lamina_batch.runs.contract import drift as pipeline_drift
 
-    call = Call(file=file, service=service, overrides=())
+    call = PipelineTarget(file=file, service=service, overrides=())
     pipeline = call.load()
     with call.access(pipeline) as access:
-        return pipeline_drift(pipeline, access, world())
+        return pipeline_drift(pipeline, access, runtime())
 
 
-def _diff_app(app_id: str, file: Path | None, service: Service) -> Drift:
-    from lamina_batch.drift.pinning import against_pin
+def _diff_app(app_id: str, file: Path | None, service: RedactingServiceOptions) -> Drift:
+    from lamina_batch.drift.pinning import compare_with_pin
     from lamina_batch.drift.pins import pin_file, read_pin
 
     file = file or pin_file(app_id)
     known = read_pin(file)
-    return against_pin(known, file, taken(app_id, service))
+    return compare_with_pin(known, file, fetch_pin(app_id, service))
 
 
 @apps.command("schema", cls=Command)
@@ -249,7 +252,7 @@ def apps_schema(app_id: str, *, pin: Path | None, sandbox: bool, base_url: str |
     """
     import json
 
-    from lamina_batch.authoring.specialise import specialised
+    from lamina_batch.authoring.specialise import app_schema
     from lamina_batch.drift.pins import read_pin
 
     if pin is not None:
@@ -257,5 +260,5 @@ def apps_schema(app_id: str, *, pin: Path | None, sandbox: bool, base_url: str |
         if app.app_id != app_id:
             raise UsageError(f"this is the pin of another app, {app.app_id}", where=str(pin))
     else:
-        app = taken(app_id, Service(sandbox=sandbox, base_url=base_url)).app
-    whole(json.dumps(specialised(app), indent=2))  # in ASCII: whatever a name holds, a terminal shows it
+        app = fetch_pin(app_id, RedactingServiceOptions(sandbox=sandbox, base_url=base_url)).app
+    out_document(json.dumps(app_schema(app), indent=2))  # in ASCII: whatever a name holds, a terminal shows it

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lamina_batch.cli.apps import taken
-from lamina_batch.cli.options import Call, Service, pipeline_options, service_options, waited_for, world
+from lamina_batch.cli.apps import fetch_pin
+from lamina_batch.cli.options import (
+    PipelineTarget,
+    RedactingServiceOptions,
+    pipeline_options,
+    run_blocking,
+    runtime,
+    service_options,
+)
 from lamina_batch.cli.shell import Command, out, say
 from lamina_batch.errors import UsageError
 
@@ -52,30 +59,30 @@ def init(
       lamina-batch init --app bbb17293-5fe7-4645-8c6e-0745bc28254d --rows products.csv
       lamina-batch init --search "try on" --sandbox
     """
-    from lamina_batch.authoring.init import default_name, draft, refuse_present, write_files
+    from lamina_batch.authoring.init import default_name, draft, refuse_existing_files, write_files
 
     if (app_id is None) == (search is None):
         raise UsageError("which app is it for?", hint="give --app ID, or --search WORDS")
     if output is not None and output.suffix.lower() not in {".yaml", ".yml"}:
         raise UsageError("a pipeline file is .yaml", where=str(output), hint="name it FILE.yaml")
-    service = Service(sandbox=sandbox, base_url=base_url)
-    pin = taken(app_id if app_id is not None else _chosen(search or "", service), service)
+    service = RedactingServiceOptions(sandbox=sandbox, base_url=base_url)
+    pin = fetch_pin(app_id if app_id is not None else _choose_app(search or "", service), service)
     file = (output or Path(f"{default_name(pin.app, rows)}.yaml")).absolute()
     made = draft(pin, file, name=name, rows=rows)
-    refuse_present(made, pin)
+    refuse_existing_files(made, pin)
     for written in write_files(made, pin):
-        out(_shown(written))
+        out(_display_path(written))
     if made.catalog is None:
-        out(_shown(_sheet_of(made, service)))
-    _next_steps(made, service)
+        out(_display_path(_write_fill_sheet(made, service)))
+    _print_next_steps(made, service)
 
 
-def _chosen(search: str, service: Service) -> str:
+def _choose_app(search: str, service: RedactingServiceOptions) -> str:
     """The id of the app that is meant; asks at a terminal where several are found. Raises UsageError elsewhere."""
     from lamina_batch.runs.service import ask as ask_service
 
     with service.open(None) as access:
-        found = waited_for(ask_service(access, world(), lambda client: client.list_apps(search=search, limit=100)))
+        found = run_blocking(ask_service(access, runtime(), lambda client: client.list_apps(search=search, limit=100)))
     if not found:
         raise UsageError(f"the service finds no app for {search!r}", hint="`lamina-batch apps list` shows them all")
     if len(found) == 1:
@@ -90,22 +97,22 @@ def _chosen(search: str, service: Service) -> str:
     return found[chosen - 1].app_id
 
 
-def _sheet_of(made: Draft, service: Service) -> Path:
+def _write_fill_sheet(made: Draft, service: RedactingServiceOptions) -> Path:
     """The spreadsheet to fill, beside the pipeline file."""
     from lamina_batch.authoring.sheet import write_sheet
 
-    pipeline = Call(file=made.file, service=service, overrides=()).load()
+    pipeline = PipelineTarget(file=made.file, service=service, overrides=()).load()
     return write_sheet(pipeline, made.app, made.file.parent / made.rows)
 
 
-def _shown(file: Path) -> str:
+def _display_path(file: Path) -> str:
     return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
-def _next_steps(made: Draft, service: Service) -> None:
-    file, sandbox = _shown(made.file), " --sandbox" if service.sandbox else ""
+def _print_next_steps(made: Draft, service: RedactingServiceOptions) -> None:
+    file, sandbox = _display_path(made.file), " --sandbox" if service.sandbox else ""
     if made.catalog is None:
-        say(f"fill {_shown(made.file.parent / made.rows)}, a row for each product; then")
+        say(f"fill {_display_path(made.file.parent / made.rows)}, a row for each product; then")
     elif made.open:
         if made.no_key is not None:
             say(f"no key: {made.no_key}")
@@ -121,7 +128,7 @@ def _next_steps(made: Draft, service: Service) -> None:
 )
 @click.option("--empty", is_flag=True, help="Without the rows that the pipeline has already.")
 @click.option("--replace", is_flag=True, help="Replace FILE.xlsx if it exists.")
-def sheet(call: Call, *, output: Path, empty: bool, replace: bool) -> None:
+def sheet(call: PipelineTarget, *, output: Path, empty: bool, replace: bool) -> None:
     """Make the spreadsheet for those who fill it: a column for each that the pipeline uses, with lists to choose from.
 
     Where `rows.from` exists already, its rows are in it, with all of their columns. Filled, the workbook is read by
@@ -132,20 +139,20 @@ def sheet(call: Call, *, output: Path, empty: bool, replace: bool) -> None:
       lamina-batch sheet catalog.yaml -o to-fill.xlsx
       lamina-batch sheet catalog.yaml -o to-fill.xlsx --empty
     """
-    from lamina_batch.authoring.sheet import existing_rows, refuse_sheet, untyped, write_sheet
+    from lamina_batch.authoring.sheet import read_existing_rows, refuse_sheet, untyped_columns, write_sheet
     from lamina_batch.runs.service import app_of
     from lamina_batch.runs.service import ask as ask_service
 
     pipeline = call.load()
     refuse_sheet(pipeline, output, replace=replace)
-    catalog = None if empty else existing_rows(pipeline)
+    catalog = None if empty else read_existing_rows(pipeline)
     with call.access(pipeline) as access:
-        app = waited_for(ask_service(access, world(), lambda client: app_of(pipeline, client), pipeline))
+        app = run_blocking(ask_service(access, runtime(), lambda client: app_of(pipeline, client), pipeline))
     out(str(write_sheet(pipeline, app, output, catalog=catalog)))
     if catalog is not None:
         for note in catalog.notes:
             say(f"note: {note}")
-        if names := untyped(pipeline, app, catalog):
+        if names := untyped_columns(pipeline, app, catalog):
             listed = ", ".join(names)
             say(f"note: in a sheet these columns are text: {listed}; where SQL uses them, give their `rows.types`")
         rows = catalog.frame.select("lamina_index").collect().height

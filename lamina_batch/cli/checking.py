@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lamina_batch.cli.options import pipeline_options, start_options, waited_for, world
+from lamina_batch.cli.options import pipeline_options, run_blocking, runtime, start_options
 from lamina_batch.cli.shell import Command, out, out_all, say
 from lamina_batch.errors import UsageError
 
 if TYPE_CHECKING:
-    from lamina_batch.cli.options import Call
+    from lamina_batch.edge import PipelineTarget
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.runs.context import RunRequest
     from lamina_batch.runs.preview import Preview
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Ask every image and video URL too, also with --sandbox: is it there, is it an image, and large enough?",
 )
-def validate(call: Call, *, findings: Path | None, offline: bool, check_images: bool) -> None:
+def validate(call: PipelineTarget, *, findings: Path | None, offline: bool, check_images: bool) -> None:
     """Check the file, the app's live schema and every row, and spend nothing.
 
     Exits 3 when there are findings that would keep a row from being run; warnings do not count. Exits 8 when the app
@@ -47,7 +47,7 @@ def validate(call: Call, *, findings: Path | None, offline: bool, check_images: 
       lamina-batch validate catalog.yaml --offline
       lamina-batch validate catalog.yaml --check-images
     """
-    from lamina_batch.cli.progress import Tally, finding_lines
+    from lamina_batch.cli.progress import ProgressCounter, finding_lines
     from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS
     from lamina_batch.results.findings import write_findings, write_marked
     from lamina_batch.runs.planning import refuse_source
@@ -62,10 +62,12 @@ def validate(call: Call, *, findings: Path | None, offline: bool, check_images: 
     if offline:
         prepared = validate_offline(pipeline)
     else:
-        here = world()
-        tally = Tally("URLs asked", say=say, now=here.now, terminal=sys.stderr is not None and sys.stderr.isatty())
+        here = runtime()
+        tally = ProgressCounter(
+            "URLs asked", say=say, now=here.now, terminal=sys.stderr is not None and sys.stderr.isatty()
+        )
         with call.access(pipeline) as access, tally:
-            prepared = validate_rows(pipeline, access, here, went_on=tally.went_on if check_images else None)
+            prepared = validate_rows(pipeline, access, here, on_progress=tally.on_progress if check_images else None)
     checked = prepared.checked
     for note in prepared.notes:
         say(f"note: {note}")
@@ -90,7 +92,7 @@ def validate(call: Call, *, findings: Path | None, offline: bool, check_images: 
 @start_options
 @click.option("--explain", is_flag=True, help="Say for each row what would happen and why.")
 def plan(
-    call: Call,
+    call: PipelineTarget,
     *,
     request: RunRequest,
     explain: bool,
@@ -106,15 +108,15 @@ def plan(
     request = replace(request, explain=explain)
     pipeline = call.load()
     with call.access(pipeline) as access:
-        preview = waited_for(preview_run(pipeline, access, world(), request))
+        preview = run_blocking(preview_run(pipeline, access, runtime(), request))
     for note in preview.prepared.notes:
         say(f"note: {note}")
-    _show_plan(pipeline, preview)
+    _print_plan(pipeline, preview)
     if explain:
-        _explain(preview)
+        _print_explanations(preview)
 
 
-def _show_plan(pipeline: Pipeline, preview: Preview) -> None:
+def _print_plan(pipeline: Pipeline, preview: Preview) -> None:
     frame = preview.plan.frame
     out(f"{pipeline.name}: {frame['lamina_index'].n_unique()} rows, {frame.height} jobs")
     for (action, reason), count in preview.plan.reasons().items():
@@ -124,11 +126,12 @@ def _show_plan(pipeline: Pipeline, preview: Preview) -> None:
     out(f"executions to start: {preview.executions} (max_executions is {pipeline.run.max_executions})")
     for completion, forecast in preview.forecasts.items() if preview.executions else ():
         chosen = " (as run.completion says)" if completion == pipeline.run.completion else ""
-        least = f"{forecast.least_requests} requests and {_span(forecast.least_seconds)} at the least"
+        least = f"{forecast.least_requests} requests and {_format_duration(forecast.least_seconds)} at the least"
         if forecast.requests is None or forecast.seconds is None:
             out(f"by {completion}{chosen}: {least}; how long this app takes is not known yet")
         else:
-            out(f"by {completion}{chosen}: about {forecast.requests} requests and {_span(forecast.seconds)}; {least}")
+            likely = f"about {forecast.requests} requests and {_format_duration(forecast.seconds)}"
+            out(f"by {completion}{chosen}: {likely}; {least}")
     if preview.executions > pipeline.run.max_executions:
         out("a run would start nothing: use --yes or --limit N, or raise run.max_executions")
     if preview.stopped is not None:
@@ -137,14 +140,14 @@ def _show_plan(pipeline: Pipeline, preview: Preview) -> None:
         out(f"credits: {preview.credits:g}")
 
 
-def _span(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     """A length of time as people say it."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _explain(preview: Preview) -> None:
+def _print_explanations(preview: Preview) -> None:
     columns = ("row", "key", "variant", "action", "reason", "message", "was_key", "was_variant")
     for row, key, variant, action, reason, message, was_key, was_variant in preview.plan.frame.select(
         columns

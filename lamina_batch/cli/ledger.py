@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 from lamina_batch.cli.options import (
-    Call,
-    Service,
+    PipelineTarget,
+    RedactingServiceOptions,
     override_option,
     pipeline_options,
+    run_blocking,
+    runtime,
     service_options,
-    waited_for,
-    world,
 )
 from lamina_batch.cli.shell import Command, Group, out, say
 from lamina_batch.errors import CredentialsError, LaminaBatchError, ServiceError, UsageError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @pipeline_options
-def status(call: Call) -> None:
+def status(call: PipelineTarget) -> None:
     """Say what the ledger knows, without the network.
 
     \b
@@ -71,17 +71,17 @@ A held row may have been bought; it is not sent again until you say what it is:
   {held} --give-up KEY              neither: it failed, and only `run --rerun KEY` sends it again"""
 
 
-def _held_help(call: Call) -> str:
+def _held_help(call: PipelineTarget) -> str:
     sandbox = " --sandbox" if call.service.sandbox else ""
     return _HELD_HELP.format(held=f"lamina-batch held {shlex.quote(str(call.file))}{sandbox}")
 
 
 def _held_line(job: Job) -> str:
     why = job.message or "its answer has not been heard yet"
-    return f"held: {job.name}: sent {_instant(job.submitted_at or 0.0)} (attempt {job.attempts}): {why}"
+    return f"held: {job.name}: sent {_format_time(job.submitted_at or 0.0)} (attempt {job.attempts}): {why}"
 
 
-def _instant(at: float) -> str:
+def _format_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
@@ -97,7 +97,7 @@ def _instant(at: float) -> str:
     metavar="KEY…",
     help="Call these failed (or --all): only `run --rerun KEY` sends them again.",
 )
-def held(call: Call, *, adopt: tuple[str, ...], resubmit: tuple[str, ...], give_up: tuple[str, ...]) -> None:
+def held(call: PipelineTarget, *, adopt: tuple[str, ...], resubmit: tuple[str, ...], give_up: tuple[str, ...]) -> None:
     """Show the rows of which nobody knows whether they were bought, or say what becomes of them.
 
     What you say changes the ledger only; the next plain `run` acts on it. KEY is the key, or key/variant.
@@ -111,35 +111,35 @@ def held(call: Call, *, adopt: tuple[str, ...], resubmit: tuple[str, ...], give_
     from lamina_batch.ledger.held import Words
     from lamina_batch.runs.held import settle_held
 
-    words = Words(adopt=_adoptions(adopt), resubmit=resubmit, give_up=give_up)
+    words = Words(adopt=_parse_adoptions(adopt), resubmit=resubmit, give_up=give_up)
     pipeline = call.load()
     if not words:
         _show_held(call, pipeline)
         return
     if words.adopt:
-        _check_adopted(call, pipeline, words)
-    for job in waited_for(settle_held(pipeline, words, world=world())):
-        out(f"{job.name}: {_SETTLED[job.state]}")
+        _check_adopted_ids(call, pipeline, words)
+    for job in run_blocking(settle_held(pipeline, words, runtime=runtime())):
+        out(f"{job.name}: {_DECISION_RESULTS[job.state]}")
 
 
-_SETTLED = {
+_DECISION_RESULTS = {
     "running": "adopted: the next run collects it",
     "planned": "the next run sends it again",
     "failed": "given up",
 }
 
 
-def _check_adopted(call: Call, pipeline: Pipeline, words: Words) -> None:
-    from lamina_batch.runs.held import held_jobs, refuse_strangers
-    from lamina_batch.runs.planning import existing_ledger
+def _check_adopted_ids(call: PipelineTarget, pipeline: Pipeline, words: Words) -> None:
+    from lamina_batch.runs.held import find_held_jobs, refuse_unknown_executions
+    from lamina_batch.runs.planning import open_existing_ledger
     from lamina_batch.runs.service import ask as ask_service
 
-    with existing_ledger(pipeline) as ledger:
-        found = held_jobs(pipeline, ledger)
+    with open_existing_ledger(pipeline) as ledger:
+        found = find_held_jobs(pipeline, ledger)
     try:
         with call.access(pipeline) as access:
-            why = waited_for(
-                ask_service(access, world(), lambda client: refuse_strangers(client, found, words), pipeline)
+            why = run_blocking(
+                ask_service(access, runtime(), lambda client: refuse_unknown_executions(client, found, words), pipeline)
             )
     except (CredentialsError, ServiceError) as error:
         why = error.what
@@ -147,7 +147,7 @@ def _check_adopted(call: Call, pipeline: Pipeline, words: Words) -> None:
         say(f"note: whether the service knows these executions could not be asked: {why}")
 
 
-def _adoptions(texts: tuple[str, ...]) -> dict[str, str]:
+def _parse_adoptions(texts: tuple[str, ...]) -> dict[str, str]:
     adopted: dict[str, str] = {}
     for text in texts:
         name, _, execution_id = (part.strip() for part in text.rpartition("="))
@@ -159,20 +159,25 @@ def _adoptions(texts: tuple[str, ...]) -> dict[str, str]:
     return adopted
 
 
-def _show_held(call: Call, pipeline: Pipeline) -> None:
+def _show_held(call: PipelineTarget, pipeline: Pipeline) -> None:
     from lamina_batch.client.lamina import RUNS
-    from lamina_batch.runs.held import held_jobs, list_since, with_candidates
-    from lamina_batch.runs.planning import existing_ledger
+    from lamina_batch.runs.held import find_held_jobs, list_executions_since, with_candidates
+    from lamina_batch.runs.planning import open_existing_ledger
     from lamina_batch.runs.service import ask as ask_service
 
-    with existing_ledger(pipeline) as ledger:
-        found = held_jobs(pipeline, ledger)
+    with open_existing_ledger(pipeline) as ledger:
+        found = find_held_jobs(pipeline, ledger)
         if found.jobs and found.generation == RUNS.name:
             since = min(job.submitted_at or 0.0 for job in found.jobs) - 60.0
             try:
                 with call.access(pipeline) as access:
-                    listed, complete = waited_for(
-                        ask_service(access, world(), lambda client: list_since(client, pipeline.app, since), pipeline)
+                    listed, complete = run_blocking(
+                        ask_service(
+                            access,
+                            runtime(),
+                            lambda client: list_executions_since(client, pipeline.app, since),
+                            pipeline,
+                        )
                     )
                 if not complete:
                     say("note: the service lists more executions than were looked at: the newest are shown, not all")
@@ -182,7 +187,7 @@ def _show_held(call: Call, pipeline: Pipeline) -> None:
     for job in found.jobs:
         out(_held_line(job))
         for item in found.candidates.get(job.id, ()):
-            created = _instant(item.created_at) if item.created_at is not None else "at a time not told"
+            created = _format_time(item.created_at) if item.created_at is not None else "at a time not told"
             out(f"  it may be {item.execution_id}: created {created}, {item.status or 'status not told'}")
     out(_held_help(call) if found.jobs else f"{pipeline.name}: nothing is held")
 
@@ -211,23 +216,23 @@ def state_import(
     Example:
       lamina-batch state import out/catalog.csv
     """
-    from lamina_batch.runs.restore import import_manifest, pipeline_of, refuse_mixed
+    from lamina_batch.runs.restore import find_pipeline, import_manifest, refuse_sandbox_mismatch
 
-    service = Service(sandbox=sandbox, base_url=base_url)
-    refuse_mixed(manifest, service.name())
+    service = RedactingServiceOptions(sandbox=sandbox, base_url=base_url)
+    refuse_sandbox_mismatch(manifest, service.name())
     if file is not None:
-        pipeline = Call(file=file, service=service, overrides=overrides).load()
+        pipeline = PipelineTarget(file=file, service=service, overrides=overrides).load()
     else:
-        pipeline = pipeline_of(manifest, _pipelines_near(manifest, service, overrides))
-    told, new = waited_for(import_manifest(pipeline, manifest, service=service.name(), world=world()))
+        pipeline = find_pipeline(manifest, _pipelines_near(manifest, service, overrides))
+    told, new = run_blocking(import_manifest(pipeline, manifest, service=service.name(), runtime=runtime()))
     known = f"; {told - new} were there already" if told > new else ""
     say(f"{pipeline.name}: {new} of {told} jobs taken over into {pipeline.state}{known}")
 
 
-def _pipelines_near(manifest: Path, service: Service, overrides: tuple[str, ...]) -> Iterator[Pipeline]:
+def _pipelines_near(manifest: Path, service: RedactingServiceOptions, overrides: tuple[str, ...]) -> Iterator[Pipeline]:
     """The pipeline files in this folder and in the three above the manifest; what is no pipeline is passed over."""
     folders = dict.fromkeys((Path.cwd(), *manifest.resolve().parents[:3]))
     for folder in folders:
         for found in (*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*.yml"))):
             with suppress(UsageError):
-                yield Call(file=found, service=service, overrides=overrides).load()
+                yield PipelineTarget(file=found, service=service, overrides=overrides).load()

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from lamina_batch.cli.options import Call, Service, override_option, service_options, waited_for, world
-from lamina_batch.cli.shell import Command, out, whole
+from lamina_batch.cli.options import (
+    PipelineTarget,
+    RedactingServiceOptions,
+    override_option,
+    run_blocking,
+    runtime,
+    service_options,
+)
+from lamina_batch.cli.shell import Command, out, out_document
 from lamina_batch.errors import LaminaBatchError, UsageError
 
 if TYPE_CHECKING:
@@ -39,27 +46,31 @@ def doctor(
     import json
 
     from lamina_batch.doctor import checks as examination
-    from lamina_batch.doctor.facts import gather
+    from lamina_batch.doctor.facts import collect_facts
 
     if overrides and pipeline is None:
         raise UsageError(
             "--set is about a pipeline file, and none is named", hint="lamina-batch doctor PIPELINE --set …"
         )
-    service = Service(sandbox=sandbox, base_url=base_url)
+    service = RedactingServiceOptions(sandbox=sandbox, base_url=base_url)
     with ExitStack() as stack:
-        loaded = _tried(Call(file=pipeline, service=service, overrides=overrides).load) if pipeline else None
-        access = _tried(lambda: stack.enter_context(service.open(None)))
-        facts = waited_for(gather(loaded, access, world()))
-    lines = examination.examine(facts)
+        loaded = (
+            _result_or_error(PipelineTarget(file=pipeline, service=service, overrides=overrides).load)
+            if pipeline
+            else None
+        )
+        access = _result_or_error(lambda: stack.enter_context(service.open(None)))
+        facts = run_blocking(collect_facts(loaded, access, runtime()))
+    lines = examination.run_checks(facts)
     if as_json:
-        whole(json.dumps(examination.as_json(lines), indent=2))
+        out_document(json.dumps(examination.as_json(lines), indent=2))
     else:
         for line in lines:
             out(f"{line.level:<5} {line.check}: {line.message}" + (f"\n{line.hint}" if line.hint else ""))
     sys.exit(examination.exit_code(lines))
 
 
-def _tried(make: Callable[[], _T]) -> _T | LaminaBatchError:
+def _result_or_error(make: Callable[[], _T]) -> _T | LaminaBatchError:
     try:
         return make()
     except LaminaBatchError as error:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from lamina_batch import edge
-from lamina_batch.cli.shell import conceal, note
-from lamina_batch.edge import Call
+from lamina_batch.cli.shell import note, redact_secret
+from lamina_batch.edge import PipelineTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from lamina_batch.runtime import Runtime
 
 __all__ = [
-    "Call",
-    "Service",
+    "PipelineTarget",
+    "RedactingServiceOptions",
     "override_option",
     "pipeline_options",
+    "run_blocking",
+    "runtime",
     "service_options",
     "start_options",
-    "waited_for",
-    "world",
 ]
 
 _Result = TypeVar("_Result")
@@ -123,14 +123,14 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def pipeline_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """PIPELINE, `--set` and the service options; the command gets a `Call`."""
+    """PIPELINE, `--set` and the service options; the command gets a `PipelineTarget`."""
 
     @wraps(command)
     def wrapped(*, pipeline: Path, sandbox: bool, base_url: str | None, overrides: tuple[str, ...], **rest: Any) -> Any:
         return command(
-            Call(
+            PipelineTarget(
                 file=pipeline,
-                service=Service(sandbox=sandbox, base_url=base_url),
+                service=RedactingServiceOptions(sandbox=sandbox, base_url=base_url),
                 overrides=overrides,
             ),
             **rest,
@@ -140,25 +140,25 @@ def pipeline_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service(edge.Service):
+class RedactingServiceOptions(edge.ServiceOptions):
     """Which service the user means."""
 
     @contextmanager
     def open(self, sandbox_data: Path | None) -> Iterator[Access]:
         """As above, and what is printed from now on never shows the key."""
-        with edge.Service.open(self, sandbox_data) as access:
-            conceal(access.api_key)
+        with edge.ServiceOptions.open(self, sandbox_data) as access:
+            redact_secret(access.api_key)
             yield access
 
 
-def waited_for(work: Coroutine[Any, Any, _Result]) -> _Result:
+def run_blocking(work: Coroutine[Any, Any, _Result]) -> _Result:
     """What `work` comes to. asyncio takes longer to load than all of `--help`."""
     import asyncio
 
     return asyncio.run(work)
 
 
-def world() -> Runtime:
+def runtime() -> Runtime:
     """The real one, whose notices a person reads."""
     from lamina_batch.runtime import system_runtime
 

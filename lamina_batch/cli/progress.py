@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from tqdm import tqdm
 
-from lamina_batch.cli.shell import stderr
-from lamina_batch.monitoring.events import LINE_EVERY, SHOWN_FINDINGS, planned_words
+from lamina_batch.cli.shell import lenient_stderr
+from lamina_batch.monitoring.events import MAX_FINDINGS_SHOWN, PROGRESS_INTERVAL, plan_summary_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,11 +31,11 @@ class Console:
         self._bar: tqdm[NoReturn] | None = None
         #: jobs that want attention
         self._bad: set[int] = set()
-        self._line_at = now() + LINE_EVERY
+        self._line_at = now() + PROGRESS_INTERVAL
 
     def close(self) -> None:
         if self._bar is not None:
-            with stderr():
+            with lenient_stderr():
                 self._bar.close()
             self._bar = None
 
@@ -46,12 +46,12 @@ class Console:
     def planned(self, plan: Plan, checked: Checked) -> None:
         if self._quiet:
             return
-        self._print(planned_words(plan))
+        self._print(plan_summary_line(plan))
         errors = checked.findings.filter(checked.findings["severity"] == "error")
-        for line in finding_lines(errors.head(SHOWN_FINDINGS)):
+        for line in finding_lines(errors.head(MAX_FINDINGS_SHOWN)):
             self._print(f"  {line}")
-        if errors.height > SHOWN_FINDINGS:
-            self._print(f"  … and {errors.height - SHOWN_FINDINGS} more in findings.csv")
+        if errors.height > MAX_FINDINGS_SHOWN:
+            self._print(f"  … and {errors.height - MAX_FINDINGS_SHOWN} more in findings.csv")
 
     def changed(self, job: Job) -> None:
         bad = job.state in {"failed", "rejected", "held", "timed_out"}
@@ -59,15 +59,15 @@ class Console:
         if bad:
             self.note(f"{job.name}: {job.state.replace('_', ' ')}: {job.message}")
 
-    def went_on(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         if self._quiet:
             return
         if not self._terminal:
             if self._now() >= self._line_at:
-                self._line_at = self._now() + LINE_EVERY
+                self._line_at = self._now() + PROGRESS_INTERVAL
                 self._print(self._words(progress))
             return
-        with stderr():
+        with lenient_stderr():
             if self._bar is None:
                 self._bar = tqdm(total=progress.total, unit="job", dynamic_ncols=True, leave=False)
             self._bar.total = progress.total
@@ -88,12 +88,12 @@ class Console:
 
     def _print(self, text: str) -> None:
         if self._bar is not None:
-            with stderr():
+            with lenient_stderr():
                 self._bar.clear()
         self._say(text)
 
 
-class Tally:
+class ProgressCounter:
     """Shows on stderr how many of how many are done: a bar at a terminal, a line every 30 s without one."""
 
     def __init__(self, what: str, *, say: Callable[[str], None], now: Callable[[], float], terminal: bool) -> None:
@@ -102,7 +102,7 @@ class Tally:
         self._now = now
         self._terminal = terminal
         self._bar: tqdm[NoReturn] | None = None
-        self._line_at = now() + LINE_EVERY
+        self._line_at = now() + PROGRESS_INTERVAL
 
     def __enter__(self) -> Self:
         return self
@@ -111,10 +111,10 @@ class Tally:
         if self._bar is not None:
             self._bar.close()
 
-    def went_on(self, done: int, total: int) -> None:
+    def on_progress(self, done: int, total: int) -> None:
         if not self._terminal:
             if self._now() >= self._line_at:
-                self._line_at = self._now() + LINE_EVERY
+                self._line_at = self._now() + PROGRESS_INTERVAL
                 self._say(f"{done} of {total} {self._what}")
             return
         if self._bar is None:

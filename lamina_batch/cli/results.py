@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from lamina_batch.cli.options import pipeline_options, waited_for, world
+from lamina_batch.cli.options import pipeline_options, run_blocking, runtime
 from lamina_batch.cli.shell import Command, out, say
 from lamina_batch.errors import UsageError
-
-if TYPE_CHECKING:
-    from lamina_batch.cli.options import Call
-
 
 _PAGES = {".html", ".htm"}
 
@@ -36,7 +32,7 @@ _PAGES = {".html", ".htm"}
     is_flag=True,
     help="Add, behind the rows, what was bought for rows that are gone, left out by `where` or invalid now.",
 )
-def results(call: Call, *, outputs: tuple[Path, ...], layout: Any, include_removed: bool) -> None:
+def results(call: PipelineTarget, *, outputs: tuple[Path, ...], layout: Any, include_removed: bool) -> None:
     """Write the manifest and the report again, from the ledger and the rows, and save the files that are missing.
 
     The service itself is not asked for anything.
@@ -56,12 +52,12 @@ def results(call: Call, *, outputs: tuple[Path, ...], layout: Any, include_remov
     if len(pages) > 1:
         raise UsageError("one report is written at a time", where=str(pages[1]))
     manifests = [file for file in outputs if file not in pages] if outputs else pipeline.results.manifest
-    written, failed = waited_for(
+    written, failed = run_blocking(
         write_results(
             pipeline,
             manifests,
             layout or pipeline.results.layout,
-            world(),
+            runtime(),
             include_removed=include_removed,
             report=(pages[0] if pages else None) if outputs else pipeline.results.report,
         )

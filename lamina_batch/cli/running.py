@@ -11,16 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina_batch.cli.options import pipeline_options, start_options, waited_for, world
-from lamina_batch.cli.shell import NOT_ERRORS, Command, cut, failed, log_to, note, out, say, write_event
+from lamina_batch.cli.options import pipeline_options, run_blocking, runtime, start_options
+from lamina_batch.cli.shell import (
+    CONTROL_FLOW_EXCEPTIONS,
+    Command,
+    note,
+    out,
+    redact,
+    report_error,
+    say,
+    send_messages_to,
+    write_event,
+)
 from lamina_batch.errors import LaminaBatchError, LedgerLockedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from lamina_batch.cli.options import Call
-    from lamina_batch.monitoring.notify import Ended
+    from lamina_batch.edge import PipelineTarget
+    from lamina_batch.monitoring.notify import CommandResult
     from lamina_batch.pipeline.spec import Notify, Pipeline
     from lamina_batch.results.summary import Summary
     from lamina_batch.runs.context import RunRequest
@@ -28,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class OutputOptions:
     """What a run shows of itself, and how."""
 
     #: the summary on stdout
@@ -43,7 +53,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def wrapped(*args: Any, as_json: bool, log_format: str, quiet: bool, **rest: Any) -> Any:
-        return command(*args, shown=Shown(as_json=as_json, log_format=log_format, quiet=quiet), **rest)
+        return command(*args, shown=OutputOptions(as_json=as_json, log_format=log_format, quiet=quiet), **rest)
 
     for option in (
         click.option(
@@ -64,7 +74,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _is_plan(_context: click.Context, _option: click.Parameter, value: bool) -> None:  # noqa: FBT001  # as click has it
+def _refuse_dry_run(_context: click.Context, _option: click.Parameter, value: bool) -> None:  # noqa: FBT001  # as click has it
     if value:
         raise UsageError("the dry run is a command of its own", hint="lamina-batch plan PIPELINE (see plan --help)")
 
@@ -78,7 +88,7 @@ def _is_plan(_context: click.Context, _option: click.Parameter, value: bool) -> 
     is_eager=True,
     expose_value=False,
     hidden=True,
-    callback=_is_plan,
+    callback=_refuse_dry_run,
     help="The dry run is `lamina-batch plan`.",
 )
 @start_options
@@ -101,13 +111,13 @@ def _is_plan(_context: click.Context, _option: click.Parameter, value: bool) -> 
 )
 @output_options
 def run(
-    call: Call,
+    call: PipelineTarget,
     *,
     request: RunRequest,
     no_wait: bool,
     if_locked: Any,
     yes: bool,
-    shown: Shown,
+    shown: OutputOptions,
 ) -> None:
     """Check, submit, wait, and write the results.
 
@@ -127,7 +137,7 @@ def run(
 @click.command(cls=Command)
 @pipeline_options
 @output_options
-def collect(call: Call, *, shown: Shown) -> None:
+def collect(call: PipelineTarget, *, shown: OutputOptions) -> None:
     """Wait for what is running and write the results. Never submits.
 
     \b
@@ -139,17 +149,17 @@ def collect(call: Call, *, shown: Shown) -> None:
     _run(call, RunRequest(submit=False), shown)
 
 
-def _run(call: Call, request: RunRequest, shown: Shown) -> None:
+def _run(call: PipelineTarget, request: RunRequest, shown: OutputOptions) -> None:
     import asyncio
 
     from lamina_batch.cli.progress import Console
     from lamina_batch.execution.engine import Control
     from lamina_batch.monitoring.events import EventLog
-    from lamina_batch.monitoring.notify import Ended
+    from lamina_batch.monitoring.notify import CommandResult
     from lamina_batch.runs.run import new_run_id
     from lamina_batch.runs.run import run as run_pipeline
 
-    here = world()
+    here = runtime()
     run_id = new_run_id(here)
     log: EventLog | None = None
     reporter: Reporter
@@ -158,7 +168,7 @@ def _run(call: Call, request: RunRequest, shown: Shown) -> None:
     if shown.log_format == "json":
         reporter = log = EventLog(write=write_event, runtime=here, run_id=run_id, quiet=shown.quiet)
         screen = log.capturing()
-        log_to(log)
+        send_messages_to(log)
     else:
         terminal = sys.stderr is not None and sys.stderr.isatty()
         reporter = console = Console(say=say, now=here.now, terminal=terminal, quiet=shown.quiet)
@@ -175,13 +185,13 @@ def _run(call: Call, request: RunRequest, shown: Shown) -> None:
                 log.started("run" if request.submit else "collect")
             with call.access(pipeline) as access:
                 work = run_pipeline(
-                    pipeline, access, request, world=here, reporter=reporter, control=control, run_id=run_id
+                    pipeline, access, request, runtime=here, reporter=reporter, control=control, run_id=run_id
                 )
-                summary = waited_for(_with_signals(work, control))
+                summary = run_blocking(_run_with_signals(work, control))
         code = summary.exit_code
     except LedgerLockedError as locked:
         if request.if_locked != "skip":
-            code, error = failed(locked), locked.what
+            code, error = report_error(locked), locked.what
         else:
             say(f"skipped: {locked.what}")
             code = 0
@@ -189,11 +199,11 @@ def _run(call: Call, request: RunRequest, shown: Shown) -> None:
         error = "stopped before anything was submitted"
         say(error)
         code = 128 + (control.signal or signal.SIGINT)
-    except NOT_ERRORS:
+    except CONTROL_FLOW_EXCEPTIONS:
         raise
     except Exception as other:  # noqa: BLE001  # said like every error, and told to who asked for it
-        code, error = failed(other), _words(other)
-    ended = Ended(
+        code, error = report_error(other), _error_text(other)
+    ended = CommandResult(
         pipeline=pipeline.name if pipeline is not None else call.file.name,
         run_id=run_id,
         exit_code=code,
@@ -205,37 +215,37 @@ def _run(call: Call, request: RunRequest, shown: Shown) -> None:
             if shown.as_json:
                 out(summary.to_json().rstrip("\n"))
             if not shown.quiet:
-                say("\n".join(_told(summary, pipeline)))
+                say("\n".join(_summary_lines(summary, pipeline)))
             elif code and log is None:
                 # A mail of cron's that says nothing helps nobody.
-                say(_in_one_line(summary, code, pipeline))
+                say(_summary_line(summary, code, pipeline))
     finally:
         # Also where nobody reads what is printed.
         if pipeline is not None and pipeline.notify is not None and (summary is not None or error is not None):
-            _notify(pipeline.notify, ended)
+            _send_notification(pipeline.notify, ended)
         if log is not None:
             log.ended(ended)
     sys.exit(code)
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, LaminaBatchError):
         return error.fact
     return f"{error.__class__.__name__}: {error}"
 
 
-def _notify(where: Notify, ended: Ended) -> None:
-    from lamina_batch.monitoring.notify import tell
+def _send_notification(where: Notify, ended: CommandResult) -> None:
+    from lamina_batch.monitoring.notify import send_notification
 
     # Nobody waits for this twice: Ctrl-C ends it, and what the run came to stands.
     with suppress(KeyboardInterrupt):
-        here = world()
-        why = waited_for(tell(where, ended, cut=cut, runtime=here))
+        here = runtime()
+        why = run_blocking(send_notification(where, ended, redact=redact, runtime=here))
         if why is not None:
             note(why)
 
 
-async def _with_signals(work: Any, control: Any) -> Summary:
+async def _run_with_signals(work: Any, control: Any) -> Summary:
     """Do `work`; the first signal stops it gently, the second at once."""
     import asyncio
 
@@ -267,7 +277,7 @@ async def _with_signals(work: Any, control: Any) -> Summary:
             loop.remove_signal_handler(number)
 
 
-_STOPPED = {
+_STOP_MESSAGES = {
     "signal": "stopped by a signal; everything is saved, run it again to go on",
     "max_executions": "nothing was started: there are more executions to start than max_executions allows; "
     "look at `{plan}`, then use --yes, --limit N, or raise run.max_executions",
@@ -282,7 +292,7 @@ _STOPPED = {
 }
 
 
-def _counted(summary: Summary) -> str:
+def _counts_text(summary: Summary) -> str:
     from lamina_batch.results.summary import STATUSES
 
     counts = summary.counts
@@ -290,20 +300,20 @@ def _counted(summary: Summary) -> str:
     return f"{summary.pipeline}: {counts['jobs']} jobs: {', '.join(parts) or 'nothing to do'}"
 
 
-def _why_stopped(stopped_by: str, pipeline: Pipeline) -> str:
-    return _STOPPED[stopped_by].format(plan=pipeline.command("plan"))
+def _stop_text(stopped_by: str, pipeline: Pipeline) -> str:
+    return _STOP_MESSAGES[stopped_by].format(plan=pipeline.command("plan"))
 
 
-def _in_one_line(summary: Summary, code: int, pipeline: Pipeline) -> str:
-    stopped = f"; {_why_stopped(summary.stopped_by, pipeline)}" if summary.stopped_by is not None else ""
-    return f"{_counted(summary)} (exit code {code}){stopped}"
+def _summary_line(summary: Summary, code: int, pipeline: Pipeline) -> str:
+    stopped = f"; {_stop_text(summary.stopped_by, pipeline)}" if summary.stopped_by is not None else ""
+    return f"{_counts_text(summary)} (exit code {code}){stopped}"
 
 
-def _told(summary: Summary, pipeline: Pipeline) -> Iterator[str]:
+def _summary_lines(summary: Summary, pipeline: Pipeline) -> Iterator[str]:
     """What a person is told in the end, line by line."""
     counts = summary.counts
     run = pipeline.command("run")
-    yield _counted(summary)
+    yield _counts_text(summary)
     executions = "1 execution" if counts["submitted"] == 1 else f"{counts['submitted']} executions"
     yield f"  {executions} started, {counts['unchanged']} unchanged, {summary.seconds:.1f} s"
     if counts["submitted"]:
@@ -311,7 +321,7 @@ def _told(summary: Summary, pipeline: Pipeline) -> Iterator[str]:
         each = f", {requests.per_ended:.2f} for each that ended" if requests.per_ended is not None else ""
         yield f"  {requests.total} requests{each}; least possible time by the rate limit {summary.least_seconds:.1f} s"
     if summary.stopped_by is not None:
-        yield f"  {_why_stopped(summary.stopped_by, pipeline)}"
+        yield f"  {_stop_text(summary.stopped_by, pipeline)}"
     if counts["invalid"]:
         yield f"  findings: {summary.files.findings}"
     if counts["failed"] or counts["partial"] or counts["rejected"]:

@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 
 
 #: Shorter than this, a text is no key, and would be cut out of words that only hold it.
-_LEAST_SECRET = 8
+_MIN_SECRET_LENGTH = 8
 _SECRETS = "lamina_batch.secrets"
 _LOG = "lamina_batch.log"
 #: How click and the shell end a command on purpose.
-NOT_ERRORS = (click.exceptions.Exit, click.Abort, BrokenPipeError)
+CONTROL_FLOW_EXCEPTIONS = (click.exceptions.Exit, click.Abort, BrokenPipeError)
 
 
-def conceal(secret: str) -> None:
+def redact_secret(secret: str) -> None:
     """Cut this out of everything that the running command prints from now on; LAMINA_API_KEY is in any case."""
     context = click.get_current_context(silent=True)
     if context is not None:
         context.meta.setdefault(_SECRETS, []).append(secret)
 
 
-def clean(text: str) -> str:
+def sanitize(text: str) -> str:
     """Text that neither drives the terminal, nor begins a line of its own, nor holds the key.
 
     Control characters of the service or a catalog are shown, not sent. Every line after the first is indented: a line
     end in a name cannot make the rest of it look like a message of ours.
     """
-    shown = "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in cut(text))
+    shown = "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in redact(text))
     first, *others = shown.split("\n")
     return "\n".join([first, *(f"  {line}" if line and not line.startswith("  ") else line for line in others)])
 
 
-def cut(text: str) -> str:
+def redact(text: str) -> str:
     """The text without the key, as it stands or as a URL or JSON would hold it."""
     import json
     from urllib.parse import quote
@@ -53,31 +53,31 @@ def cut(text: str) -> str:
     context = click.get_current_context(silent=True)
     secrets = [os.environ.get("LAMINA_API_KEY", "").strip(), *(context.meta.get(_SECRETS, ()) if context else ())]
     for secret in secrets:
-        if len(secret) >= _LEAST_SECRET:
+        if len(secret) >= _MIN_SECRET_LENGTH:
             for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1]):
                 text = text.replace(form, "[key]")
     return text
 
 
-class Log(Protocol):
+class EventSink(Protocol):
     """Takes messages that would else be printed (operations/events.py)."""
 
     def event(self, name: str, message: str, *, level: Literal["info", "warning", "error"], **more: object) -> None: ...
 
 
-def log_to(log: Log) -> None:
+def send_messages_to(log: EventSink) -> None:
     """From now on what the running command says goes there, and not to the terminal."""
     click.get_current_context().meta[_LOG] = log
 
 
 def write_event(line: str) -> None:
     """One event of a log, on stderr, at once."""
-    with stderr():
-        click.echo(cut(line), err=True)
+    with lenient_stderr():
+        click.echo(redact(line), err=True)
 
 
 @contextmanager
-def stderr() -> Iterator[None]:
+def lenient_stderr() -> Iterator[None]:
     """Around everything that is written there. Where nobody hears it any more, the command goes on in silence.
 
     A terminal that is gone, a closed pipe or a full disk behind a log must not cut off a run whose submissions are on
@@ -106,15 +106,15 @@ def _say(
     mark: str, name: str, text: str, *, level: Literal["info", "warning", "error"] = "info", **more: object
 ) -> None:
     context = click.get_current_context(silent=True)
-    log: Log | None = context.meta.get(_LOG) if context is not None else None
+    log: EventSink | None = context.meta.get(_LOG) if context is not None else None
     if log is None:
-        with stderr():
-            click.echo(clean(f"{mark}{text}"), err=True)
+        with lenient_stderr():
+            click.echo(sanitize(f"{mark}{text}"), err=True)
     else:
         log.event(name, text.strip(), level=level, **more)
 
 
-def failed(error: BaseException) -> int:
+def report_error(error: BaseException) -> int:
     """Say what ended the command; answers the exit code that this means."""
     match error:
         case LaminaBatchError(exit_code=code):
@@ -132,27 +132,27 @@ def failed(error: BaseException) -> int:
         case _:
             # A bug: the screen gets a line, the file the rest.
             what = f"this is a bug in lamina-batch: {error.__class__.__name__}: {error}"
-            _say("error: ", "error", f"{what}\n  {_crash_log(error)}", level="error", exit_code=1)
+            _say("error: ", "error", f"{what}\n  {_write_crash_log(error)}", level="error", exit_code=1)
     return 1
 
 
 def out(text: str) -> None:
     """What was asked for, on stdout: a line, or a message whose further lines belong to the first."""
-    click.echo(clean(text))
+    click.echo(sanitize(text))
 
 
 def out_all(lines: Sequence[str]) -> None:
     """Many lines on stdout, each as `out` prints it."""
     text = "\n".join(lines)
     # To look at all of them at once is many times as fast, and nearly always there is nothing to clean.
-    plain = text.count("\n") == len(lines) - 1 and text.replace("\n", "").isprintable() and cut(text) == text
-    for line in (text,) if plain else map(clean, lines):
+    plain = text.count("\n") == len(lines) - 1 and text.replace("\n", "").isprintable() and redact(text) == text
+    for line in (text,) if plain else map(sanitize, lines):
         click.echo(line)
 
 
-def whole(text: str) -> None:
+def out_document(text: str) -> None:
     """A document of ours that was asked for, on stdout: as it stands, for it was made safe when it was made."""
-    click.echo(cut(text))
+    click.echo(redact(text))
 
 
 # -- the shell around every command --------------------------------------------------------------------------
@@ -162,7 +162,7 @@ class Group(click.Group):
     """Turns errors into messages and exit codes, in this one place."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        _mend_streams()
+        _ensure_streams()
         return super().main(*args, **kwargs)
 
     def make_context(
@@ -171,20 +171,20 @@ class Group(click.Group):
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.ClickException as error:
-            raise _harmless(error) from None
+            raise _sanitized_error(error) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            raise _harmless(error) from None
-        except NOT_ERRORS:
+            raise _sanitized_error(error) from None
+        except CONTROL_FLOW_EXCEPTIONS:
             raise
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # whatever it is, it is said here
-            ctx.exit(failed(error))
+            ctx.exit(report_error(error))
 
 
-def _mend_streams() -> None:
+def _ensure_streams() -> None:
     """See that there is something to write to, and that a name no locale could spell is escaped instead of a crash."""
     for number in range(3):
         try:
@@ -196,19 +196,19 @@ def _mend_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _harmless(error: click.ClickException) -> click.ClickException:
+def _sanitized_error(error: click.ClickException) -> click.ClickException:
     """The same complaint about the words of a command, fit to be printed: a file name may stand in it."""
-    error.message = clean(error.message)  # type: ignore[misc]  # click prints it without asking us
+    error.message = sanitize(error.message)  # type: ignore[misc]  # click prints it without asking us
     return error
 
 
-def _crash_log(error: BaseException) -> str:
+def _write_crash_log(error: BaseException) -> str:
     """Where the details of a bug are kept, in words."""
     import tempfile
     import traceback
 
     # Neither a local variable nor the key is in it, so that it may be sent to somebody.
-    text = cut("".join(traceback.format_exception(error)))
+    text = redact("".join(traceback.format_exception(error)))
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="lamina-batch-crash-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
@@ -231,10 +231,10 @@ class Command(click.Command):
             if isinstance(p, click.Option) and not p.is_flag and not p.multiple
             for name in p.opts
         } | {"--set"}
-        return super().parse_args(ctx, spread_words(args, many, singles))
+        return super().parse_args(ctx, expand_multi_value_options(args, many, singles))
 
 
-def spread_words(args: list[str], many: set[str], singles: set[str]) -> list[str]:
+def expand_multi_value_options(args: list[str], many: set[str], singles: set[str]) -> list[str]:
     """`--only A B` as `--only A --only B`. If no word is left for PIPELINE then, the last one was meant for it."""
     spread: list[str] = []
     collecting: str | None = None

@@ -25,7 +25,7 @@ class Credentials:
     #: origin without a trailing slash
     base_url: str
     #: for messages: where the key was found
-    found_in: str
+    key_source: str
 
 
 def find_credentials(
@@ -44,7 +44,7 @@ def find_credentials(
         return Credentials(
             api_key=_checked_key(key, "LAMINA_API_KEY"),
             base_url=check_base_url(explicit or DEFAULT_BASE_URL),
-            found_in="LAMINA_API_KEY",
+            key_source="LAMINA_API_KEY",
         )
     file = home / ".lamina" / "config.json"
     stored = _stored(file)
@@ -61,7 +61,7 @@ def find_credentials(
         base_url=check_base_url(
             explicit or (stored_url if isinstance(stored_url, str) and stored_url else DEFAULT_BASE_URL)
         ),
-        found_in=str(file),
+        key_source=str(file),
     )
 
 
@@ -90,10 +90,10 @@ def check_base_url(url: str) -> str:
     return url.strip().rstrip("/")
 
 
-def _checked_key(key: str, found_in: str) -> str:
+def _checked_key(key: str, key_source: str) -> str:
     if not key.startswith("lma_") or not key.isascii() or any(c.isspace() for c in key):
         raise CredentialsError(
-            f"the API key in {found_in} is not one: it should start with lma_ and hold no spaces",
+            f"the API key in {key_source} is not one: it should start with lma_ and hold no spaces",
             hint="copy it again from the workspace settings of Lamina",
         )
     return key

@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from lamina_batch.doctor.facts import Facts
-    from lamina_batch.doctor.webhook_roundtrip import Trip
+    from lamina_batch.doctor.webhook_roundtrip import RoundTrip
     from lamina_batch.pipeline.spec import Pipeline
 
 #: Of `--json`: changes when a key changes its meaning or goes.
 SCHEMA_VERSION = 1
 #: Seconds that two clocks may be apart without a word.
-_CLOSE = 30.0
+_CLOCK_TOLERANCE_SECONDS = 30.0
 #: What tokens of the official tool's login begin with: they last about an hour (API.md section 1).
 _LOGIN_PREFIX = "lma_mcp_at_"
 #: The ledger's tables are STRICT.
-_LEAST_SQLITE = (3, 37)
+_MIN_SQLITE = (3, 37)
 
 
-class Level(StrEnum):
+class CheckLevel(StrEnum):
     OK = "ok"
     #: a run would work, and somebody should know
     WARN = "warn"
@@ -40,31 +40,31 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class CheckResult:
     """What one check found."""
 
     #: the check's name
     check: str
-    level: Level
+    level: CheckLevel
     message: str
     #: what to do; None: nothing
     hint: str | None = None
 
 
-def examine(facts: Facts) -> tuple[Line, ...]:
+def run_checks(facts: Facts) -> tuple[CheckResult, ...]:
     """What all checks find, in the order of the table."""
     return tuple(
-        Line(check=name, level=level, message=message, hint=hint)
+        CheckResult(check=name, level=level, message=message, hint=hint)
         for name, check in CHECKS.items()
         for level, message, hint in check(facts)
     )
 
 
-def exit_code(lines: Iterable[Line]) -> int:
-    return int(any(line.level is Level.FAIL for line in lines))
+def exit_code(lines: Iterable[CheckResult]) -> int:
+    return int(any(line.level is CheckLevel.FAIL for line in lines))
 
 
-def as_json(lines: Iterable[Line]) -> dict[str, object]:
+def as_json(lines: Iterable[CheckResult]) -> dict[str, object]:
     """What `--json` prints (docs/doctor.md)."""
     told = tuple(lines)
     return {
@@ -76,29 +76,29 @@ def as_json(lines: Iterable[Line]) -> dict[str, object]:
 
 # -- the checks: each yields level, message and hint -------------------------------------------------------------
 
-Found = tuple[Level, str, str | None]
+CheckOutcome = tuple[CheckLevel, str, str | None]
 
 
-def _ok(message: str) -> Found:
-    return Level.OK, message, None
+def _ok(message: str) -> CheckOutcome:
+    return CheckLevel.OK, message, None
 
 
-def _warn(message: str, hint: str) -> Found:
-    return Level.WARN, message, hint
+def _warn(message: str, hint: str) -> CheckOutcome:
+    return CheckLevel.WARN, message, hint
 
 
-def _fail(message: str, hint: str) -> Found:
-    return Level.FAIL, message, hint
+def _fail(message: str, hint: str) -> CheckOutcome:
+    return CheckLevel.FAIL, message, hint
 
 
-def _failed(error: LaminaBatchError) -> Found:
+def _from_error(error: LaminaBatchError) -> CheckOutcome:
     return _fail(error.fact, error.hint or "put that right, then ask again")
 
 
-def _versions(facts: Facts) -> Iterator[Found]:
+def _versions(facts: Facts) -> Iterator[CheckOutcome]:
     text = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     sqlite = tuple(int(part) for part in facts.versions["sqlite"].split(".")[:2])
-    if sqlite < _LEAST_SQLITE:
+    if sqlite < _MIN_SQLITE:
         yield _fail(
             f"this Python has SQLite {facts.versions['sqlite']}: too old", "use a Python with SQLite 3.37 or newer"
         )
@@ -106,17 +106,17 @@ def _versions(facts: Facts) -> Iterator[Found]:
         yield _ok(text)
 
 
-def _key(facts: Facts) -> Iterator[Found]:
+def _key(facts: Facts) -> Iterator[CheckOutcome]:
     access = facts.access
     if isinstance(access, LaminaBatchError):
         if isinstance(access, CredentialsError):
-            yield _failed(access)
+            yield _from_error(access)
         return
     if access.service == "sandbox":
         yield _ok("the stand-in needs none")
         return
     status = facts.service.greeting.status if facts.service is not None else None
-    where = f"found in {access.found_in}"
+    where = f"found in {access.key_source}"
     if status == 401:
         said = facts.service.greeting.message if facts.service is not None else ""
         yield _fail(
@@ -134,11 +134,11 @@ def _key(facts: Facts) -> Iterator[Found]:
         )
 
 
-def _base_url(facts: Facts) -> Iterator[Found]:
+def _base_url(facts: Facts) -> Iterator[CheckOutcome]:
     access = facts.access
     if isinstance(access, LaminaBatchError):
         if not isinstance(access, CredentialsError):
-            yield _failed(access)
+            yield _from_error(access)
         return
     if access.service == "sandbox":
         yield _ok("the embedded stand-in")
@@ -158,7 +158,7 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _service(facts: Facts) -> Iterator[Found]:
+def _service(facts: Facts) -> Iterator[CheckOutcome]:
     if facts.service is None:
         yield _warn("not asked: there is no key, or no base URL", "see above")
         return
@@ -184,12 +184,12 @@ def _service(facts: Facts) -> Iterator[Found]:
             yield _fail(f"HTTP {status}: {greeting.message}", "try again later; if it stays, ask Lamina")
 
 
-def _generation(facts: Facts) -> Iterator[Found]:
+def _generation(facts: Facts) -> Iterator[CheckOutcome]:
     found = facts.service.generation if facts.service is not None else None
     if found is None:
         return
     if isinstance(found, LaminaBatchError):
-        yield _failed(found)
+        yield _from_error(found)
         return
     asked = facts.pipeline.api.generation if _is_pipeline(facts.pipeline) else "auto"
     if asked in {"auto", found.name}:
@@ -207,7 +207,7 @@ def _is_pipeline(pipeline: Pipeline | LaminaBatchError | None) -> TypeGuard[Pipe
     return pipeline is not None and not isinstance(pipeline, LaminaBatchError)
 
 
-def _limit(facts: Facts) -> Iterator[Found]:
+def _limit(facts: Facts) -> Iterator[CheckOutcome]:
     greeting = facts.service.greeting if facts.service is not None else None
     if greeting is None or not (greeting.usable or greeting.status == 429):
         return
@@ -222,7 +222,7 @@ def _limit(facts: Facts) -> Iterator[Found]:
     yield _ok(f"{quota.limit} requests{window}, of which {quota.remaining} are left")
 
 
-def _clock(facts: Facts) -> Iterator[Found]:
+def _clock(facts: Facts) -> Iterator[CheckOutcome]:
     service = facts.service
     if service is None or service.greeting.status is None:
         return
@@ -233,12 +233,12 @@ def _clock(facts: Facts) -> Iterator[Found]:
         return
     # The header is cut to whole seconds, and was written between our two looks at the clock.
     ahead = max(0.0, service.sent_at - (said + 1.0)) - max(0.0, said - service.received_at)
-    if abs(ahead) <= _CLOSE:
+    if abs(ahead) <= _CLOCK_TOLERANCE_SECONDS:
         yield _ok("agrees with the service's" if abs(ahead) <= 2 else f"{abs(ahead):.0f} s off the service's")
         return
     words = f"this computer's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the service's"
     hint = "let NTP set it (`timedatectl set-ntp true`)"
-    if abs(ahead) > FRESH_SECONDS - _CLOSE and _by_webhook(facts):
+    if abs(ahead) > FRESH_SECONDS - _CLOCK_TOLERANCE_SECONDS and _by_webhook(facts):
         yield _fail(f"{words}: deliveries are refused from {FRESH_SECONDS} s on", hint)
     else:
         yield _warn(f"{words}: what is written down carries wrong instants", hint)
@@ -248,9 +248,9 @@ def _by_webhook(facts: Facts) -> bool:
     return _is_pipeline(facts.pipeline) and facts.pipeline.run.completion == "webhook"
 
 
-def _pipeline(facts: Facts) -> Iterator[Found]:
+def _pipeline(facts: Facts) -> Iterator[CheckOutcome]:
     if isinstance(facts.pipeline, LaminaBatchError):
-        yield _failed(facts.pipeline)
+        yield _from_error(facts.pipeline)
     elif facts.pipeline is not None:
         yield _ok(f"{facts.pipeline.name}: reads well")
 
@@ -259,20 +259,20 @@ def _command(facts: Facts, words: str) -> str:
     return facts.pipeline.command(words) if _is_pipeline(facts.pipeline) else f"lamina-batch {words}"
 
 
-def _app(facts: Facts) -> Iterator[Found]:
+def _app(facts: Facts) -> Iterator[CheckOutcome]:
     app = facts.service.app if facts.service is not None else None
     if isinstance(app, LaminaBatchError):
-        yield _failed(app)
+        yield _from_error(app)
     elif app is not None:
         yield _ok(f"{app.name!r}, with {len(app.parameters)} parameters")
 
 
-def _drift(facts: Facts) -> Iterator[Found]:
+def _drift(facts: Facts) -> Iterator[CheckOutcome]:
     drift = facts.place.drift if facts.place is not None else None
     if drift is None:
         return
     if isinstance(drift, LaminaBatchError):
-        yield _failed(drift)
+        yield _from_error(drift)
         return
     for note in drift:
         yield _warn(note, f"`{_command(facts, 'apps diff')}` shows all of it")
@@ -283,21 +283,21 @@ def _drift(facts: Facts) -> Iterator[Found]:
         )
 
 
-def _rows(facts: Facts) -> Iterator[Found]:
+def _rows(facts: Facts) -> Iterator[CheckOutcome]:
     if facts.place is None:
         return
     if facts.place.rows is not None:
-        yield _failed(facts.place.rows)
+        yield _from_error(facts.place.rows)
     else:
         yield _ok(f"can be read; `{_command(facts, 'validate')}` checks them")
 
 
-def _state(facts: Facts) -> Iterator[Found]:
+def _state(facts: Facts) -> Iterator[CheckOutcome]:
     place = facts.place
     if place is None:
         return
     for error in place.state:
-        yield _failed(error)
+        yield _from_error(error)
     if place.counts is not None:
         held = place.counts.get("held", 0) + place.counts.get("submitting", 0)
         if held:
@@ -309,25 +309,25 @@ def _state(facts: Facts) -> Iterator[Found]:
         yield _ok(f"{facts.pipeline.state}: {ledger}; local, writable, with room")
 
 
-def _results(facts: Facts) -> Iterator[Found]:
+def _results(facts: Facts) -> Iterator[CheckOutcome]:
     if facts.place is None:
         return
     for error in facts.place.results:
-        yield _failed(error)
+        yield _from_error(error)
     if not facts.place.results:
         yield _ok("their folders may be written")
 
 
-def _webhook(facts: Facts) -> Iterator[Found]:
+def _webhook(facts: Facts) -> Iterator[CheckOutcome]:
     if not _is_pipeline(facts.pipeline) or facts.pipeline.run.webhook is None:
         return
     trip = facts.service.trip if facts.service is not None else None
     if trip is None:
         yield _warn("not tried: the service does not answer", "see `service`")
     elif isinstance(trip, LaminaBatchError):
-        yield _failed(trip)
+        yield _from_error(trip)
     elif trip.ours:
-        yield from _from_here(trip, facts.pipeline.run.webhook.listen)
+        yield from _round_trip_outcomes(trip, facts.pipeline.run.webhook.listen)
     elif trip.taken:
         yield _ok("the stand-in delivered, and its signature was verified; the public address is not used here")
     else:
@@ -337,7 +337,7 @@ def _webhook(facts: Facts) -> Iterator[Found]:
         )
 
 
-def _from_here(trip: Trip, listen: tuple[str, int]) -> Iterator[Found]:
+def _round_trip_outcomes(trip: RoundTrip, listen: tuple[str, int]) -> Iterator[CheckOutcome]:
     at = f"{listen[0]}:{listen[1]}"
     way = "tunnel or proxy"
     if urlsplit(trip.url).scheme != "https" and not _is_loopback(trip.url):
@@ -348,16 +348,16 @@ def _from_here(trip: Trip, listen: tuple[str, int]) -> Iterator[Found]:
         yield _ok(f"{trip.url} leads to {at}: a signed request came in whole, on the way from this computer")
     elif trip.taken:
         yield _fail(
-            f"a request came in, but its answer did not come back whole: {_came_back(trip)}",
+            f"a request came in, but its answer did not come back whole: {_response_text(trip)}",
             f"the service takes that for a failure, and tries again: see what the {way} does with answers",
         )
     elif trip.arrived:
-        why = "; ".join(trip.notes) or _came_back(trip)
+        why = "; ".join(trip.notes) or _response_text(trip)
         yield _fail(
             f"a request came in, but not as it was sent: {why}",
             f"the {way} has to hand on the body and the X-Lamina-Webhook- headers as they come",
         )
-    elif trip.lost_token:
+    elif trip.wrong_token:
         yield _fail(
             "a request came in without the last part of its path, which is the token",
             f"the {way} has to keep the end of the path: see docs/webhooks.md",
@@ -378,22 +378,22 @@ def _from_here(trip: Trip, listen: tuple[str, int]) -> Iterator[Found]:
         )
 
 
-def _came_back(trip: Trip) -> str:
+def _response_text(trip: RoundTrip) -> str:
     return f"HTTP {trip.status}" if trip.status is not None else trip.trouble
 
 
-def _notify(facts: Facts) -> Iterator[Found]:
+def _notify(facts: Facts) -> Iterator[CheckOutcome]:
     if not _is_pipeline(facts.pipeline) or facts.pipeline.notify is None:
         return
     notify = facts.pipeline.notify
-    if facts.notify_trouble is not None:
-        yield _warn(facts.notify_trouble, "nobody will be told how runs end: correct notify.url")
+    if facts.notify_problem is not None:
+        yield _warn(facts.notify_problem, "nobody will be told how runs end: correct notify.url")
     else:
         yield _ok(f"{urlsplit(notify.url).hostname} is told of {', '.join(notify.on)} (it was not called)")
 
 
 #: In the order in which a person would look.
-CHECKS: dict[str, Callable[[Facts], Iterator[Found]]] = {
+CHECKS: dict[str, Callable[[Facts], Iterator[CheckOutcome]]] = {
     "versions": _versions,
     "key": _key,
     "base url": _base_url,

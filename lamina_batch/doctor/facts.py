@@ -15,7 +15,7 @@ import polars as pl
 
 import lamina_batch
 from lamina_batch.apps.app import App
-from lamina_batch.doctor.webhook_roundtrip import make_trip
+from lamina_batch.doctor.webhook_roundtrip import check_round_trip
 from lamina_batch.errors import LaminaBatchError
 from lamina_batch.ledger.ledger import find_ledger
 from lamina_batch.ledger.state_folder import (
@@ -27,8 +27,8 @@ from lamina_batch.ledger.state_folder import (
 )
 from lamina_batch.media.names import Pattern
 from lamina_batch.results.lost_ledger import refuse_lost, refuse_renamed
-from lamina_batch.runs.contract import hold_against
-from lamina_batch.runs.planning import binding, file_pattern
+from lamina_batch.runs.contract import check_contract
+from lamina_batch.runs.planning import binding, download_pattern
 from lamina_batch.runs.service import app_of, ask
 from lamina_batch.sources.source import read_catalog
 from lamina_batch.sources.table import Catalog
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from lamina_batch.client.lamina import Generation, Greeting, LaminaClient
-    from lamina_batch.doctor.webhook_roundtrip import Trip
+    from lamina_batch.doctor.webhook_roundtrip import RoundTrip
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.runs.context import Access
     from lamina_batch.runtime import Runtime
@@ -49,7 +49,7 @@ _INPUT_BYTES = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class ServiceFacts:
     """How the service answered. What was not asked, because it did not answer before, is None."""
 
     greeting: Greeting
@@ -60,11 +60,11 @@ class Service:
     #: None: there is no pipeline that names one
     app: App | LaminaBatchError | None = None
     #: None: the pipeline has no webhook
-    trip: Trip | LaminaBatchError | None = None
+    trip: RoundTrip | LaminaBatchError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class LocalFacts:
     """What a pipeline finds on this computer."""
 
     #: why the rows cannot be read; None: they can
@@ -87,29 +87,29 @@ class Facts:
     pipeline: Pipeline | LaminaBatchError | None
     access: Access | LaminaBatchError
     #: None: there is no access
-    service: Service | None
+    service: ServiceFacts | None
     #: None: there is no pipeline
-    place: Place | None
+    place: LocalFacts | None
     #: why the host of `notify` is not found; None: it is, or there is none
-    notify_trouble: str | None
+    notify_problem: str | None
 
 
-async def gather(
-    pipeline: Pipeline | LaminaBatchError | None, access: Access | LaminaBatchError, world: Runtime
+async def collect_facts(
+    pipeline: Pipeline | LaminaBatchError | None, access: Access | LaminaBatchError, runtime: Runtime
 ) -> Facts:
     """Ask the service, this computer, and the public address of the pipeline's webhooks. Raises nothing of these."""
     known = None if isinstance(pipeline, LaminaBatchError) else pipeline
-    service: Service | None = None
+    service: ServiceFacts | None = None
     if not isinstance(access, LaminaBatchError):
         here = access
 
-        async def question(client: LaminaClient) -> Service:
-            return await _ask(client, known, here, world)
+        async def question(client: LaminaClient) -> ServiceFacts:
+            return await _probe_service(client, known, here, runtime)
 
-        service = await ask(access, world, question, known)
-    place: Place | None = None
+        service = await ask(access, runtime, question, known)
+    place: LocalFacts | None = None
     if known is not None:
-        place = _place(known, None if isinstance(access, LaminaBatchError) else access.service, service)
+        place = _local_facts(known, None if isinstance(access, LaminaBatchError) else access.service, service)
     return Facts(
         versions={
             "lamina-batch": lamina_batch.__version__,
@@ -121,75 +121,81 @@ async def gather(
         access=access,
         service=service,
         place=place,
-        notify_trouble=None if known is None else await _notify_trouble(known),
+        notify_problem=None if known is None else await _notify_host_problem(known),
     )
 
 
-async def _ask(client: LaminaClient, pipeline: Pipeline | None, access: Access, world: Runtime) -> Service:
-    sent_at = world.wall()
+async def _probe_service(
+    client: LaminaClient, pipeline: Pipeline | None, access: Access, runtime: Runtime
+) -> ServiceFacts:
+    sent_at = runtime.wall()
     greeting = await client.greet()
-    received_at = world.wall()
+    received_at = runtime.wall()
     if not greeting.usable:
-        return Service(greeting=greeting, sent_at=sent_at, received_at=received_at)
-    generation = await _tried(client.probe_generation())
+        return ServiceFacts(greeting=greeting, sent_at=sent_at, received_at=received_at)
+    generation = await _await_or_error(client.probe_generation())
     app: App | LaminaBatchError | None = None
-    trip: Trip | LaminaBatchError | None = None
+    trip: RoundTrip | LaminaBatchError | None = None
     if pipeline is not None:
-        app = await _tried(app_of(pipeline, client))
+        app = await _await_or_error(app_of(pipeline, client))
         webhook = pipeline.run.webhook
         if webhook is not None:
             if not isinstance(generation, LaminaBatchError):
                 client.generation = generation
-            trip = await _tried(make_trip(webhook, client, world, sandbox=access.service == "sandbox"))
-    return Service(
+            trip = await _await_or_error(
+                check_round_trip(webhook, client, runtime, sandbox=access.service == "sandbox")
+            )
+    return ServiceFacts(
         greeting=greeting, sent_at=sent_at, received_at=received_at, generation=generation, app=app, trip=trip
     )
 
 
-async def _tried(question: Awaitable[_T]) -> _T | LaminaBatchError:
+async def _await_or_error(question: Awaitable[_T]) -> _T | LaminaBatchError:
     try:
         return await question
     except LaminaBatchError as error:
         return error
 
 
-def _place(pipeline: Pipeline, name: str | None, service: Service | None) -> Place:
+def _local_facts(pipeline: Pipeline, name: str | None, service: ServiceFacts | None) -> LocalFacts:
     """`name` is what ledgers know the service by; None: it is not known."""
     run = pipeline.run
     needed = RESERVE_BYTES + room_for(run.max_executions, run.max_executions * _INPUT_BYTES)
-    catalog = _attempted(lambda: read_catalog(pipeline))
-    counts = _attempted(lambda: _ledger_counts(pipeline, name))
-    pattern = _attempted(lambda: file_pattern(pipeline))
+    catalog = _call_or_error(lambda: read_catalog(pipeline))
+    counts = _call_or_error(lambda: _ledger_counts(pipeline, name))
+    pattern = _call_or_error(lambda: download_pattern(pipeline))
     folders = [file.parent for file in pipeline.results.manifest]
     folders += [pattern.folder] if isinstance(pattern, Pattern) else []
     app = service.app if service is not None else None
     drift: tuple[str, ...] | LaminaBatchError | None = None
     if isinstance(app, App) and name is not None:
-        drift = _attempted(lambda: _drift(pipeline, catalog if isinstance(catalog, Catalog) else None, app, name))
-    return Place(
+        drift = _call_or_error(
+            lambda: _contract_notes(pipeline, catalog if isinstance(catalog, Catalog) else None, app, name)
+        )
+    return LocalFacts(
         rows=catalog if isinstance(catalog, LaminaBatchError) else None,
         drift=drift,
-        state=_errors(
-            _attempted(lambda: refuse_network(pipeline.state)),
-            _attempted(lambda: refuse_unwritable(pipeline.state)),
-            _attempted(lambda: ensure_room(pipeline.state, needed)),
+        state=_only_errors(
+            _call_or_error(lambda: refuse_network(pipeline.state)),
+            _call_or_error(lambda: refuse_unwritable(pipeline.state)),
+            _call_or_error(lambda: ensure_room(pipeline.state, needed)),
             counts,
         ),
-        results=_errors(
-            pattern, *(_attempted(partial(refuse_unwritable, folder)) for folder in dict.fromkeys(folders))
+        results=_only_errors(
+            pattern, *(_call_or_error(partial(refuse_unwritable, folder)) for folder in dict.fromkeys(folders))
         ),
         counts=None if isinstance(counts, LaminaBatchError) else counts,
     )
 
 
-def _attempted(step: Callable[[], _T]) -> _T | LaminaBatchError:
+def _call_or_error(step: Callable[[], _T]) -> _T | LaminaBatchError:
     try:
         return step()
     except LaminaBatchError as error:
         return error
 
 
-def _errors(*ends: object) -> tuple[LaminaBatchError, ...]:
+def _only_errors(*ends: object) -> tuple[LaminaBatchError, ...]:
     return tuple(end for end in ends if isinstance(end, LaminaBatchError))
 
 
@@ -207,13 +213,13 @@ def _ledger_counts(pipeline: Pipeline, name: str | None) -> Mapping[str, int] | 
         return ledger.counts()
 
 
-def _drift(pipeline: Pipeline, catalog: Catalog | None, app: App, name: str) -> tuple[str, ...]:
+def _contract_notes(pipeline: Pipeline, catalog: Catalog | None, app: App, name: str) -> tuple[str, ...]:
     ledger = find_ledger(pipeline.state)
     with ledger or nullcontext():
-        return hold_against(pipeline, catalog, app, name, ledger)
+        return check_contract(pipeline, catalog, app, name, ledger)
 
 
-async def _notify_trouble(pipeline: Pipeline) -> str | None:
+async def _notify_host_problem(pipeline: Pipeline) -> str | None:
     """Why the host that is told of ends is not found. It is not called: some count every call."""
     if pipeline.notify is None:
         return None

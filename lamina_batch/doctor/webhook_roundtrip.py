@@ -39,7 +39,7 @@ DELIVERY_SECONDS = 25.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Trip:
+class RoundTrip:
     """What became of one request to the public address."""
 
     #: where it was sent, without the token
@@ -53,7 +53,7 @@ class Trip:
     #: a request came in that knew our token
     arrived: bool = False
     #: one came in, but with another last part of the path
-    lost_token: bool = False
+    wrong_token: bool = False
     #: it was verified, and handed over
     taken: bool = False
     #: what the receiver said of it
@@ -62,27 +62,27 @@ class Trip:
     busy: bool = False
 
 
-async def make_trip(
-    webhook: Webhook, client: LaminaClient, world: Runtime, *, sandbox: bool, seconds: float = DELIVERY_SECONDS
-) -> Trip:
+async def check_round_trip(
+    webhook: Webhook, client: LaminaClient, runtime: Runtime, *, sandbox: bool, seconds: float = DELIVERY_SECONDS
+) -> RoundTrip:
     """Listen, send, and see what comes in. Raises LaminaBatchError where the port or the keys cannot be had.
 
     With `sandbox` the public address is of no use (docs/webhooks.md), and an execution of the stand-in is delivered
     within `seconds`.
     """
     url = f"{local_url(webhook.listen)}/lamina" if sandbox else webhook.public_url
-    trip = Trip(url=url, ours=not sandbox)
+    trip = RoundTrip(url=url, ours=not sandbox)
     token = secrets.token_urlsafe(24)
     key = Ed25519PrivateKey.generate()
     here = asyncio.Event()
 
     async def keys() -> Sequence[Mapping[str, object]]:
         listed = await client.get_signing_keys()
-        return listed if sandbox else (*listed, _public(key))
+        return listed if sandbox else (*listed, _public_jwk(key))
 
     def knows(asked: str) -> bool:
         trip.arrived = trip.arrived or asked == token
-        trip.lost_token = trip.lost_token or asked != token
+        trip.wrong_token = trip.wrong_token or asked != token
         return asked == token
 
     async def deliver(_token: str, _execution: Execution) -> Taken:
@@ -98,16 +98,16 @@ async def make_trip(
             knows=knows,
             parse=parse_delivery,
             deliver=deliver,
-            runtime=world,
+            runtime=runtime,
             note=trip.notes.append,
         ) as receiver:
             if sandbox:
-                await _ask_for_delivery(client, receiver.url_for(token), token, trip)
+                await _request_sandbox_delivery(client, receiver.url_for(token), token, trip)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         await here.wait()
             else:
-                await _send(receiver.url_for(token), key, world.wall(), trip)
+                await _send_signed_request(receiver.url_for(token), key, runtime.wall(), trip)
     except LaminaBatchError:
         trip.busy = not sandbox and await _is_receiver(webhook_url(url, "x"))
         if not trip.busy:
@@ -115,7 +115,7 @@ async def make_trip(
     return trip
 
 
-async def _ask_for_delivery(client: LaminaClient, url: str, token: str, trip: Trip) -> None:
+async def _request_sandbox_delivery(client: LaminaClient, url: str, token: str, trip: RoundTrip) -> None:
     """Have the stand-in run something that asks for no inputs, and costs nothing there."""
     for app in await client.list_apps():
         end = await client.start(app.app_id, "{}", submission=token, webhook=url)
@@ -124,7 +124,7 @@ async def _ask_for_delivery(client: LaminaClient, url: str, token: str, trip: Tr
     trip.trouble = "the stand-in has no app that runs without inputs"
 
 
-async def _send(url: str, key: Ed25519PrivateKey, now: float, trip: Trip) -> None:
+async def _send_signed_request(url: str, key: Ed25519PrivateKey, now: float, trip: RoundTrip) -> None:
     name = f"doctor-{secrets.token_hex(8)}"
     body = json.dumps({"executionId": name, "status": "completed", "outputs": [], "errorMessage": None}).encode()
     timestamp = str(int(now))
@@ -159,6 +159,6 @@ async def _is_receiver(url: str) -> bool:
     return False
 
 
-def _public(key: Ed25519PrivateKey) -> Mapping[str, object]:
+def _public_jwk(key: Ed25519PrivateKey) -> Mapping[str, object]:
     x = base64.urlsafe_b64encode(key.public_key().public_bytes_raw()).rstrip(b"=").decode()
     return {"kty": "OKP", "crv": "Ed25519", "x": x, "use": "sig", "alg": "EdDSA"}

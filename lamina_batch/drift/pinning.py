@@ -22,18 +22,18 @@ def save_pin(pin: Pin, file: Path) -> tuple[str, ...]:
 
     Raises UsageError where another kind of file stands there, StateError where it cannot be written.
     """
-    before = _present(file)
+    before = _read_existing_pin(file)
     if not isinstance(before, UsageError) and before is not None and _same(before, pin):
         return (f"unchanged since {before.taken_at}",)
     write_text(file, pin_text(pin))
-    return (*_replaced(before, pin), *_pinned(pin))
+    return (*_replaced_lines(before, pin), *_saved_lines(pin))
 
 
 def _same(before: Pin, after: Pin) -> bool:
     return (before.taken_from, before.sha256) == (after.taken_from, after.sha256)
 
 
-def against_pin(pin: Pin, file: Path, now: Pin) -> Drift:
+def compare_with_pin(pin: Pin, file: Path, now: Pin) -> Drift:
     """What changed since `pin`, which stands in `file`, and could break a pipeline; `now` holds the app as it is.
 
     Raises UsageError for the pin of another app, and for one of the stand-in where the real service is asked.
@@ -52,7 +52,7 @@ def against_pin(pin: Pin, file: Path, now: Pin) -> Drift:
     return judge(Known(app=pin.app, called=called, accept=take_again), now.app, None, None)
 
 
-def _present(file: Path) -> Pin | UsageError | None:
+def _read_existing_pin(file: Path) -> Pin | UsageError | None:
     """The pin that is there; why it cannot be used; None: nothing is there."""
     try:
         text = file.read_bytes()
@@ -70,13 +70,13 @@ def _present(file: Path) -> Pin | UsageError | None:
         ) from error
 
 
-def _pinned(pin: Pin) -> Iterator[str]:
+def _saved_lines(pin: Pin) -> Iterator[str]:
     yield f"pinned {pin.app.name!r}: {len(pin.app.parameters)} parameters, taken from {pin.taken_from}"
     if pin.taken_from == SANDBOX:
         yield "  the sandbox stands in for the real app: take the pin again with your key before the first real run"
 
 
-def _replaced(before: Pin | UsageError | None, after: Pin) -> Iterator[str]:
+def _replaced_lines(before: Pin | UsageError | None, after: Pin) -> Iterator[str]:
     if before is None:
         return
     if isinstance(before, UsageError):

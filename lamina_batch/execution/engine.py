@@ -82,7 +82,7 @@ class Listener(Protocol):
     def changed(self, job: Job) -> None:
         """A job has a new state, and that is durable."""
 
-    def went_on(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """Something happened; the numbers now."""
 
 
@@ -266,7 +266,7 @@ class Engine:
             room -= self._poll(tasks, now, room, waiting)
             room -= self._sweep(tasks, now, room, waiting)
             room -= self._submit(tasks, now, room, waiting)
-            self.listener.went_on(self._progress(waiting))
+            self.listener.on_progress(self._progress(waiting))
             await self._rest(self._next_look(now, room, waiting))
 
     # -- what may happen next ------------------------------------------------------------------------------

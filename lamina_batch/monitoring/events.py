@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from lamina_batch.execution.engine import Progress
     from lamina_batch.execution.plan import Plan
     from lamina_batch.ledger.job import Job
-    from lamina_batch.monitoring.notify import Ended
+    from lamina_batch.monitoring.notify import CommandResult
     from lamina_batch.runtime import Runtime
 
-Level = Literal["info", "warning", "error"]
+LogLevel = Literal["info", "warning", "error"]
 
 #: Seconds between two lines of progress where there is no terminal (DESIGN.md section 5).
-LINE_EVERY = 30.0
+PROGRESS_INTERVAL = 30.0
 #: Findings told before a run; the rest stands in findings.csv.
-SHOWN_FINDINGS = 10
+MAX_FINDINGS_SHOWN = 10
 #: States of a job that want attention.
-BAD_STATES = frozenset({"failed", "rejected", "held", "timed_out", "partial"})
+ATTENTION_STATES = frozenset({"failed", "rejected", "held", "timed_out", "partial"})
 
-_ACTIONS = {
+_ACTION_LABELS = {
     Action.SUBMIT: "to start",
     Action.SHARE: "equal to one of these",
     Action.UNCHANGED: "unchanged",
@@ -47,9 +47,9 @@ _ACTIONS = {
 }
 
 
-def planned_words(plan: Plan) -> str:
+def plan_summary_line(plan: Plan) -> str:
     """What a run is going to do, in one line."""
-    counts = ((plan.count(action), words) for action, words in _ACTIONS.items())
+    counts = ((plan.count(action), words) for action, words in _ACTION_LABELS.items())
     return ", ".join([f"{plan.frame.height} jobs", *(f"{count} {words}" for count, words in counts if count)])
 
 
@@ -73,11 +73,11 @@ class EventLog:
         self._wall = runtime.wall
         self._run_id = run_id
         self._quiet = quiet
-        self._line_at = runtime.now() + LINE_EVERY
+        self._line_at = runtime.now() + PROGRESS_INTERVAL
         #: the pipeline's name; None: its file is not read yet
         self.pipeline: str | None = None
 
-    def event(self, name: str, message: str, *, level: Level = "info", **more: object) -> None:
+    def event(self, name: str, message: str, *, level: LogLevel = "info", **more: object) -> None:
         if self._quiet and level != "error" and name != "ended":
             return
         at = datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -90,7 +90,7 @@ class EventLog:
         version = lamina_batch.__version__
         self.event("started", f"{command}: lamina-batch {version}", command=command, version=version)
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: CommandResult) -> None:
         """The last event of all."""
         self.event(
             "ended",
@@ -109,12 +109,12 @@ class EventLog:
 
     def planned(self, plan: Plan, checked: Checked) -> None:
         actions = {str(action): plan.count(action) for action in Action}
-        self.event("planned", planned_words(plan), jobs=plan.frame.height, actions=actions)
+        self.event("planned", plan_summary_line(plan), jobs=plan.frame.height, actions=actions)
         errors = checked.findings.filter(checked.findings["severity"] == "error")
-        for finding in errors.head(SHOWN_FINDINGS).iter_rows(named=True):
+        for finding in errors.head(MAX_FINDINGS_SHOWN).iter_rows(named=True):
             self._finding(finding)
-        if errors.height > SHOWN_FINDINGS:
-            self.note(f"and {errors.height - SHOWN_FINDINGS} more findings in findings.csv")
+        if errors.height > MAX_FINDINGS_SHOWN:
+            self.note(f"and {errors.height - MAX_FINDINGS_SHOWN} more findings in findings.csv")
 
     def _finding(self, finding: Mapping[str, object]) -> None:
         names = ("row", "source", "key", "column", "parameter", "value", "code", "hint")
@@ -123,7 +123,7 @@ class EventLog:
 
     def changed(self, job: Job) -> None:
         state = "partial" if job.state == "completed" and job.failed_outputs else str(job.state)
-        bad = state in BAD_STATES
+        bad = state in ATTENTION_STATES
         self.event(
             "job",
             f"{job.name}: {state.replace('_', ' ')}" + (f": {job.message}" if bad and job.message else ""),
@@ -136,10 +136,10 @@ class EventLog:
             code=job.code,
         )
 
-    def went_on(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         if self._now() < self._line_at:
             return
-        self._line_at = self._now() + LINE_EVERY
+        self._line_at = self._now() + PROGRESS_INTERVAL
         self.event(
             "progress",
             f"{progress.ended} of {progress.total} done, {progress.running} running, {progress.waiting} waiting",
@@ -156,7 +156,7 @@ class EventLog:
     @contextmanager
     def capturing(self) -> Iterator[None]:
         """Turn what libraries log or warn of into notes while the block runs."""
-        handler = _Handler(self)
+        handler = _LogHandler(self)
         root = logging.getLogger()
         root.addHandler(handler)
         logging.captureWarnings(capture=True)
@@ -167,7 +167,7 @@ class EventLog:
             root.removeHandler(handler)
 
 
-class _Handler(logging.Handler):
+class _LogHandler(logging.Handler):
     def __init__(self, log: EventLog) -> None:
         super().__init__(logging.WARNING)
         self._log = log

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from lamina_batch.runtime import Runtime
 
 #: Characters of an error that stand in the one line for people.
-_MOST_WORDS = 300
+_MAX_ERROR_CHARS = 300
 #: What chat tools read as markup or as a call to everybody: the line may hold words of the service or of a catalog.
-_PLAIN = str.maketrans({"<": "‹", ">": "›", "&": "+", "@": "＠", "`": "'", "\n": " ", "\r": " "})
+_CHAT_ESCAPES = str.maketrans({"<": "‹", ">": "›", "&": "+", "@": "＠", "`": "'", "\n": " ", "\r": " "})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class NotifyLimits:
     """How long a run may be held up by it."""
 
     tries: int = 3
@@ -44,7 +44,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class CommandResult:
     """How a command ended."""
 
     #: the pipeline's name
@@ -76,13 +76,13 @@ class Ended:
         """One line for people, without anything that a chat tool would obey."""
         text = f"{self.pipeline}: {self.ending} (exit {self.exit_code})"
         if self.error is not None:
-            text += f": {self.error[:_MOST_WORDS]}"
+            text += f": {self.error[:_MAX_ERROR_CHARS]}"
         elif self.summary is not None:
-            text += f": {_numbers(self.summary)}"
-        return text.translate(_PLAIN)
+            text += f": {_counts_text(self.summary)}"
+        return text.translate(_CHAT_ESCAPES)
 
 
-def _numbers(summary: Summary) -> str:
+def _counts_text(summary: Summary) -> str:
     counts = summary.counts
     parts = [f"{counts[status]} {status.replace('_', ' ')}" for status in STATUSES if counts[status]]
     text = f"{counts['jobs']} jobs: {', '.join(parts) or 'nothing to do'}; {counts['submitted']} started"
@@ -91,13 +91,13 @@ def _numbers(summary: Summary) -> str:
     return text if summary.stopped_by is None else f"{text}; stopped by {summary.stopped_by}"
 
 
-async def tell(
+async def send_notification(
     notify: Notify,
-    ended: Ended,
+    ended: CommandResult,
     *,
-    cut: Callable[[str], str],
+    redact: Callable[[str], str],
     runtime: Runtime,
-    bounds: Bounds = Bounds(),  # frozen
+    bounds: NotifyLimits = NotifyLimits(),  # frozen
 ) -> str | None:
     """Send it, if this ending shall be told. Answers why it could not be sent, in words without the address; else None.
 
@@ -106,7 +106,7 @@ async def tell(
     if ended.ending not in notify.on:
         return None
     host = urlsplit(notify.url).hostname or ""
-    body = cut(json.dumps(ended.body())).encode()
+    body = redact(json.dumps(ended.body())).encode()
     why = "no answer"
     limits = Limits(idle=bounds.each, connect=bounds.each)
     try:

@@ -60,7 +60,7 @@ class Preflights:
     needed: float
     runtime: Runtime
     #: is told how many of how many are asked, each time another one is
-    went_on: Callable[[int, int], None]
+    on_progress: Callable[[int, int], None]
     limits: Limits = LIMITS
     manners: Manners = field(default_factory=lambda: MANNERS)
 
@@ -109,7 +109,7 @@ class Preflights:
 
         def ended(url: str, came: Glimpse | Failure) -> None:
             seen[url] = came
-            self.went_on(len(seen), len(urls))
+            self.on_progress(len(seen), len(urls))
 
         async with (
             open_session(self.limits) as session,

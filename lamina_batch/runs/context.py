@@ -21,7 +21,7 @@ class Access:
     #: how many times faster than the real service it works; shortens the intervals that we choose, not the user's
     speed: float = 1.0
     #: for messages: where the key was found
-    found_in: str = ""
+    key_source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

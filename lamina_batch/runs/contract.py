@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lamina_batch.drift.judge import Drift, judge, known_contract, refuse_drift
 from lamina_batch.errors import UsageError
 from lamina_batch.ledger.ledger import Ledger, find_ledger
-from lamina_batch.runs.service import budget_of, fetch_app, last_app
+from lamina_batch.runs.service import fetch_app, last_run_app, make_budget
 from lamina_batch.sources.source import read_catalog
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lamina_batch.sources.table import Catalog
 
 
-def hold_against(
+def check_contract(
     pipeline: Pipeline, catalog: Catalog | None, app: App, service: str, ledger: Ledger | None
 ) -> tuple[str, ...]:
     """Notes about what changed of the app since its pin, or without one since the last run.
@@ -30,22 +30,22 @@ def hold_against(
 
     Raises DriftError where it breaks the pipeline, PipelineError for a pin that cannot be used.
     """
-    known = known_contract(pipeline, service, _last(ledger, service))
+    known = known_contract(pipeline, service, _last_run_contract(ledger, service))
     if known is None or isinstance(known, str):
         return () if known is None else (known,)
     return refuse_drift(judge(known, app, pipeline, catalog), app, pipeline)
 
 
-def drift(pipeline: Pipeline, access: Access, world: Runtime) -> Drift:
+def drift(pipeline: Pipeline, access: Access, runtime: Runtime) -> Drift:
     """What changed of the app, and what of it breaks this pipeline.
 
     Raises UsageError where there is nothing to compare with: neither a pin nor a run.
     """
     catalog = read_catalog(pipeline)
-    app = asyncio.run(fetch_app(pipeline, access, world, budget_of(pipeline)))
+    app = asyncio.run(fetch_app(pipeline, access, runtime, make_budget(pipeline)))
     ledger = find_ledger(pipeline.state)
     with ledger or nullcontext():
-        known = known_contract(pipeline, access.service, _last(ledger, access.service))
+        known = known_contract(pipeline, access.service, _last_run_contract(ledger, access.service))
     if isinstance(known, str):
         raise UsageError(known, where=str(pipeline.file), hint="leave out --sandbox")
     if known is None:
@@ -57,8 +57,8 @@ def drift(pipeline: Pipeline, access: Access, world: Runtime) -> Drift:
     return judge(known, app, pipeline, catalog)
 
 
-def _last(ledger: Ledger | None, service: str) -> App | None:
+def _last_run_contract(ledger: Ledger | None, service: str) -> App | None:
     """The contract of the ledger's last run at this service; None: there was none."""
     if ledger is None or ledger.meta("service") != service or ledger.meta("app") is None:
         return None
-    return replace(last_app(ledger), app_id=ledger.meta("app_id") or "")
+    return replace(last_run_app(ledger), app_id=ledger.meta("app_id") or "")

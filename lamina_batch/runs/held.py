@@ -10,7 +10,7 @@ from lamina_batch.errors import ServiceError, UsageError
 from lamina_batch.ledger.held import candidates, settle
 from lamina_batch.ledger.job import State
 from lamina_batch.ledger.lock import locked
-from lamina_batch.runs.planning import existing_ledger
+from lamina_batch.runs.planning import open_existing_ledger
 from lamina_batch.runs.run import new_run_id
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from lamina_batch.runtime import Runtime
 
 #: Pages of the list that are asked for candidates, of 100 each.
-_MOST_PAGES = 10
+_MAX_PAGES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class HeldJobs:
     """The jobs of which nobody knows whether they were bought."""
 
     #: oldest first; also those whose POST may still be open in another process
@@ -40,24 +40,24 @@ class Held:
     candidates: Mapping[int, tuple[Listed, ...]] = field(default_factory=dict)
 
 
-def held_jobs(pipeline: Pipeline, ledger: Ledger) -> Held:
+def find_held_jobs(pipeline: Pipeline, ledger: Ledger) -> HeldJobs:
     """What the ledger knows of them."""
-    return Held(jobs=tuple(ledger.jobs(State.HELD, State.SUBMITTING)), generation=_generation(pipeline, ledger))
+    return HeldJobs(jobs=tuple(ledger.jobs(State.HELD, State.SUBMITTING)), generation=_api_version(pipeline, ledger))
 
 
-def _generation(pipeline: Pipeline, ledger: Ledger) -> str:
+def _api_version(pipeline: Pipeline, ledger: Ledger) -> str:
     asked = pipeline.api.generation
     return (ledger.meta("generation") or EXECUTIONS.name) if asked == "auto" else asked
 
 
-async def list_since(client: LaminaClient, app_id: str, since: float) -> tuple[list[Listed], bool]:
+async def list_executions_since(client: LaminaClient, app_id: str, since: float) -> tuple[list[Listed], bool]:
     """The executions of this app that the service lists since then, newest first, and whether these are all.
 
     There are no more than a few requests show. Raises ServiceError where it does not answer with a list.
     """
     found: list[Listed] = []
     offset = 0
-    for _ in range(_MOST_PAGES):
+    for _ in range(_MAX_PAGES):
         end = await client.list_runs(app_id=app_id, since=since, offset=offset)
         if end.status != 200:
             raise ServiceError(f"the service does not list its executions: {end.message}")
@@ -68,14 +68,14 @@ async def list_since(client: LaminaClient, app_id: str, since: float) -> tuple[l
     return found, False
 
 
-def with_candidates(held: Held, listed: Sequence[Listed], ledger: Ledger, request_timeout: float) -> Held:
+def with_candidates(held: HeldJobs, listed: Sequence[Listed], ledger: Ledger, request_timeout: float) -> HeldJobs:
     """The same, with the executions that each of them may be."""
     strangers = [item for item in listed if ledger.of_execution(item.execution_id) is None]
     found = {job.id: candidates(job, strangers, request_timeout) for job in held.jobs}
-    return Held(jobs=held.jobs, generation=held.generation, candidates=found)
+    return HeldJobs(jobs=held.jobs, generation=held.generation, candidates=found)
 
 
-async def refuse_strangers(client: LaminaClient, held: Held, words: Words) -> str | None:
+async def refuse_unknown_executions(client: LaminaClient, held: HeldJobs, words: Words) -> str | None:
     """Raise UsageError where the service knows no such execution; answers why it could not be asked, if it could not.
 
     Adopted all the same, it would be asked about in vain until `execution_timeout`.
@@ -88,7 +88,7 @@ async def refuse_strangers(client: LaminaClient, held: Held, words: Words) -> st
         if end.status in {400, 404}:
             raise UsageError(
                 f"the service knows no execution {execution_id!r}, so {name!r} stays held",
-                hint=f"{_WHERE_IDS_ARE.get(held.generation, _IN_THE_APP)}; HTTP says: {end.message}",
+                hint=f"{_EXECUTION_ID_HINTS.get(held.generation, _NO_LIST_HINT)}; HTTP says: {end.message}",
             )
         if end.execution is None:
             return end.message
@@ -96,15 +96,15 @@ async def refuse_strangers(client: LaminaClient, held: Held, words: Words) -> st
 
 
 #: this generation of the API has a list, the other has none
-_WHERE_IDS_ARE = {RUNS.name: "its id stands in the service's own list of executions, which `held` shows"}
-_IN_THE_APP = "the API lists no executions: look in the Lamina app for what was made at the time that `held` names"
+_EXECUTION_ID_HINTS = {RUNS.name: "its id stands in the service's own list of executions, which `held` shows"}
+_NO_LIST_HINT = "the API lists no executions: look in the Lamina app for what was made at the time that `held` names"
 
 
-async def settle_held(pipeline: Pipeline, words: Words, *, world: Runtime) -> list[Job]:
+async def settle_held(pipeline: Pipeline, words: Words, *, runtime: Runtime) -> list[Job]:
     """Do what the user says. Raises UsageError as `settle`, LedgerLockedError where a run holds the ledger."""
-    run_id = new_run_id(world)
-    async with locked(pipeline.state, if_locked="fail", holder=run_id, runtime=world):
-        with existing_ledger(pipeline) as ledger:
-            ledger.recover(at=world.wall(), run_id=run_id)
-            generation = _generation(pipeline, ledger)
-            return settle(ledger, words, generation=generation, at=world.wall(), run_id=run_id)
+    run_id = new_run_id(runtime)
+    async with locked(pipeline.state, if_locked="fail", holder=run_id, runtime=runtime):
+        with open_existing_ledger(pipeline) as ledger:
+            ledger.recover(at=runtime.wall(), run_id=run_id)
+            generation = _api_version(pipeline, ledger)
+            return settle(ledger, words, generation=generation, at=runtime.wall(), run_id=run_id)

@@ -69,7 +69,7 @@ def refuse_source(pipeline: Pipeline, file: Path) -> None:
     if wanted == pipeline.file.resolve():
         raise UsageError("this is the pipeline file itself", where=str(file), hint="give it another name")
     for source in pipeline.rows.sources:
-        if wanted == Path(source).resolve() or _matches(wanted.parts, Path(source).parts):
+        if wanted == Path(source).resolve() or _glob_matches(wanted.parts, Path(source).parts):
             raise UsageError(
                 f"this would be read as rows: `rows.from` names {source}",
                 where=str(file),
@@ -77,15 +77,17 @@ def refuse_source(pipeline: Pipeline, file: Path) -> None:
             )
 
 
-def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+def _glob_matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     """Whether a path is one that `glob` finds: `**` stands for any number of folders, and no sign for a hidden one."""
     if not pattern:
         return not parts
-    if pattern[0] == "**" and _matches(parts, pattern[1:]):
+    if pattern[0] == "**" and _glob_matches(parts, pattern[1:]):
         return True
     if not parts or (parts[0].startswith(".") and not pattern[0].startswith(".")):
         return False
-    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern if pattern[0] == "**" else pattern[1:])
+    return fnmatchcase(parts[0], pattern[0]) and _glob_matches(
+        parts[1:], pattern if pattern[0] == "**" else pattern[1:]
+    )
 
 
 def prepare(
@@ -103,7 +105,7 @@ def prepare(
     `contents` False: there is nothing to look them up in (`check_rows`).
     Raises PipelineError where the pipeline does not fit the app or the catalog.
     """
-    file_pattern(pipeline)
+    download_pattern(pipeline)
     mapped = map_rows(catalog, pipeline, app)
     seen = look(mapped) if look is not None else None
     checked = check_rows(
@@ -118,7 +120,7 @@ def prepare(
     return Prepared(app=app, catalog=catalog, checked=checked, told=told)
 
 
-def file_pattern(pipeline: Pipeline) -> Pattern | None:
+def download_pattern(pipeline: Pipeline) -> Pattern | None:
     """Where downloaded files go; None: nothing is downloaded. Raises PipelineError for a pattern that is none."""
     text = pipeline.results.download
     if text is None:
@@ -136,11 +138,11 @@ def file_pattern(pipeline: Pipeline) -> Pattern | None:
     return pattern
 
 
-async def files_of(
-    pipeline: Pipeline, ledger: Ledger, world: Runtime, note: Callable[[str], None], stack: AsyncExitStack
+async def open_downloads(
+    pipeline: Pipeline, ledger: Ledger, runtime: Runtime, note: Callable[[str], None], stack: AsyncExitStack
 ) -> Files | None:
     """What saves files until `stack` is left; None: nothing is to be saved."""
-    pattern = file_pattern(pipeline)
+    pattern = download_pattern(pipeline)
     if pattern is None:
         return None
     from lamina_batch.execution.output_files import Files  # noqa: PLC0415  # few pipelines download
@@ -148,18 +150,18 @@ async def files_of(
     files = Files(
         ledger=ledger,
         pattern=pattern,
-        runtime=world,
+        runtime=runtime,
         note=note,
     )
     return await stack.enter_async_context(files)
 
 
-def shown(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> set[int]:
+def shown_job_ids(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> set[int]:
     """The jobs whose outputs the manifest shows."""
-    return {int(i) for part in gathered(pipeline, prepared, ledger) for i in part.jobs["job_id"].drop_nulls()}
+    return {int(i) for part in outcome_pages(pipeline, prepared, ledger) for i in part.jobs["job_id"].drop_nulls()}
 
 
-def existing_ledger(pipeline: Pipeline) -> Ledger:
+def open_existing_ledger(pipeline: Pipeline) -> Ledger:
     """The ledger of a pipeline that has run. Raises UsageError where there is none."""
     ledger = find_ledger(pipeline.state)
     if ledger is None:
@@ -177,7 +179,7 @@ def refuse_picks(pipeline: Pipeline, request: RunRequest, service: str) -> None:
         request.picks.refuse_other(pipeline=pipeline.name, app=pipeline.app, service=service)
 
 
-def plan_of(
+def plan_jobs(
     pipeline: Pipeline,
     prepared: Prepared,
     ledger: Ledger | None,
@@ -193,12 +195,12 @@ def plan_of(
     Raises UsageError for a key that no row has, and for one to be run again that is running or held.
     """
     jobs = prepared.checked.jobs
-    _check_names(jobs, request.starts or frozenset())
+    _check_keys_exist(jobs, request.starts or frozenset())
     rerun = request.rerun
     if request.picks is not None:
         picked = jobs.filter(pl.col("key").is_in([pick.key for pick in request.picks.rejected]))
-        evidence = with_evidence(picked, known_of(ledger, picked), share_identical=pipeline.run.share_identical)
-        again = run_again(request.picks, evidence, lambda pick: _had(ledger, pick))
+        evidence = with_evidence(picked, ledger_rows_for(ledger, picked), share_identical=pipeline.run.share_identical)
+        again = run_again(request.picks, evidence, lambda pick: _ledger_has_pick(ledger, pick))
         for text in again.notes:
             note(text)
         rerun |= again.rerun
@@ -211,22 +213,22 @@ def plan_of(
         share_identical=pipeline.run.share_identical,
     )
     done: pl.Series | None = None
-    if ledger is not None and settles(pipeline, request):
+    if ledger is not None and can_skip_completed(pipeline, request):
         done = settled(jobs, completed(ledger.contents()) if contents is None else contents)
         if rerun:
             done &= ~jobs.select(named(rerun)).to_series()
-    known = known_of(ledger, jobs if done is None else jobs.filter(~done))
+    known = ledger_rows_for(ledger, jobs if done is None else jobs.filter(~done))
     plan = make_plan(jobs, known, wish, contract=prepared.app.fingerprint, at=at, done=done)
     _check_rerun(pipeline, plan, rerun)
     return plan
 
 
-def settles(pipeline: Pipeline, request: RunRequest) -> bool:
+def can_skip_completed(pipeline: Pipeline, request: RunRequest) -> bool:
     """Whether what is completed can be told by its content alone: no row's own history counts, nor is told."""
     return pipeline.run.share_identical and not request.explain
 
 
-def _had(ledger: Ledger | None, pick: Pick) -> bool:
+def _ledger_has_pick(ledger: Ledger | None, pick: Pick) -> bool:
     """Whether the ledger ever had what this verdict is about: the content, and that execution of it.
 
     The row need not have been bought itself: it may have shared what another one of the same content came to.
@@ -240,15 +242,15 @@ def _had(ledger: Ledger | None, pick: Pick) -> bool:
     return job is not None and job.content == pick.inputs_sha256
 
 
-def standing_stop(pipeline: Pipeline, app: App, ledger: Ledger, request: RunRequest) -> Stopped | None:
+def active_stop(pipeline: Pipeline, app: App, ledger: Ledger, request: RunRequest) -> Stopped | None:
     """The earlier run that was stopped, where nobody has looked and nothing has changed since; None: go on."""
-    stopped = Stopped.parse(ledger.meta(STOPPED))
+    stopped = Stopped.parse(ledger.meta(STOPPED_META_KEY))
     looked = request.yes or request.retry_failed or request.rerun or request.picks is not None
     return None if stopped is None or looked or stopped.made_with != made_with(pipeline, app) else stopped
 
 
 #: under which name the ledger remembers it
-STOPPED = "stopped"
+STOPPED_META_KEY = "stopped"
 
 
 def made_with(pipeline: Pipeline, app: App) -> str:
@@ -257,20 +259,20 @@ def made_with(pipeline: Pipeline, app: App) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def known_of(ledger: Ledger | None, jobs: pl.DataFrame) -> pl.DataFrame:
+def ledger_rows_for(ledger: Ledger | None, jobs: pl.DataFrame) -> pl.DataFrame:
     """What the ledger knows of these jobs' keys and contents; of all, where there are too many to ask about each."""
     if ledger is None:
         return ledger_frame([])
-    if jobs.height > _ASKED_ABOUT:
+    if jobs.height > _MAX_KEYED_LOOKUPS:
         return ledger_frame(ledger.table())
     return ledger_frame(ledger.table_about(jobs["key"].drop_nulls().to_list(), jobs["content"].drop_nulls().to_list()))
 
 
 #: up to so many jobs are looked up one by one
-_ASKED_ABOUT = 50_000
+_MAX_KEYED_LOOKUPS = 50_000
 
 
-def _check_names(jobs: pl.DataFrame, names: frozenset[str]) -> None:
+def _check_keys_exist(jobs: pl.DataFrame, names: frozenset[str]) -> None:
     """A key that no row has is a mistake to be told before anything is spent."""
     if not names:
         return
@@ -297,13 +299,13 @@ def _check_rerun(pipeline: Pipeline, plan: Plan, rerun: frozenset[str]) -> None:
         raise UsageError(f"{key!r} cannot be run again: it is {what}", hint=hint)
 
 
-def gathered(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> Iterator[Outcomes]:
+def outcome_pages(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> Iterator[Outcomes]:
     """How every job stands and what came out, some thousand jobs at a time, in the order of the rows."""
     jobs = prepared.checked.jobs
     # No jobs are a part too: it has the columns.
     for start in range(0, max(jobs.height, 1), PART):
         some = jobs.slice(start, PART)
-        known = known_of(ledger, some)
+        known = ledger_rows_for(ledger, some)
         ids = known.get_column("id").to_list()
         yield gather(
             some,
@@ -318,7 +320,7 @@ def gathered(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> Iterator
         )
 
 
-def write_page(
+def publish_report(
     pipeline: Pipeline, prepared: Prepared, outcomes: Outcomes, file: Path, *, service: str, at: float
 ) -> Path:
     """Write the report. Answers where it stands. Raises StateError where it cannot be written."""
@@ -339,7 +341,7 @@ def write_page(
     return write_report(contents, file)
 
 
-def credits_for(pipeline: Pipeline, executions: int) -> float | None:
+def estimate_credits(pipeline: Pipeline, executions: int) -> float | None:
     each = pipeline.run.credits_per_execution
     return None if each is None else each * executions
 

@@ -18,18 +18,18 @@ from lamina_batch.execution.plan import Action, Plan, completed
 from lamina_batch.ledger.ledger import Ledger, find_ledger
 from lamina_batch.pipeline.spec import Completion
 from lamina_batch.results.lost_ledger import refuse_lost, refuse_renamed
-from lamina_batch.runs.contract import hold_against
+from lamina_batch.runs.contract import check_contract
 from lamina_batch.runs.planning import (
     Prepared,
+    active_stop,
     binding,
-    credits_for,
-    plan_of,
+    can_skip_completed,
+    estimate_credits,
+    plan_jobs,
     prepare,
     refuse_picks,
-    settles,
-    standing_stop,
 )
-from lamina_batch.runs.service import READS, budget_of, fetch_app, least_interval, makes_video_name
+from lamina_batch.runs.service import SETUP_REQUESTS, fetch_app, make_budget, makes_video_meta_key, min_poll_interval
 from lamina_batch.sources.source import read_catalog
 
 if TYPE_CHECKING:
@@ -65,18 +65,18 @@ class Preview:
 
 
 def validate(
-    pipeline: Pipeline, access: Access, world: Runtime, *, went_on: Callable[[int, int], None] | None = None
+    pipeline: Pipeline, access: Access, runtime: Runtime, *, on_progress: Callable[[int, int], None] | None = None
 ) -> Prepared:
     """Check the file, the live schema and every row.
 
     With `went_on` every distinct image and video URL is asked too; it is told how many of how many have been.
     """
     catalog = read_catalog(pipeline)
-    app = asyncio.run(fetch_app(pipeline, access, world, budget_of(pipeline)))
+    app = asyncio.run(fetch_app(pipeline, access, runtime, make_budget(pipeline)))
     ledger = find_ledger(pipeline.state)
     with ledger or nullcontext():
-        told = hold_against(pipeline, catalog, app, access.service, ledger)
-    look = _look(pipeline, access, world, went_on) if went_on is not None else None
+        told = check_contract(pipeline, catalog, app, access.service, ledger)
+    look = _make_url_check(pipeline, access, runtime, on_progress) if on_progress is not None else None
     return prepare(pipeline, catalog, app, access.service, contents=False, told=told, look=look)
 
 
@@ -94,8 +94,8 @@ def validate_offline(pipeline: Pipeline) -> Prepared:
     return prepare(pipeline, read_catalog(pipeline), pin.app, pin.taken_from, contents=False, told=(told,))
 
 
-def _look(
-    pipeline: Pipeline, access: Access, world: Runtime, went_on: Callable[[int, int], None]
+def _make_url_check(
+    pipeline: Pipeline, access: Access, runtime: Runtime, on_progress: Callable[[int, int], None]
 ) -> Callable[[Mapped], Preflight]:
     # What it imports takes longer than many a command, and few ask for it.
     from lamina_batch.preflight.addresses import is_private  # noqa: PLC0415
@@ -104,24 +104,24 @@ def _look(
     preflights = Preflights(
         local=is_private(access.base_url),
         needed=pipeline.run.execution_timeout,
-        runtime=world,
-        went_on=went_on,
+        runtime=runtime,
+        on_progress=on_progress,
     )
     return lambda mapped: asyncio.run(preflights.look(mapped))
 
 
-async def preview(pipeline: Pipeline, access: Access, world: Runtime, request: RunRequest) -> Preview:
+async def preview(pipeline: Pipeline, access: Access, runtime: Runtime, request: RunRequest) -> Preview:
     """What a run would do, without doing it and without touching the state folder."""
     refuse_picks(pipeline, request, access.service)
     ledger = find_ledger(pipeline.state)
     with ledger or nullcontext(), ThreadPoolExecutor(1) as aside:
         known = ledger is not None and not ledger.is_empty()
         # SQLite reads while the service is asked and polars calculates.
-        reading = aside.submit(_contents, pipeline.state) if known and settles(pipeline, request) else None
+        reading = aside.submit(_contents, pipeline.state) if known and can_skip_completed(pipeline, request) else None
         catalog = read_catalog(pipeline)
-        budget = budget_of(pipeline)
-        app = await fetch_app(pipeline, access, world, budget)
-        told = hold_against(pipeline, catalog, app, access.service, ledger)
+        budget = make_budget(pipeline)
+        app = await fetch_app(pipeline, access, runtime, budget)
+        told = check_contract(pipeline, catalog, app, access.service, ledger)
         prepared = prepare(pipeline, catalog, app, access.service, contents=known, told=told)
         contents = reading.result() if reading is not None else None
         if not request.new_ledger:
@@ -129,13 +129,13 @@ async def preview(pipeline: Pipeline, access: Access, world: Runtime, request: R
             refuse_renamed(pipeline, ledger, access.service)
         if ledger is not None:
             ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
-        plan = plan_of(
+        plan = plan_jobs(
             pipeline,
             prepared,
             ledger if known else None,
             request,
-            at=world.wall(),
-            note=world.notice,
+            at=runtime.wall(),
+            note=runtime.notice,
             contents=contents,
         )
         executions = plan.count(Action.SUBMIT)
@@ -143,10 +143,10 @@ async def preview(pipeline: Pipeline, access: Access, world: Runtime, request: R
             prepared=prepared,
             plan=plan,
             executions=executions,
-            stopped=standing_stop(pipeline, app, ledger, request) if ledger is not None and executions else None,
+            stopped=active_stop(pipeline, app, ledger, request) if ledger is not None and executions else None,
             forecasts=_forecasts(pipeline, executions, budget, ledger, app, speed=access.speed),
-            credits=credits_for(pipeline, executions),
-            changed=_changes(plan, prepared.checked, ledger) if ledger is not None and request.explain else {},
+            credits=estimate_credits(pipeline, executions),
+            changed=_changed_inputs(plan, prepared.checked, ledger) if ledger is not None and request.explain else {},
         )
 
 
@@ -159,8 +159,8 @@ def _contents(folder: Path) -> pl.Series | None:
 def _forecasts(
     pipeline: Pipeline, executions: int, budget: Budget, ledger: Ledger | None, app: App, *, speed: float
 ) -> Mapping[Completion, Forecast]:
-    video = ledger is not None and ledger.meta(makes_video_name(app)) == "True"
-    least = least_interval(pipeline, video=video, speed=speed)
+    video = ledger is not None and ledger.meta(makes_video_meta_key(app)) == "True"
+    least = min_poll_interval(pipeline, video=video, speed=speed)
     remembered = ledger.meta("generation") if ledger is not None else None
     generation = remembered if pipeline.api.generation == "auto" else pipeline.api.generation
 
@@ -175,13 +175,13 @@ def _forecasts(
             generation="runs" if generation == RUNS.name else "executions",
             min_interval=least,
             max_interval=max(least, pipeline.run.poll.max_interval),
-            reads=READS,
+            reads=SETUP_REQUESTS,
         )
 
     return {completion: by(completion) for completion in get_args(Completion)}
 
 
-def _changes(plan: Plan, checked: Checked, ledger: Ledger) -> dict[str, tuple[str, ...]]:
+def _changed_inputs(plan: Plan, checked: Checked, ledger: Ledger) -> dict[str, tuple[str, ...]]:
     """For each changed job, the names of the inputs that differ from its newest revision."""
     changed = checked.with_inputs(plan.frame.filter(pl.col("reason") == "changed"))
     answer: dict[str, tuple[str, ...]] = {}

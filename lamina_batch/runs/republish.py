@@ -15,15 +15,15 @@ from lamina_batch.results.removed import with_removed
 from lamina_batch.results.totals import Told
 from lamina_batch.runs.planning import (
     Prepared,
-    existing_ledger,
-    files_of,
-    gathered,
+    open_downloads,
+    open_existing_ledger,
+    outcome_pages,
     prepare,
+    publish_report,
     refuse_source,
-    shown,
-    write_page,
+    shown_job_ids,
 )
-from lamina_batch.runs.service import last_app
+from lamina_batch.runs.service import last_run_app
 from lamina_batch.sources.source import read_catalog
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def results(
     pipeline: Pipeline,
     manifests: Sequence[Path],
     layout: Layout,
-    world: Runtime,
+    runtime: Runtime,
     *,
     report: Path | None = None,
     include_removed: bool = False,
@@ -54,20 +54,20 @@ async def results(
     """
     for file in (*manifests, *filter(None, [report])):
         refuse_source(pipeline, file)
-    with existing_ledger(pipeline) as ledger:
-        prepared = _as_last_run(pipeline, ledger)
+    with open_existing_ledger(pipeline) as ledger:
+        prepared = _prepare_like_last_run(pipeline, ledger)
         if include_removed:
             jobs = with_removed(prepared.checked.jobs, ledger_frame(ledger.table()))
             prepared = replace(prepared, checked=replace(prepared.checked, jobs=jobs))
         failed = 0
         if pipeline.results.download is not None:
             try:
-                async with locked(pipeline.state, if_locked="fail", holder="results", runtime=world):
-                    failed = await _save_missing(pipeline, prepared, ledger, world)
+                async with locked(pipeline.state, if_locked="fail", holder="results", runtime=runtime):
+                    failed = await _download_missing(pipeline, prepared, ledger, runtime)
             except LedgerLockedError:
-                world.notice("a run holds this ledger, and saves the missing files itself")
+                runtime.notice("a run holds this ledger, and saves the missing files itself")
         told = Told()
-        lines = Lines(prepared.catalog, told.each(gathered(pipeline, prepared, ledger)), layout)
+        lines = Lines(prepared.catalog, told.each(outcome_pages(pipeline, prepared, ledger)), layout)
         service = ledger.meta("service") or ""
         page: tuple[Path, ...] = ()
         try:
@@ -75,28 +75,30 @@ async def results(
         finally:
             # A manifest that cannot be written keeps nobody from looking at the pictures.
             if report is not None:
-                page = (write_page(pipeline, prepared, told.outcomes(), report, service=service, at=world.wall()),)
+                page = (
+                    publish_report(pipeline, prepared, told.outcomes(), report, service=service, at=runtime.wall()),
+                )
     return (*written, *page), failed
 
 
 def manifest(pipeline: Pipeline, layout: Layout) -> pl.DataFrame:
     """The lines of the manifest, from the ledger and the rows. Raises UsageError where there is no ledger yet."""
-    with existing_ledger(pipeline) as ledger:
-        prepared = _as_last_run(pipeline, ledger)
-        return Lines(prepared.catalog, gathered(pipeline, prepared, ledger), layout).whole()
+    with open_existing_ledger(pipeline) as ledger:
+        prepared = _prepare_like_last_run(pipeline, ledger)
+        return Lines(prepared.catalog, outcome_pages(pipeline, prepared, ledger), layout).whole()
 
 
-def _as_last_run(pipeline: Pipeline, ledger: Ledger) -> Prepared:
+def _prepare_like_last_run(pipeline: Pipeline, ledger: Ledger) -> Prepared:
     """The rows as they are now, against the app as the last run read it."""
     refuse_lost(pipeline, ledger)
-    return prepare(pipeline, read_catalog(pipeline), last_app(ledger), ledger.meta("service") or "")
+    return prepare(pipeline, read_catalog(pipeline), last_run_app(ledger), ledger.meta("service") or "")
 
 
-async def _save_missing(pipeline: Pipeline, prepared: Prepared, ledger: Ledger, world: Runtime) -> int:
+async def _download_missing(pipeline: Pipeline, prepared: Prepared, ledger: Ledger, runtime: Runtime) -> int:
     async with AsyncExitStack() as stack:
-        files = await files_of(pipeline, ledger, world, world.notice, stack)
+        files = await open_downloads(pipeline, ledger, runtime, runtime.notice, stack)
         if files is None:
             return 0
-        files.missing(shown(pipeline, prepared, ledger))
+        files.missing(shown_job_ids(pipeline, prepared, ledger))
         await files.finish()
     return files.failed

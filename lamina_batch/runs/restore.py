@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lamina_batch.runtime import Runtime
 
 
-def refuse_mixed(manifest: Path, service: str) -> None:
+def refuse_sandbox_mismatch(manifest: Path, service: str) -> None:
     """Raise UsageError where results of the sandbox would go into a real ledger, or real ones into the sandbox's.
 
     They are told apart by the names that runs give them. Nothing in the sandbox was paid for.
@@ -41,7 +41,7 @@ def refuse_mixed(manifest: Path, service: str) -> None:
         )
 
 
-def pipeline_of(manifest: Path, pipelines: Iterable[Pipeline]) -> Pipeline:
+def find_pipeline(manifest: Path, pipelines: Iterable[Pipeline]) -> Pipeline:
     """The one of these pipelines that writes its results to `manifest`. Raises UsageError unless it is just one."""
     wanted = manifest.resolve()
     found = [p for p in pipelines if wanted in {file.resolve() for file in p.results.manifest}]
@@ -55,7 +55,7 @@ def pipeline_of(manifest: Path, pipelines: Iterable[Pipeline]) -> Pipeline:
     return found[0]
 
 
-async def import_manifest(pipeline: Pipeline, manifest: Path, *, service: str, world: Runtime) -> tuple[int, int]:
+async def import_manifest(pipeline: Pipeline, manifest: Path, *, service: str, runtime: Runtime) -> tuple[int, int]:
     """Put what `manifest` tells into the pipeline's ledger. Answers how many jobs it tells of, and how many were new.
 
     `service` is what the ledger is tied to: a base URL, or the word `sandbox`. Raises UsageError where the file is no
@@ -63,15 +63,17 @@ async def import_manifest(pipeline: Pipeline, manifest: Path, *, service: str, w
     """
     kept = read_manifest(manifest)
     _check_app(pipeline, manifest, kept)
-    run_id = new_run_id(world)
-    async with locked(pipeline.state, if_locked="fail", holder=run_id, runtime=world):
+    run_id = new_run_id(runtime)
+    async with locked(pipeline.state, if_locked="fail", holder=run_id, runtime=runtime):
         with open_ledger(pipeline.state) as ledger:
             ledger.bind(binding(pipeline, service))
-            new = ledger.import_jobs((_imported(one, pipeline.state) for one in kept), at=world.wall(), run_id=run_id)
+            new = ledger.import_jobs(
+                (_to_imported(one, pipeline.state) for one in kept), at=runtime.wall(), run_id=run_id
+            )
     return len(kept), new
 
 
-def _imported(one: Kept, folder: Path) -> Imported:
+def _to_imported(one: Kept, folder: Path) -> Imported:
     downloads = tuple(
         Download(job_id=0, position=position, file=os.path.relpath(file, folder), sha256=sha256)
         for position, (file, sha256) in one.files.items()

@@ -37,26 +37,34 @@ from lamina_batch.results.summary import (
     write_summary,
 )
 from lamina_batch.results.totals import Told
-from lamina_batch.runs.contract import hold_against
+from lamina_batch.runs.contract import check_contract
 from lamina_batch.runs.planning import (
-    STOPPED,
+    STOPPED_META_KEY,
     Prepared,
+    active_stop,
     binding,
-    credits_for,
-    existing_ledger,
-    file_pattern,
-    files_of,
-    gathered,
+    download_pattern,
+    estimate_credits,
     made_with,
-    plan_of,
+    open_downloads,
+    open_existing_ledger,
+    outcome_pages,
+    plan_jobs,
     prepare,
+    publish_report,
     refuse_picks,
     refuse_source,
-    shown,
-    standing_stop,
-    write_page,
+    shown_job_ids,
 )
-from lamina_batch.runs.service import READS, app_of, budget_of, client_for, last_app, least_interval, makes_video
+from lamina_batch.runs.service import (
+    SETUP_REQUESTS,
+    app_of,
+    last_run_app,
+    make_budget,
+    make_client,
+    makes_video,
+    min_poll_interval,
+)
 from lamina_batch.sources.source import read_catalog
 
 if TYPE_CHECKING:
@@ -87,7 +95,7 @@ async def run(
     access: Access,
     request: RunRequest,
     *,
-    world: Runtime,
+    runtime: Runtime,
     reporter: Reporter,
     control: Control,
     run_id: str | None = None,
@@ -110,36 +118,36 @@ async def run(
         )
     refuse_picks(pipeline, request, access.service)
     refuse_network(pipeline.state)
-    run_id = run_id or new_run_id(world)
+    run_id = run_id or new_run_id(runtime)
     hint = "wait for it to end; `run` can do that itself: --if-locked wait (or skip)"
     if not request.submit:
         hint = "that run collects and writes the results itself; else say this again when it has ended"
-    async with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, runtime=world, hint=hint):
-        ledger = open_ledger(pipeline.state) if request.submit else existing_ledger(pipeline)
+    async with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, runtime=runtime, hint=hint):
+        ledger = open_ledger(pipeline.state) if request.submit else open_existing_ledger(pipeline)
         with ledger:
             ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
             if not request.new_ledger:
                 refuse_lost(pipeline, ledger)
                 refuse_renamed(pipeline, ledger, access.service)
-            for job in ledger.recover(at=world.wall(), run_id=run_id):
+            for job in ledger.recover(at=runtime.wall(), run_id=run_id):
                 reporter.note(f"{job.name}: held: {job.message}")
             one = _Run(
                 pipeline=pipeline,
                 access=access,
                 request=request,
-                world=world,
+                runtime=runtime,
                 reporter=reporter,
                 control=control,
                 ledger=ledger,
                 run_id=run_id,
-                began=world.now(),
-                budget=budget_of(pipeline),
+                began=runtime.now(),
+                budget=make_budget(pipeline),
             )
             return await one.line()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Saving:
+class _DownloadingListener:
     """A listener that has the files of what completed saved, and passes everything on."""
 
     reporter: Reporter
@@ -155,8 +163,8 @@ class _Saving:
                 self.files.completed(job.id)
         self.reporter.changed(job)
 
-    def went_on(self, progress: Progress) -> None:
-        self.reporter.went_on(progress)
+    def on_progress(self, progress: Progress) -> None:
+        self.reporter.on_progress(progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +174,7 @@ class _Run:
     pipeline: Pipeline
     access: Access
     request: RunRequest
-    world: Runtime
+    runtime: Runtime
     reporter: Reporter
     control: Control
     ledger: Ledger
@@ -180,26 +188,26 @@ class _Run:
         for file in (*self.pipeline.results.manifest, *filter(None, [self.pipeline.results.report])):
             refuse_source(self.pipeline, file)
             ensure_writable(file)
-        pattern = file_pattern(self.pipeline)
+        pattern = download_pattern(self.pipeline)
         if pattern is not None:
             ensure_writable(pattern.folder / "any")
         catalog = read_catalog(self.pipeline)
         if self.request.submit:
             # The manifest will need the columns, too, that no rule reads.
             catalog.refuse_damaged()
-        async with client_for(self.pipeline, self.access, self.world, self.budget) as client:
-            app = await app_of(self.pipeline, client) if self.request.submit else last_app(self.ledger)
+        async with make_client(self.pipeline, self.access, self.runtime, self.budget) as client:
+            app = await app_of(self.pipeline, client) if self.request.submit else last_run_app(self.ledger)
             told: tuple[str, ...] = ()
             if self.request.submit:
-                told = hold_against(self.pipeline, catalog, app, self.access.service, self.ledger)
+                told = check_contract(self.pipeline, catalog, app, self.access.service, self.ledger)
             client.generation = await self.generation(client)
             prepared = prepare(self.pipeline, catalog, app, self.access.service, told=told)
             for note in prepared.notes:
                 self.reporter.note(note)
             ensure_room_in(self.pipeline.results.manifest, prepared.checked.jobs.height)
             findings = write_findings(prepared.checked.findings, self.pipeline.state / "findings.csv")
-            plan = plan_of(
-                self.pipeline, prepared, self.ledger, self.request, at=self.world.wall(), note=self.reporter.note
+            plan = plan_jobs(
+                self.pipeline, prepared, self.ledger, self.request, at=self.runtime.wall(), note=self.reporter.note
             )
             if self.request.submit:
                 # Only now: a wrong address or key must not tie a ledger to itself.
@@ -215,10 +223,10 @@ class _Run:
                 self.reporter.planned(plan, prepared.checked)
             try:
                 async with AsyncExitStack() as stack:
-                    self.keep_room(plan, stack)
-                    files = await files_of(self.pipeline, self.ledger, self.world, self.reporter.note, stack)
+                    self.reserve_disk_space(plan, stack)
+                    files = await open_downloads(self.pipeline, self.ledger, self.runtime, self.reporter.note, stack)
                     if files is not None:
-                        files.missing(shown(self.pipeline, prepared, self.ledger))
+                        files.missing(shown_job_ids(self.pipeline, prepared, self.ledger))
                     outcome = await self.execute(client, prepared, plan, files)
                     await self.finish(files, outcome)
             except StateError:
@@ -228,10 +236,10 @@ class _Run:
                 raise
             if outcome.stopped_by is not None and outcome.reason:
                 self.reporter.note(outcome.reason)
-            requests = _requests(client, outcome)
+            requests = _request_totals(client, outcome)
             return self.report(prepared, plan, outcome, requests=requests, findings=findings, files=files)
 
-    def keep_room(self, plan: Plan, stack: AsyncExitStack) -> None:
+    def reserve_disk_space(self, plan: Plan, stack: AsyncExitStack) -> None:
         """See that the disk has room for what the ledger will hold, and keep some back until `stack` is left.
 
         Raises StateError where it has not: then nothing was sent.
@@ -256,8 +264,8 @@ class _Run:
     async def execute(self, client: LaminaClient, prepared: Prepared, plan: Plan, files: Files | None) -> Outcome:
         """Send what the plan says, unless something forbids it; collect what runs in any case."""
         app, with_inputs = prepared.app, prepared.checked.with_inputs
-        stopped = standing_stop(self.pipeline, app, self.ledger, self.request)
-        forbidden = _forbidden(self.pipeline, plan, self.request, stopped) if self.request.submit else None
+        stopped = active_stop(self.pipeline, app, self.ledger, self.request)
+        forbidden = _stop_before_start(self.pipeline, plan, self.request, stopped) if self.request.submit else None
         if stopped is not None and forbidden is stopped.by:
             self.reporter.note(
                 f"nothing is started: {stopped.why}\n"
@@ -265,7 +273,7 @@ class _Run:
             )
         sends = self.request.submit and forbidden is None
         count = plan.count(Action.SUBMIT) if sends else 0
-        running = _to_collect(self.ledger, plan, self.request)
+        running = _jobs_to_collect(self.ledger, plan, self.request)
         once = set(plan.job_ids(Action.ASK_ONCE))
         ask_once = [job for job in self.ledger.jobs(State.TIMED_OUT) if job.id in once]
         # What is sent again is heard of as itself.
@@ -280,9 +288,9 @@ class _Run:
             budget=self.budget,
             polling=await self.polling(client, app),
             guards=Guards(canary=self.pipeline.run.canary, max_failures=self.pipeline.run.max_failures),
-            listener=self.reporter if files is None else _Saving(reporter=self.reporter, files=files),
+            listener=self.reporter if files is None else _DownloadingListener(reporter=self.reporter, files=files),
             control=self.control,
-            runtime=self.world,
+            runtime=self.runtime,
             app_id=app.app_id,
             contract=app.fingerprint,
             run_id=self.run_id,
@@ -291,7 +299,7 @@ class _Run:
             wait=self.request.wait,
         )
         try:
-            async with self.receiving(engine, client):
+            async with self.webhook_receiver(engine, client):
                 outcome = await engine.run(
                     plan.submissions(with_inputs) if sends else (), count, running=running, ask_once=ask_once, held=held
                 )
@@ -299,7 +307,7 @@ class _Run:
             # The second signal: leave at once, with what was cut off held and everything else written.
             outcome = engine.outcome
             outcome.stopped_by = Stop.SIGNAL
-            self.ledger.recover(at=self.world.wall(), run_id=self.run_id)
+            self.ledger.recover(at=self.runtime.wall(), run_id=self.run_id)
         if outcome.stopped_by is Stop.REFUSED and self.pipeline.api.generation == "auto":
             # The service may have gone over to another generation: the next run asks again.
             self.ledger.set_meta({"generation_doubted": "yes"})
@@ -311,7 +319,7 @@ class _Run:
 
     def remember(self, outcome: Outcome, app: App, *, went_through: bool) -> None:
         """See that the next run knows whether this one was stopped."""
-        before = Stopped.parse(self.ledger.meta(STOPPED))
+        before = Stopped.parse(self.ledger.meta(STOPPED_META_KEY))
         after = remembered(
             outcome.stopped_by,
             before=before,
@@ -320,14 +328,14 @@ class _Run:
             went_through=went_through and bool(outcome.submitted) and self.request.wait,
         )
         if after != before:
-            self.ledger.set_meta({STOPPED: after.to_text() if after is not None else ""})
+            self.ledger.set_meta({STOPPED_META_KEY: after.to_text() if after is not None else ""})
 
     @property
     def by_webhook(self) -> bool:
         return self.pipeline.run.completion == "webhook"
 
     @asynccontextmanager
-    async def receiving(self, engine: Engine, client: LaminaClient) -> AsyncIterator[None]:
+    async def webhook_receiver(self, engine: Engine, client: LaminaClient) -> AsyncIterator[None]:
         """Take callbacks for the engine while the block runs, if the pipeline wants them."""
         webhook = self.pipeline.run.webhook
         if not self.by_webhook or webhook is None:
@@ -345,7 +353,7 @@ class _Run:
             knows=engine.knows,
             parse=parse_delivery,
             deliver=engine.deliver,
-            runtime=self.world,
+            runtime=self.runtime,
             note=self.reporter.note,
         ) as receiver:
             engine.webhook_for = receiver.url_for
@@ -355,7 +363,7 @@ class _Run:
         """When to ask about executions, by what the ledger knows of this app's durations."""
         options = self.pipeline.run.poll
         video = options.min_interval is None and await makes_video(client, self.ledger, app)
-        least = least_interval(self.pipeline, video=video, speed=self.access.speed)
+        least = min_poll_interval(self.pipeline, video=video, speed=self.access.speed)
         if client.generation is RUNS and not self.by_webhook:
             return Sweeping(
                 min_interval=least,
@@ -400,9 +408,9 @@ class _Run:
         where the ledger cannot be read.
         """
         wanted = self.pipeline.results
-        kept = self.left_as_they_are(prepared)
+        kept = self.existing_results_to_keep(prepared)
         told = Told()
-        lines = Lines(prepared.catalog, told.each(gathered(self.pipeline, prepared, self.ledger)), wanted.layout)
+        lines = Lines(prepared.catalog, told.each(outcome_pages(self.pipeline, prepared, self.ledger)), wanted.layout)
         manifest: tuple[Path, ...] = ()
         page: Path | None = None
         # What was bought is in the ledger, and one file is no reason to go without the other.
@@ -415,14 +423,14 @@ class _Run:
         if wanted.report in kept:
             page = wanted.report
         elif wanted.report is not None:
-            service, at = self.access.service, self.world.wall()
+            service, at = self.access.service, self.runtime.wall()
             try:
-                page = write_page(self.pipeline, prepared, told.outcomes(), wanted.report, service=service, at=at)
+                page = publish_report(self.pipeline, prepared, told.outcomes(), wanted.report, service=service, at=at)
             except StateError as error:
                 self.reporter.note(f"{error}\n  `{self.pipeline.command('results')}` writes it again")
         return manifest, page, told
 
-    def left_as_they_are(self, prepared: Prepared) -> frozenset[Path]:
+    def existing_results_to_keep(self, prepared: Prepared) -> frozenset[Path]:
         """The results of before, where no row is left that could be told in their place; says so."""
         if prepared.checked.jobs.height or self.ledger.is_empty():
             return frozenset()
@@ -454,7 +462,7 @@ class _Run:
             window=self.budget.window,
             shortest=min(self.ledger.durations(prepared.app.app_id), default=0.0),
             per_job=1 if self.by_webhook else 2,
-            reads=min(READS, requests.other),
+            reads=min(SETUP_REQUESTS, requests.other),
             max_in_flight=self.pipeline.run.max_in_flight,
         )
         summary = Summary(
@@ -478,9 +486,9 @@ class _Run:
                 "new_problems": self.ledger.replace_problems(told.problems),
             },
             requests=requests,
-            seconds=round(self.world.now() - self.began, 3),
+            seconds=round(self.runtime.now() - self.began, 3),
             least_seconds=round(least, 3),
-            credits=credits_for(self.pipeline, outcome.submitted),
+            credits=estimate_credits(self.pipeline, outcome.submitted),
             files=Written(
                 manifest=tuple(str(file) for file in manifest),
                 report=None if page is None else str(page),
@@ -492,7 +500,7 @@ class _Run:
         return summary
 
 
-def _forbidden(pipeline: Pipeline, plan: Plan, request: RunRequest, stopped: Stopped | None) -> Stop | None:
+def _stop_before_start(pipeline: Pipeline, plan: Plan, request: RunRequest, stopped: Stopped | None) -> Stop | None:
     """Why nothing may be started at all; None: it may. `stopped` is an earlier stop that still stands."""
     if pipeline.run.on_invalid_rows == "fail" and plan.count(Action.INVALID):
         return Stop.INVALID_ROWS
@@ -503,7 +511,7 @@ def _forbidden(pipeline: Pipeline, plan: Plan, request: RunRequest, stopped: Sto
     return None
 
 
-def _to_collect(ledger: Ledger, plan: Plan, request: RunRequest) -> list[Job]:
+def _jobs_to_collect(ledger: Ledger, plan: Plan, request: RunRequest) -> list[Job]:
     """What runs and shall be waited for: all of it, also of rows that are gone, unless only some are asked for."""
     running = ledger.jobs(State.RUNNING)
     if request.starts is None:
@@ -512,7 +520,7 @@ def _to_collect(ledger: Ledger, plan: Plan, request: RunRequest) -> list[Job]:
     return [job for job in running if job.id in wanted]
 
 
-def _requests(client: LaminaClient, outcome: Outcome) -> Requests:
+def _request_totals(client: LaminaClient, outcome: Outcome) -> Requests:
     sent = client.requests
     total = sent["submit"] + sent["poll"] + sent["other"]
     return Requests(
@@ -525,7 +533,7 @@ def _requests(client: LaminaClient, outcome: Outcome) -> Requests:
     )
 
 
-def new_run_id(world: Runtime) -> str:
+def new_run_id(runtime: Runtime) -> str:
     """A name for one run, in the order of time."""
-    at = datetime.fromtimestamp(world.wall(), UTC)
-    return f"{at:%Y%m%dT%H%M%SZ}-{world.random.getrandbits(24):06x}"
+    at = datetime.fromtimestamp(runtime.wall(), UTC)
+    return f"{at:%Y%m%dT%H%M%SZ}-{runtime.random.getrandbits(24):06x}"

@@ -20,32 +20,32 @@ if TYPE_CHECKING:
     from lamina_batch.runtime import Runtime
 
 
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 #: Seconds below which an execution is not asked again (DESIGN.md section 4, run.poll).
-IMAGE_INTERVAL = 3.0
-VIDEO_INTERVAL = 10.0
+IMAGE_POLL_INTERVAL = 3.0
+VIDEO_POLL_INTERVAL = 10.0
 #: Requests that a run spends before its first submission: the app, its workflow, and the generation or the keys.
-READS = 3
+SETUP_REQUESTS = 3
 
 
 async def ask(
     access: Access,
-    world: Runtime,
-    question: Callable[[LaminaClient], Awaitable[_Answer]],
+    runtime: Runtime,
+    question: Callable[[LaminaClient], Awaitable[_Result]],
     pipeline: Pipeline | None = None,
-) -> _Answer:
+) -> _Result:
     """Ask the service something outside a run, as `pipeline` does, if there is one.
 
     Raises ServiceError, CredentialsError.
     """
-    budget = Budget() if pipeline is None else budget_of(pipeline)
-    async with client_for(pipeline, access, world, budget) as client:
+    budget = Budget() if pipeline is None else make_budget(pipeline)
+    async with make_client(pipeline, access, runtime, budget) as client:
         return await question(client)
 
 
-async def fetch_app(pipeline: Pipeline, access: Access, world: Runtime, budget: Budget) -> App:
-    async with client_for(pipeline, access, world, budget) as client:
+async def fetch_app(pipeline: Pipeline, access: Access, runtime: Runtime, budget: Budget) -> App:
+    async with make_client(pipeline, access, runtime, budget) as client:
         return await app_of(pipeline, client)
 
 
@@ -66,20 +66,20 @@ async def app_of(pipeline: Pipeline, client: LaminaClient) -> App:
         ) from error
 
 
-def least_interval(pipeline: Pipeline, *, video: bool, speed: float) -> float:
+def min_poll_interval(pipeline: Pipeline, *, video: bool, speed: float) -> float:
     """Seconds below which an execution is not asked again."""
     chosen = pipeline.run.poll.min_interval
-    return chosen if chosen is not None else (VIDEO_INTERVAL if video else IMAGE_INTERVAL) / speed
+    return chosen if chosen is not None else (VIDEO_POLL_INTERVAL if video else IMAGE_POLL_INTERVAL) / speed
 
 
-def makes_video_name(app: App) -> str:
+def makes_video_meta_key(app: App) -> str:
     """Under which name the ledger remembers it."""
     return f"makes_video {app.app_id} {app.fingerprint}"
 
 
 async def makes_video(client: LaminaClient, ledger: Ledger, app: App) -> bool:
     """Whether this app makes video, asked once for each version of its contract and remembered."""
-    name = makes_video_name(app)
+    name = makes_video_meta_key(app)
     known = ledger.meta(name)
     if known is None:
         try:
@@ -92,7 +92,7 @@ async def makes_video(client: LaminaClient, ledger: Ledger, app: App) -> bool:
     return known == "True"
 
 
-def last_app(ledger: Ledger) -> App:
+def last_run_app(ledger: Ledger) -> App:
     """The contract of the last run. Raises UsageError where no run came so far."""
     served = ledger.meta("app")
     if served is None:
@@ -100,11 +100,11 @@ def last_app(ledger: Ledger) -> App:
     return parse_app(json.loads(served))
 
 
-def budget_of(pipeline: Pipeline) -> Budget:
+def make_budget(pipeline: Pipeline) -> Budget:
     return Budget(requests_per_minute=pipeline.run.requests_per_minute, share=pipeline.run.share)
 
 
-def client_for(pipeline: Pipeline | None, access: Access, world: Runtime, budget: Budget) -> LaminaClient:
+def make_client(pipeline: Pipeline | None, access: Access, runtime: Runtime, budget: Budget) -> LaminaClient:
     # What it imports takes a tenth of a second; `preview` has the ledger read meanwhile.
     from lamina_batch.client.lamina import LaminaClient  # noqa: PLC0415
 
@@ -113,7 +113,7 @@ def client_for(pipeline: Pipeline | None, access: Access, world: Runtime, budget
         base_url=access.base_url,
         api_key=access.api_key,
         budget=budget,
-        runtime=world,
+        runtime=runtime,
         request_timeout=run.request_timeout,
         bearer=pipeline is not None and pipeline.api.auth == "bearer",
     )

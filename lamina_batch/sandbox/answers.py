@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lamina_batch.sandbox.executions import Execution
-    from lamina_batch.sandbox.generations import Generation
+    from lamina_batch.sandbox.executions import SandboxExecution
+    from lamina_batch.sandbox.generations import SandboxApiVersion
 
 #: How the runs generation writes what is wrong with inputs. Its sources disagree (API.md 11): the documentation has an
 #: array, the official command-line tool looks for `details.details.errors`.
@@ -21,12 +21,12 @@ _RETRYABLE = frozenset({"AUTH_FAILED", "INTERNAL_ERROR", "RATE_LIMITED", "RESOUR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ApiSuccess:
     status: int
     #: JSON
     body: bytes
     #: the execution that was accepted
-    accepted: Execution | None = None
+    accepted: SandboxExecution | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class InputProblem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class ApiError:
     """Why a request fails, before it is written in the form of a generation."""
 
     status: int
@@ -59,7 +59,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class HttpReply:
     """An answer as it would go out. The headers hold the Content-Type, and the rate limit's."""
 
     status: int
@@ -67,13 +67,13 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def data(value: object) -> Answer:
+def success(value: object) -> ApiSuccess:
     """A success with its envelope (API.md 2)."""
-    return Answer(status=200, body=to_json({"data": value}))
+    return ApiSuccess(status=200, body=to_json({"data": value}))
 
 
 def error_body(
-    refusal: Refusal, generation: Generation, *, request_id: str, retry_after: float | None = None
+    refusal: ApiError, generation: SandboxApiVersion, *, request_id: str, retry_after: float | None = None
 ) -> dict[str, Any]:
     """The error as a generation writes it (API.md 8 and 11)."""
     body: dict[str, Any] = {"error": refusal.message}

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: how durations are spread
-Shape = Literal["lognormal", "uniform", "bimodal"]
+DurationShape = Literal["lognormal", "uniform", "bimodal"]
 
 OutputKind = Literal["image", "video", "text"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
+class SandboxParameter:
     """What decides whether an input is valid (API.md 3)."""
 
     name: str
@@ -37,7 +37,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
+class SandboxOutput:
     """A node whose result comes back. Its id is the node's (API.md 2.3)."""
 
     output_id: str
@@ -51,8 +51,8 @@ class SandboxApp:
     name: str
     description: str | None
     is_public: bool
-    parameters: tuple[Parameter, ...]
-    outputs: tuple[Output, ...]
+    parameters: tuple[SandboxParameter, ...]
+    outputs: tuple[SandboxOutput, ...]
     #: what is served of the parameters: exactly what was written, or the form of the runs generation
     served_parameters: tuple[Mapping[str, Any], ...]
     #: how the runs generation writes what is wrong with inputs
@@ -64,7 +64,7 @@ class SandboxApp:
     #: ... lognormally, with this spread; 0: all the same
     sigma: float
     #: ... or uniformly, or most of them there and some ten times as long
-    shape: Shape = "lognormal"
+    shape: DurationShape = "lognormal"
 
 
 def load_apps(path: Path | None, *, runs: bool = False) -> dict[str, SandboxApp]:
@@ -112,12 +112,14 @@ def _app(entry: Mapping[str, Any], *, number: int, runs: bool) -> SandboxApp:
         raise ValueError("no node has an output, so that nothing would ever come back")
     if len({output.output_id for output in outputs}) < len(outputs):
         raise ValueError("two nodes share an id")
-    parameters = tuple(_parameter(parameter, key) for parameter, key in _keyed(entry["parameters"]))
+    parameters = tuple(_parameter(parameter, key) for parameter, key in _with_keys(entry["parameters"]))
     served: tuple[Mapping[str, Any], ...] = tuple(entry["parameters"])
     of_runs = _runs_section(entry, parameters)
     if runs:
         parameters = tuple(_runs_parameter(parameter, of_runs.get("defaults", {})) for parameter in parameters)
-        served = tuple(_runs_served(written, parameter) for written, parameter in zip(served, parameters, strict=True))
+        served = tuple(
+            _runs_parameter_body(written, parameter) for written, parameter in zip(served, parameters, strict=True)
+        )
     return SandboxApp(
         app_id=str(entry["appId"]),
         name=str(entry["name"]),
@@ -135,15 +137,15 @@ def _app(entry: Mapping[str, Any], *, number: int, runs: bool) -> SandboxApp:
     )
 
 
-def _shape(written: object) -> Shape:
-    shapes: tuple[Shape, ...] = get_args(Shape)
+def _shape(written: object) -> DurationShape:
+    shapes: tuple[DurationShape, ...] = get_args(DurationShape)
     for shape in shapes:
         if written == shape:
             return shape
     raise ValueError(f"seconds: shape is {' or '.join(shapes)}, not {written!r}")
 
 
-def _runs_section(entry: Mapping[str, Any], parameters: tuple[Parameter, ...]) -> Mapping[str, Any]:
+def _runs_section(entry: Mapping[str, Any], parameters: tuple[SandboxParameter, ...]) -> Mapping[str, Any]:
     """What an app says of the runs generation alone."""
     section: Mapping[str, Any] = entry.get("runs", {})
     if unknown := set(section) - {"defaults", "details"}:
@@ -155,16 +157,16 @@ def _runs_section(entry: Mapping[str, Any], parameters: tuple[Parameter, ...]) -
     return section
 
 
-def _keyed(entries: list[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], str]]:
+def _with_keys(entries: list[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], str]]:
     """Each parameter with its key: the one that is written, else one as the service's authors make them (API.md 9)."""
     seen: Counter[str] = Counter()
     for entry in entries:
-        key = entry.get("key") or _made_key(entry)
+        key = entry.get("key") or _default_key(entry)
         seen[key] += 1
         yield entry, key if seen[key] == 1 else f"{key}_{seen[key]}"
 
 
-def _made_key(entry: Mapping[str, Any]) -> str:
+def _default_key(entry: Mapping[str, Any]) -> str:
     words = re.sub("[^a-z0-9]+", "_", str(entry["name"]).lower()).strip("_") or "input"
     if entry["type"] != "url":
         return f"{words}_text"
@@ -173,12 +175,12 @@ def _made_key(entry: Mapping[str, Any]) -> str:
     return f"{words}_video_url" if entry.get("accept") == ["video"] else f"{words}_image_url"
 
 
-def _runs_parameter(parameter: Parameter, defaults: Mapping[str, Any]) -> Parameter:
+def _runs_parameter(parameter: SandboxParameter, defaults: Mapping[str, Any]) -> SandboxParameter:
     """Each is required: what may be left out is what has a default (API.md 3)."""
     return replace(parameter, required=True, default=defaults.get(parameter.name, parameter.default))
 
 
-def _runs_served(written: Mapping[str, Any], parameter: Parameter) -> Mapping[str, Any]:
+def _runs_parameter_body(written: Mapping[str, Any], parameter: SandboxParameter) -> Mapping[str, Any]:
     default = {} if parameter.default is None else {"default": parameter.default}
     return {
         **written,
@@ -200,12 +202,12 @@ def _description(entry: Mapping[str, Any]) -> str | None:
 _STAND_IN = "sandbox: the real list of parameters is not public, this one is a plausible stand-in"
 
 
-def _parameter(entry: Mapping[str, Any], key: str) -> Parameter:
+def _parameter(entry: Mapping[str, Any], key: str) -> SandboxParameter:
     if entry["type"] not in {"text", "options", "url"}:
         raise ValueError(f"parameter {entry['name']!r}: the type is text, options or url, not {entry['type']!r}")
     if entry["type"] == "options" and not entry.get("options"):
         raise ValueError(f"parameter {entry['name']!r}: options are missing")
-    return Parameter(
+    return SandboxParameter(
         name=entry["name"],
         key=key,
         parameter_id=entry.get("id"),
@@ -217,9 +219,9 @@ def _parameter(entry: Mapping[str, Any], key: str) -> Parameter:
     )
 
 
-def _output(node: Mapping[str, Any]) -> Output:
+def _output(node: Mapping[str, Any]) -> SandboxOutput:
     if node["output"] not in get_args(OutputKind):
         raise ValueError(f"node {node['id']!r}: output is image, video, text or null, not {node['output']!r}")
     if "/" in node["id"]:
         raise ValueError(f"node {node['id']!r}: an id cannot hold a slash, it is part of the output's URL")
-    return Output(output_id=node["id"], label=node["label"], kind=node["output"])
+    return SandboxOutput(output_id=node["id"], label=node["label"], kind=node["output"])

@@ -21,10 +21,10 @@ from PIL import Image, ImageDraw, ImageFont
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lamina_batch.sandbox.apps import Output, SandboxApp
+    from lamina_batch.sandbox.apps import SandboxApp, SandboxOutput
 
 _LONGEST_SIDE = 640
-_MOST_DETAILS = 3
+_MAX_DETAILS = 3
 
 Colour = tuple[int, int, int]
 
@@ -47,8 +47,8 @@ class Card:
     digest: bytes
 
 
-def card_for(app: SandboxApp, output: Output, *, execution_id: str, inputs: Mapping[str, Any]) -> Card:
-    told = [(name, printable(text)) for name, text in _telling_texts(app, inputs)]
+def card_for(app: SandboxApp, output: SandboxOutput, *, execution_id: str, inputs: Mapping[str, Any]) -> Card:
+    told = [(name, printable(text)) for name, text in _ranked_texts(app, inputs)]
     told = [(name, text) for name, text in told if text]
     # A text that the font cannot show does not tell a row from another.
     told.sort(key=lambda item: item[1].count(_UNPRINTABLE) * 2 > len(item[1]))
@@ -56,7 +56,7 @@ def card_for(app: SandboxApp, output: Output, *, execution_id: str, inputs: Mapp
     digest = hashlib.sha256(repr(sorted(inputs.items())).encode(errors="replace")).digest()
     return Card(
         title=told[0][1] if told else printable(app.name),
-        details=tuple((printable(name), text) for name, text in told[1 : 1 + _MOST_DETAILS]),
+        details=tuple((printable(name), text) for name, text in told[1 : 1 + _MAX_DETAILS]),
         label=f"{printable(output.label)}  {position}/{len(app.outputs)}",
         footer=f"sandbox picture, execution {execution_id[:8]}",
         ratio=_ratio(app, output, inputs),
@@ -64,12 +64,12 @@ def card_for(app: SandboxApp, output: Output, *, execution_id: str, inputs: Mapp
     )
 
 
-def telling_title(app: SandboxApp, inputs: Mapping[str, Any]) -> str:
+def main_title(app: SandboxApp, inputs: Mapping[str, Any]) -> str:
     """The one input that tells a row best, as it was sent."""
-    return next((text for _, text in _telling_texts(app, inputs)), app.name)
+    return next((text for _, text in _ranked_texts(app, inputs)), app.name)
 
 
-def _telling_texts(app: SandboxApp, inputs: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _ranked_texts(app: SandboxApp, inputs: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Name and text of every input given, texts before the names of files before options."""
     rank = {"text": 0, "url": 1, "options": 2}
     told: list[tuple[int, str, str]] = []
@@ -88,7 +88,7 @@ def _file_name(url: str) -> str:
     return PurePosixPath(unquote(parts.path)).stem or parts.netloc
 
 
-def _ratio(app: SandboxApp, output: Output, inputs: Mapping[str, Any]) -> float:
+def _ratio(app: SandboxApp, output: SandboxOutput, inputs: Mapping[str, Any]) -> float:
     """Width to height as the label, or else an input (or its default) such as "Aspect Ratio", says; 1 otherwise."""
     parameters = sorted(app.parameters, key=lambda parameter: "ratio" not in parameter.name.casefold())
     for text in (output.label, *(str(inputs.get(p.name, p.default)) for p in parameters)):
@@ -101,7 +101,7 @@ def _ratio(app: SandboxApp, output: Output, inputs: Mapping[str, Any]) -> float:
 # --- text that the bundled font can show -----------------------------------------------------------------------
 
 #: more would not fit on any card
-_MOST_LETTERS = 400
+_MAX_LETTERS = 400
 
 #: drawn as the font's own box
 _UNPRINTABLE = "\ufffd"
@@ -120,7 +120,7 @@ _SPELLINGS: Mapping[int, str] = {
 def printable(text: str) -> str:
     """The text in letters that the font has: accents go, other scripts become boxes, line breaks become spaces."""
     letters: list[str] = []
-    for character in unicodedata.normalize("NFKD", text[:_MOST_LETTERS].translate(_SPELLINGS)):
+    for character in unicodedata.normalize("NFKD", text[:_MAX_LETTERS].translate(_SPELLINGS)):
         category = unicodedata.category(character)
         if category.startswith("Z") or category == "Cc":
             letters.append(" ")
@@ -128,7 +128,7 @@ def printable(text: str) -> str:
             letters.append(character)
         elif category not in {"Mn", "Me", "Cf"}:
             letters.append(_UNPRINTABLE)
-    return " ".join("".join(letters).split())[:_MOST_LETTERS]
+    return " ".join("".join(letters).split())[:_MAX_LETTERS]
 
 
 # --- painting ---------------------------------------------------------------------------------------------------
@@ -142,14 +142,14 @@ def card_size(card: Card) -> tuple[int, int]:
 def draw_card(card: Card) -> bytes:
     """The card as a PNG of some 10 to 30 KB."""
     width, height = card_size(card)
-    picture = _still_life(width, height, card.digest)
-    _write(picture, card)
+    picture = _draw_background(width, height, card.digest)
+    _draw_text(picture, card)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _still_life(width: int, height: int, digest: bytes) -> Image.Image:
+def _draw_background(width: int, height: int, digest: bytes) -> Image.Image:
     """A soft backdrop, an arch and two balls on a floor: painted at twice the size, for smooth edges."""
     hue = digest[0] / 256
     accent = (hue + 0.45 + digest[1] / 256 * 0.1) % 1
@@ -191,7 +191,7 @@ def _still_life(width: int, height: int, digest: bytes) -> Image.Image:
     return picture.reduce(2)
 
 
-def _write(picture: Image.Image, card: Card) -> None:
+def _draw_text(picture: Image.Image, card: Card) -> None:
     width, height = picture.size
     hue = card.digest[0] / 256
     ink, soft = _colour(hue, 0.18, 0.25), _colour(hue, 0.42, 0.15)
@@ -200,13 +200,13 @@ def _write(picture: Image.Image, card: Card) -> None:
     room = width - 4 * margin
     medium, large, small, tiny = (ImageFont.load_default(size=size) for size in (22, 30, 19, 13))
 
-    label = _fitted(card.label, medium, room)
+    label = _fit(card.label, medium, room)
     tag = 2 * margin + medium.getlength(label)
     draw.rounded_rectangle((margin, margin, tag, margin + 42), radius=21, fill=(255, 255, 255))
     draw.text((margin * 1.5, margin + 21), label, font=medium, fill=ink, anchor="lm")
 
-    title = _wrapped(card.title, large, room, lines=1 if height < 400 else 2)
-    details = card.details[: 1 if height < 400 else _MOST_DETAILS]
+    title = _wrap(card.title, large, room, lines=1 if height < 400 else 2)
+    details = card.details[: 1 if height < 400 else _MAX_DETAILS]
     panel = 16 + 36 * len(title) + 27 * len(details) + 30
     top = height - margin - panel
     draw.rounded_rectangle((margin, top, width - margin, height - margin), radius=18, fill=(255, 255, 255))
@@ -215,15 +215,15 @@ def _write(picture: Image.Image, card: Card) -> None:
         draw.text((2 * margin, y), line, font=large, fill=ink)
         y += 36
     for name, value in details:
-        shown = _fitted(f"{name}: ", small, room // 2)
+        shown = _fit(f"{name}: ", small, room // 2)
         draw.text((2 * margin, y + 2), shown, font=small, fill=soft)
         start = draw.textlength(shown, font=small)
-        draw.text((2 * margin + start, y + 2), _fitted(value, small, room - start), font=small, fill=ink)
+        draw.text((2 * margin + start, y + 2), _fit(value, small, room - start), font=small, fill=ink)
         y += 27
-    draw.text((2 * margin, y + 5), _fitted(card.footer, tiny, room), font=tiny, fill=soft)
+    draw.text((2 * margin, y + 5), _fit(card.footer, tiny, room), font=tiny, fill=soft)
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float, lines: int) -> list[str]:
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float, lines: int) -> list[str]:
     """The text in at most so many lines, broken between words."""
     words = text.split(" ")
     wrapped: list[str] = []
@@ -231,12 +231,12 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room
         count = 1
         while count < len(words) and font.getlength(" ".join(words[: count + 1])) <= room:
             count += 1
-        wrapped.append(_fitted(" ".join(words[:count]), font, room))
+        wrapped.append(_fit(" ".join(words[:count]), font, room))
         words = words[count:]
-    return [*wrapped, _fitted(" ".join(words), font, room)] if words else wrapped
+    return [*wrapped, _fit(" ".join(words), font, room)] if words else wrapped
 
 
-def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
+def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
     if font.getlength(text) <= room:
         return text
     while text and font.getlength(text + "...") > room:

@@ -7,14 +7,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamina_batch.sandbox.answers import Refusal, Reply, error_body, to_json
+from lamina_batch.sandbox.answers import ApiError, HttpReply, error_body, to_json
 from lamina_batch.sandbox.limiter import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lamina_batch.sandbox.answers import Answer
-    from lamina_batch.sandbox.generations import Generation
+    from lamina_batch.sandbox.answers import ApiSuccess
+    from lamina_batch.sandbox.generations import SandboxApiVersion
     from lamina_batch.sandbox.limiter import Hit
 
 JSON_TYPE = "application/json; charset=utf-8"
@@ -37,7 +37,7 @@ _NO_SUCH_PATH = """\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    generation: Generation
+    generation: SandboxApiVersion
     #: of this request; the runs generation tells it
     request_id: str
     #: the rate limit's; empty where they are switched off
@@ -47,19 +47,19 @@ class Envelope:
     #: Retry-After to the millisecond
     fractional: bool
 
-    def written(self, answer: Answer | Refusal) -> Reply:
+    def written(self, answer: ApiSuccess | ApiError) -> HttpReply:
         body = (
             to_json(error_body(answer, self.generation, request_id=self.request_id))
-            if isinstance(answer, Refusal)
+            if isinstance(answer, ApiError)
             else answer.body
         )
-        return Reply(status=answer.status, body=body, headers=self.headers(JSON_TYPE))
+        return HttpReply(status=answer.status, body=body, headers=self.headers(JSON_TYPE))
 
-    def limited(self) -> Reply:
+    def limited(self) -> HttpReply:
         """The 429 of a spent rate limit: bare text as HTML, or JSON in the runs generation (API.md 5 and 11)."""
         wait = retry_after(self.hit, fractional=self.fractional) if self.hit is not None else "0"
         if self.generation == "runs":
-            refusal = Refusal(status=429, message=TOO_MANY, code="RATE_LIMITED")
+            refusal = ApiError(status=429, message=TOO_MANY, code="RATE_LIMITED")
             # The header's text is a JSON number: whole, or to the millisecond.
             told = error_body(refusal, self.generation, request_id=self.request_id, retry_after=json.loads(wait))
             body, headers = to_json(told), self.headers(JSON_TYPE)
@@ -68,9 +68,9 @@ class Envelope:
         if self.limit_headers:
             # A 429 that a fault asked for comes with budget left, which it does not show.
             headers |= {"RateLimit-Remaining": "0", "X-RateLimit-Remaining": "0", "Retry-After": wait}
-        return Reply(status=429, body=body, headers=headers)
+        return HttpReply(status=429, body=body, headers=headers)
 
-    def no_such_path(self, method: str, path: str) -> Reply:
+    def no_such_path(self, method: str, path: str) -> HttpReply:
         """What an Express app answers where it has no route."""
         return no_such_path(method, path, self.headers(HTML_TYPE))
 
@@ -79,6 +79,6 @@ class Envelope:
         return {"Content-Type": content_type, **named, **self.limit_headers}
 
 
-def no_such_path(method: str, path: str, headers: Mapping[str, str]) -> Reply:
+def no_such_path(method: str, path: str, headers: Mapping[str, str]) -> HttpReply:
     page = _NO_SUCH_PATH.format(method=html.escape(method), path=html.escape(path))
-    return Reply(status=404, body=page.encode(errors="replace"), headers=headers)
+    return HttpReply(status=404, body=page.encode(errors="replace"), headers=headers)

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from lamina_batch.sandbox.apps import Output, SandboxApp
-    from lamina_batch.sandbox.generations import Generation
+    from lamina_batch.sandbox.apps import SandboxApp, SandboxOutput
+    from lamina_batch.sandbox.generations import SandboxApiVersion
 
     #: the `value` of an output that is there: a URL, or the text itself
-    ValueOf = Callable[["Execution", Output], str]
+    ValueOf = Callable[["SandboxExecution", SandboxOutput], str]
 
 
-Ending = Literal["completed", "failed", "cancelled", "never"]
+ExecutionEnding = Literal["completed", "failed", "cancelled", "never"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
+class SandboxExecution:
     """One accepted execution: a line of executions.jsonl."""
 
     execution_id: str
@@ -43,7 +43,7 @@ class Execution:
     queued_seconds: float
     #: from creation to the end
     seconds: float
-    ending: Ending = "completed"
+    ending: ExecutionEnding = "completed"
     #: why it failed, or why one output did
     message: str | None = None
     #: which of its outputs ends with an error while the execution completes
@@ -52,7 +52,7 @@ class Execution:
     #: logged only: the service promises nothing about it (API.md 8), so it changes nothing
     idempotency_key: str | None = None
     #: which generation started it, and is the only one to read it
-    generation: Generation = "executions"
+    generation: SandboxApiVersion = "executions"
     #: the positions of the app's outputs that were asked for; None: all
     selected: tuple[int, ...] | None = None
     #: the fault that its deliveries meet
@@ -63,14 +63,14 @@ class Execution:
     cancelled_at: float | None = None
 
     @property
-    def drawn_end(self) -> float:
+    def scheduled_end(self) -> float:
         """When it ends unless it is cancelled, epoch seconds; infinite where it never does."""
         return math.inf if self.ending == "never" else round(self.created_at + self.seconds, 3)
 
     @property
     def ended_at(self) -> float:
         """The instant of the end, epoch seconds; infinite where it never comes."""
-        return self.drawn_end if self.cancelled_at is None else self.cancelled_at
+        return self.scheduled_end if self.cancelled_at is None else self.cancelled_at
 
     @property
     def started_at(self) -> float:
@@ -78,22 +78,22 @@ class Execution:
         return self.created_at + self.queued_seconds
 
 
-_KEPT_FIELDS = tuple(field.name for field in fields(Execution) if field.name != "cancelled_at")
+_STORED_FIELDS = tuple(field.name for field in fields(SandboxExecution) if field.name != "cancelled_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Durations:
+class SandboxDurations:
     """How long an execution queues and takes, seconds from its creation."""
 
     queued: float
     total: float
 
 
-def draw_durations(app: SandboxApp, *, seed: int, number: int, speed: float) -> Durations:
+def draw_durations(app: SandboxApp, *, seed: int, number: int, speed: float) -> SandboxDurations:
     """Durations for the execution with this number, counted from 0, in the app's shape around its median."""
     chance = random.Random(f"{seed}:{number}")  # noqa: S311 -- durations, not secrets
     total = app.median_seconds / speed * _factor(app, chance)
-    return Durations(queued=round(total * chance.uniform(0.02, 0.1), 3), total=max(round(total, 3), 0.001))
+    return SandboxDurations(queued=round(total * chance.uniform(0.02, 0.1), 3), total=max(round(total, 3), 0.001))
 
 
 def _factor(app: SandboxApp, chance: random.Random) -> float:
@@ -108,20 +108,20 @@ def _factor(app: SandboxApp, chance: random.Random) -> float:
             assert_never(app.shape)
 
 
-def asked_outputs(execution: Execution, app: SandboxApp) -> tuple[Output, ...]:
+def requested_outputs(execution: SandboxExecution, app: SandboxApp) -> tuple[SandboxOutput, ...]:
     """The outputs that this execution makes, in the app's order."""
     if execution.selected is None:
         return app.outputs
     return tuple(output for index, output in enumerate(app.outputs) if index in execution.selected)
 
 
-def status_at(execution: Execution, now: float) -> str:
+def status_at(execution: SandboxExecution, now: float) -> str:
     if now >= execution.ended_at:
         return execution.ending if execution.cancelled_at is None else "cancelled"
     return "queued" if now < execution.started_at else "running"
 
 
-def finished_outputs(execution: Execution, count: int, now: float) -> int:
+def finished_output_count(execution: SandboxExecution, count: int, now: float) -> int:
     """How many of the outputs are there: they come one after the other, the last at the end.
 
     An execution that fails, or never ends, shows none. One that is cancelled keeps those that it had.
@@ -129,14 +129,14 @@ def finished_outputs(execution: Execution, count: int, now: float) -> int:
     if execution.ending != "completed":
         return 0
     at = min(now, execution.ended_at)
-    if at >= execution.drawn_end:
+    if at >= execution.scheduled_end:
         return count
     if at < execution.started_at:
         return 0
-    return int(count * (at - execution.started_at) / (execution.drawn_end - execution.started_at))
+    return int(count * (at - execution.started_at) / (execution.scheduled_end - execution.started_at))
 
 
-def state(execution: Execution, now: float) -> dict[str, Any]:
+def status_fields(execution: SandboxExecution, now: float) -> dict[str, Any]:
     """How far it is at `now`, without its outputs."""
     status = status_at(execution, now)
     has_started = min(now, execution.ended_at) >= execution.started_at
@@ -149,11 +149,11 @@ def state(execution: Execution, now: float) -> dict[str, Any]:
     }
 
 
-def view(execution: Execution, app: SandboxApp, *, now: float, value_of: ValueOf) -> dict[str, Any]:
+def view(execution: SandboxExecution, app: SandboxApp, *, now: float, value_of: ValueOf) -> dict[str, Any]:
     """The execution as GET shows it at `now` (API.md 2.5), under the id field of its generation."""
-    shown = state(execution, now)
-    outputs = asked_outputs(execution, app)
-    finished = finished_outputs(execution, len(outputs), now)
+    shown = status_fields(execution, now)
+    outputs = requested_outputs(execution, app)
+    finished = finished_output_count(execution, len(outputs), now)
     return {
         ID_FIELDS[execution.generation]: execution.execution_id,
         "workflowId": execution.app_id,
@@ -172,9 +172,9 @@ def view(execution: Execution, app: SandboxApp, *, now: float, value_of: ValueOf
     }
 
 
-def placeholders(outputs: tuple[Output, ...]) -> list[dict[str, Any]]:
+def pending_outputs(outputs: tuple[SandboxOutput, ...]) -> list[dict[str, Any]]:
     """The outputs of an execution that has just been accepted (API.md 2.4)."""
-    return [_outcome(output) for output in outputs]
+    return [_output_body(output) for output in outputs]
 
 
 def iso_instant(at: float) -> str:
@@ -183,19 +183,19 @@ def iso_instant(at: float) -> str:
 
 
 def _output(
-    execution: Execution, output: Output, *, status: str, is_finished: bool, index: int, value_of: ValueOf
+    execution: SandboxExecution, output: SandboxOutput, *, status: str, is_finished: bool, index: int, value_of: ValueOf
 ) -> dict[str, Any]:
     if status == "failed" or (is_finished and index == execution.failed_output):
         # A failed output keeps the type "pending" (API.md 4).
-        return _outcome(output, status="error", error=execution.message)
+        return _output_body(output, status="error", error=execution.message)
     if is_finished:
         value = value_of(execution, output)
-        return _outcome(output, kind=output.kind, value=value, status="completed")
-    return _outcome(output, status="cancelled" if status == "cancelled" else "pending")
+        return _output_body(output, kind=output.kind, value=value, status="completed")
+    return _output_body(output, status="cancelled" if status == "cancelled" else "pending")
 
 
-def _outcome(
-    output: Output,
+def _output_body(
+    output: SandboxOutput,
     *,
     kind: str = "pending",
     value: str | None = None,
@@ -220,7 +220,7 @@ class ExecutionStore:
 
         Raises OSError where one of them cannot be read or written.
         """
-        self._by_id: dict[str, Execution] = {}
+        self._by_id: dict[str, SandboxExecution] = {}
         self._journal: Journal | None = None
         self._cancellations: Journal | None = None
         if path is None:
@@ -236,13 +236,13 @@ class ExecutionStore:
         self._journal = Journal(path)
         self._cancellations = Journal(cancellations)
 
-    def add(self, execution: Execution) -> None:
+    def add(self, execution: SandboxExecution) -> None:
         """Keep it. Raises OSError where it could not be written: then it must not be called accepted."""
         if self._journal is not None:
-            self._journal.append({name: getattr(execution, name) for name in _KEPT_FIELDS})
+            self._journal.append({name: getattr(execution, name) for name in _STORED_FIELDS})
         self._by_id[execution.execution_id] = execution
 
-    def cancel(self, execution: Execution, now: float) -> Execution:
+    def cancel(self, execution: SandboxExecution, now: float) -> SandboxExecution:
         """End it at `now`, epoch seconds, unless it has ended; return it as it is then.
 
         Raises OSError where it could not be written: then it must not be called cancelled.
@@ -257,10 +257,10 @@ class ExecutionStore:
         self._by_id[execution.execution_id] = cancelled
         return cancelled
 
-    def get(self, execution_id: str) -> Execution | None:
+    def get(self, execution_id: str) -> SandboxExecution | None:
         return self._by_id.get(execution_id)
 
-    def newest_first(self, generation: Generation) -> list[Execution]:
+    def newest_first(self, generation: SandboxApiVersion) -> list[SandboxExecution]:
         """What this generation made; of those made in one millisecond, the one that was accepted last comes first."""
         made = [execution for execution in reversed(self._by_id.values()) if execution.generation == generation]
         return sorted(made, key=lambda execution: -execution.created_at)
@@ -268,7 +268,7 @@ class ExecutionStore:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def __iter__(self) -> Iterator[Execution]:
+    def __iter__(self) -> Iterator[SandboxExecution]:
         return iter(self._by_id.values())
 
     def close(self) -> None:
@@ -277,7 +277,7 @@ class ExecutionStore:
                 journal.close()
 
 
-def _from_entry(entry: Mapping[str, Any]) -> Execution:
+def _from_entry(entry: Mapping[str, Any]) -> SandboxExecution:
     """A line of executions.jsonl; fields of a later version are left out."""
-    kept = Execution(**{name: entry[name] for name in _KEPT_FIELDS if name in entry})
+    kept = SandboxExecution(**{name: entry[name] for name in _STORED_FIELDS if name in entry})
     return kept if kept.selected is None else replace(kept, selected=tuple(kept.selected))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RequestKind = Literal["start", "read", "list", "app", "media"]
 
 
-class Stage(Enum):
+class FaultStage(Enum):
     """What a fault changes."""
 
     #: the request is answered without reaching the service: nothing is accepted
@@ -40,45 +40,47 @@ class Stage(Enum):
 class FaultRule:
     """What a name means."""
 
-    stage: Stage
+    stage: FaultStage
     #: the requests it is about unless on= says otherwise: one of their kinds, or any (all but media)
     on: str
     #: settings of its own with their defaults; None: must be given
     settings: Mapping[str, str | float | None] = field(default_factory=dict)
     #: once it has fired, it fires for all of these from then on; empty: it does not last
-    lasts_for: str = ""
+    persists_for: str = ""
 
 
 FAULT_RULES: Mapping[str, FaultRule] = MappingProxyType(
     {
-        "429": FaultRule(stage=Stage.REFUSE, on="any"),
-        "500": FaultRule(stage=Stage.REFUSE, on="any", settings={"code": "INTERNAL_ERROR"}),
-        "502": FaultRule(stage=Stage.REFUSE, on="any"),
-        "503": FaultRule(stage=Stage.REFUSE, on="any"),
-        "drop_before": FaultRule(stage=Stage.REFUSE, on="any"),
-        "redirect": FaultRule(stage=Stage.REFUSE, on="any", settings={"to": None}),
-        "unauthorized": FaultRule(stage=Stage.REFUSE, on="any", lasts_for="any"),
-        "credits_400": FaultRule(stage=Stage.REFUSE, on="start", lasts_for="start"),
-        "500_accepted": FaultRule(stage=Stage.ACCEPTED, on="start"),
-        "502_accepted": FaultRule(stage=Stage.ACCEPTED, on="start"),
-        "drop_after_accept": FaultRule(stage=Stage.ACCEPTED, on="start"),
-        "hang_after_accept": FaultRule(stage=Stage.ACCEPTED, on="start", settings={"seconds": 3600.0}),
-        "slow": FaultRule(stage=Stage.ANSWER, on="any", settings={"seconds": 2.0}),
-        "broken_json": FaultRule(stage=Stage.ANSWER, on="any"),
-        "truncated": FaultRule(stage=Stage.ANSWER, on="any"),
-        "huge_body": FaultRule(stage=Stage.ANSWER, on="any"),
-        "credits": FaultRule(stage=Stage.EXECUTION, on="start", lasts_for="start"),
-        "failed": FaultRule(stage=Stage.EXECUTION, on="start", settings={"message": "Image generation timed out"}),
-        "failed_output": FaultRule(stage=Stage.EXECUTION, on="start", settings={"message": "Image generation failed"}),
-        "cancelled": FaultRule(stage=Stage.EXECUTION, on="start"),
-        "never_finish": FaultRule(stage=Stage.EXECUTION, on="start"),
-        "webhook_early": FaultRule(stage=Stage.DELIVERY, on="start"),
-        "webhook_lost": FaultRule(stage=Stage.DELIVERY, on="start", settings={"tries": 4.0}),
-        "webhook_twice": FaultRule(stage=Stage.DELIVERY, on="start"),
-        "webhook_forged": FaultRule(stage=Stage.DELIVERY, on="start", settings={"tries": 4.0}),
-        "webhook_stale": FaultRule(stage=Stage.DELIVERY, on="start", settings={"tries": 4.0}),
-        "webhook_wrong_id": FaultRule(stage=Stage.DELIVERY, on="start", settings={"tries": 4.0}),
-        "webhook_key_rotated": FaultRule(stage=Stage.KEY, on="start"),
+        "429": FaultRule(stage=FaultStage.REFUSE, on="any"),
+        "500": FaultRule(stage=FaultStage.REFUSE, on="any", settings={"code": "INTERNAL_ERROR"}),
+        "502": FaultRule(stage=FaultStage.REFUSE, on="any"),
+        "503": FaultRule(stage=FaultStage.REFUSE, on="any"),
+        "drop_before": FaultRule(stage=FaultStage.REFUSE, on="any"),
+        "redirect": FaultRule(stage=FaultStage.REFUSE, on="any", settings={"to": None}),
+        "unauthorized": FaultRule(stage=FaultStage.REFUSE, on="any", persists_for="any"),
+        "credits_400": FaultRule(stage=FaultStage.REFUSE, on="start", persists_for="start"),
+        "500_accepted": FaultRule(stage=FaultStage.ACCEPTED, on="start"),
+        "502_accepted": FaultRule(stage=FaultStage.ACCEPTED, on="start"),
+        "drop_after_accept": FaultRule(stage=FaultStage.ACCEPTED, on="start"),
+        "hang_after_accept": FaultRule(stage=FaultStage.ACCEPTED, on="start", settings={"seconds": 3600.0}),
+        "slow": FaultRule(stage=FaultStage.ANSWER, on="any", settings={"seconds": 2.0}),
+        "broken_json": FaultRule(stage=FaultStage.ANSWER, on="any"),
+        "truncated": FaultRule(stage=FaultStage.ANSWER, on="any"),
+        "huge_body": FaultRule(stage=FaultStage.ANSWER, on="any"),
+        "credits": FaultRule(stage=FaultStage.EXECUTION, on="start", persists_for="start"),
+        "failed": FaultRule(stage=FaultStage.EXECUTION, on="start", settings={"message": "Image generation timed out"}),
+        "failed_output": FaultRule(
+            stage=FaultStage.EXECUTION, on="start", settings={"message": "Image generation failed"}
+        ),
+        "cancelled": FaultRule(stage=FaultStage.EXECUTION, on="start"),
+        "never_finish": FaultRule(stage=FaultStage.EXECUTION, on="start"),
+        "webhook_early": FaultRule(stage=FaultStage.DELIVERY, on="start"),
+        "webhook_lost": FaultRule(stage=FaultStage.DELIVERY, on="start", settings={"tries": 4.0}),
+        "webhook_twice": FaultRule(stage=FaultStage.DELIVERY, on="start"),
+        "webhook_forged": FaultRule(stage=FaultStage.DELIVERY, on="start", settings={"tries": 4.0}),
+        "webhook_stale": FaultRule(stage=FaultStage.DELIVERY, on="start", settings={"tries": 4.0}),
+        "webhook_wrong_id": FaultRule(stage=FaultStage.DELIVERY, on="start", settings={"tries": 4.0}),
+        "webhook_key_rotated": FaultRule(stage=FaultStage.KEY, on="start"),
     }
 )
 
@@ -86,15 +88,15 @@ _SELECTORS = ("on", "rate", "every", "after", "first", "match")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class SandboxFault:
     """One fault as it was asked for."""
 
     name: str
-    stage: Stage
+    stage: FaultStage
     #: the requests it may fire for
     kinds: frozenset[RequestKind]
     #: those it fires for without a further question once it has fired
-    lasting_kinds: frozenset[RequestKind]
+    persistent_kinds: frozenset[RequestKind]
     #: chance to fire, 0 to 1
     rate: float
     #: fires for each n-th request
@@ -114,16 +116,16 @@ class Fault:
     tries: int
 
 
-class Chosen(NamedTuple):
+class ChosenFaults(NamedTuple):
     """What happens to one request: of the faults that concern the same thing, the first that was asked for."""
 
-    answer: Fault | None
-    execution: Fault | None = None
-    delivery: Fault | None = None
-    key: Fault | None = None
+    answer: SandboxFault | None
+    execution: SandboxFault | None = None
+    delivery: SandboxFault | None = None
+    key: SandboxFault | None = None
 
 
-def parse_faults(specs: Iterable[str]) -> tuple[Fault, ...]:
+def parse_faults(specs: Iterable[str]) -> tuple[SandboxFault, ...]:
     """The faults that `specs` ask for. Raises ValueError, which lists the known names, where one is not a fault."""
     return tuple(_parse_fault(spec) for spec in specs)
 
@@ -131,28 +133,28 @@ def parse_faults(specs: Iterable[str]) -> tuple[Fault, ...]:
 class FaultPlan:
     """Decides for each request. It counts those that each fault is about: the same order meets the same faults."""
 
-    def __init__(self, faults: tuple[Fault, ...], *, seed: int) -> None:
+    def __init__(self, faults: tuple[SandboxFault, ...], *, seed: int) -> None:
         self._faults = faults
         self._seed = seed
         self._counts = [0] * len(faults)
         self._fired: set[int] = set()
 
-    def choose(self, kind: RequestKind, texts: Iterable[str]) -> Chosen:
+    def choose(self, kind: RequestKind, texts: Iterable[str]) -> ChosenFaults:
         """What happens to this request. `texts` are the inputs of the execution that it is about."""
         if not self._faults:
-            return Chosen(None)
+            return ChosenFaults(None)
         texts = tuple(texts)
         # All of them are asked, so that each counts every request that it is about.
         firing = [fault for index, fault in enumerate(self._faults) if self._fires(index, fault, kind, texts)]
-        return Chosen(
-            answer=_first(firing, Stage.REFUSE, Stage.ANSWER, Stage.ACCEPTED),
-            execution=_first(firing, Stage.EXECUTION),
-            delivery=_first(firing, Stage.DELIVERY),
-            key=_first(firing, Stage.KEY),
+        return ChosenFaults(
+            answer=_first(firing, FaultStage.REFUSE, FaultStage.ANSWER, FaultStage.ACCEPTED),
+            execution=_first(firing, FaultStage.EXECUTION),
+            delivery=_first(firing, FaultStage.DELIVERY),
+            key=_first(firing, FaultStage.KEY),
         )
 
-    def _fires(self, index: int, fault: Fault, kind: RequestKind, texts: tuple[str, ...]) -> bool:
-        if index in self._fired and kind in fault.lasting_kinds:
+    def _fires(self, index: int, fault: SandboxFault, kind: RequestKind, texts: tuple[str, ...]) -> bool:
+        if index in self._fired and kind in fault.persistent_kinds:
             return True
         if kind not in fault.kinds:
             return False
@@ -170,11 +172,11 @@ class FaultPlan:
         return True
 
 
-def _first(firing: Iterable[Fault], *stages: Stage) -> Fault | None:
+def _first(firing: Iterable[SandboxFault], *stages: FaultStage) -> SandboxFault | None:
     return next((fault for fault in firing if fault.stage in stages), None)
 
 
-def _parse_fault(spec: str) -> Fault:
+def _parse_fault(spec: str) -> SandboxFault:
     name, _, written = spec.partition(":")
     rule = FAULT_RULES.get(name.strip())
     if rule is None:
@@ -189,13 +191,13 @@ def _parse_fault(spec: str) -> Fault:
     for key, default in rule.settings.items():
         if default is None and key not in values:
             raise ValueError(f"fault {spec!r}: {key}= is missing")
-    if rule.lasts_for and "first" in values:
+    if rule.persists_for and "first" in values:
         raise ValueError(f"fault {spec!r}: {name.strip()} lasts once it has begun, so first= means nothing")
-    return Fault(
+    return SandboxFault(
         name=name.strip(),
         stage=rule.stage,
-        kinds=_asked_kinds(spec, values.get("on", rule.on), rule),
-        lasting_kinds=_kinds(rule.lasts_for),
+        kinds=_parse_kinds(spec, values.get("on", rule.on), rule),
+        persistent_kinds=_kinds(rule.persists_for),
         rate=_number(spec, "rate", values.get("rate", "1"), least=0, most=1),
         every=_count(spec, "every", values.get("every", "1"), least=1),
         after=_count(spec, "after", values.get("after", "0"), least=0),
@@ -209,7 +211,7 @@ def _parse_fault(spec: str) -> Fault:
     )
 
 
-def _asked_kinds(spec: str, on: str, rule: FaultRule) -> frozenset[RequestKind]:
+def _parse_kinds(spec: str, on: str, rule: FaultRule) -> frozenset[RequestKind]:
     allowed = ("start",) if rule.on == "start" else (*get_args(RequestKind), "any")
     if on not in allowed:
         raise ValueError(f"fault {spec!r}: on= is one of {', '.join(allowed)}, not {on!r}")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Generation = Literal["executions", "runs"]
+SandboxApiVersion = Literal["executions", "runs"]
 
 #: what a sandbox can be told to serve, by the word for it
-GENERATIONS: Mapping[str, frozenset[Generation]] = MappingProxyType(
+GENERATIONS: Mapping[str, frozenset[SandboxApiVersion]] = MappingProxyType(
     {
         "executions": frozenset({"executions"}),
         "runs": frozenset({"runs"}),
@@ -23,10 +23,10 @@ GENERATIONS: Mapping[str, frozenset[Generation]] = MappingProxyType(
 )
 
 #: the field that holds an execution's id, in answers and in webhook bodies
-ID_FIELDS: Mapping[Generation, str] = MappingProxyType({"executions": "executionId", "runs": "runId"})
+ID_FIELDS: Mapping[SandboxApiVersion, str] = MappingProxyType({"executions": "executionId", "runs": "runId"})
 
 
-def shared_generation(served: frozenset[Generation]) -> Generation:
+def default_api_version(served: frozenset[SandboxApiVersion]) -> SandboxApiVersion:
     """The generation whose form the addresses take that both have: apps, signing key, unknown ones.
 
     Where both are served that is the newer one: a service moves on, and keeps older paths for older clients.

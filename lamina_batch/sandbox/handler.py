@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from lamina_batch.sandbox.answers import Answer, Reply
-from lamina_batch.sandbox.calls import Call, Endpoint, bad_request, read_start, refusal, route
+from lamina_batch.sandbox.answers import ApiSuccess, HttpReply
+from lamina_batch.sandbox.calls import Endpoint, RoutedRequest, authentication_error, bad_request, read_start, route
 from lamina_batch.sandbox.envelope import HTML_TYPE, Envelope, no_such_path
-from lamina_batch.sandbox.faults import Stage
-from lamina_batch.sandbox.generations import shared_generation
+from lamina_batch.sandbox.faults import FaultStage
+from lamina_batch.sandbox.generations import default_api_version
 from lamina_batch.sandbox.limiter import rate_limit_headers
 from lamina_batch.sandbox.media import MediaRequest
-from lamina_batch.sandbox.misbehaviour import has_left, instead_of_answer, leaves_whole, send
+from lamina_batch.sandbox.misbehaviour import client_disconnected, fault_reply, is_sent_whole, send
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-    from lamina_batch.sandbox.answers import Refusal
-    from lamina_batch.sandbox.calls import Start
-    from lamina_batch.sandbox.executions import Execution, ExecutionStore
-    from lamina_batch.sandbox.faults import Fault, FaultPlan
+    from lamina_batch.sandbox.answers import ApiError
+    from lamina_batch.sandbox.calls import StartRequest
+    from lamina_batch.sandbox.executions import ExecutionStore, SandboxExecution
+    from lamina_batch.sandbox.faults import FaultPlan, SandboxFault
     from lamina_batch.sandbox.journal import Journal
     from lamina_batch.sandbox.limiter import FixedWindowLimiter
     from lamina_batch.sandbox.media import MediaStore
     from lamina_batch.sandbox.options import SandboxOptions
-    from lamina_batch.sandbox.service import Service
-    from lamina_batch.sandbox.webhooks import Deliveries
+    from lamina_batch.sandbox.service import SandboxService
+    from lamina_batch.sandbox.webhooks import WebhookDeliveries
 
 
 class Handler:
@@ -40,10 +40,10 @@ class Handler:
         options: SandboxOptions,
         limiter: FixedWindowLimiter,
         faults: FaultPlan,
-        service: Service,
+        service: SandboxService,
         media: MediaStore,
         executions: ExecutionStore,
-        deliveries: Deliveries,
+        deliveries: WebhookDeliveries,
         rotate_key: Callable[[], None],
         request_id: Callable[[], str],
         log: Journal | None,
@@ -73,7 +73,7 @@ class Handler:
             if request.path.startswith("/v1/"):
                 reply, fault = await self._api(request, entry)
             else:
-                entry["leaked_key"] = _carries_key(request)
+                entry["leaked_key"] = _contains_api_key(request)
                 reply, fault = await self._media_file(request, entry)
         except asyncio.CancelledError:
             self._write(entry)  # the sandbox is stopped: nobody is answered
@@ -81,7 +81,7 @@ class Handler:
         is_late = reply is not None and fault is not None and fault.name == "slow"
         entry["status"] = None if reply is None else reply.status
         # Whether a late answer finds its client cannot be known yet, and the line must not wait for it.
-        entry["answered"] = None if is_late else leaves_whole(reply, fault) and not has_left(request)
+        entry["answered"] = None if is_late else is_sent_whole(reply, fault) and not client_disconnected(request)
         self._write(entry)
         if is_late and fault is not None:
             await self._delay(request, entry, fault.seconds)
@@ -92,25 +92,27 @@ class Handler:
         answered = False
         try:
             await self._sleep(seconds)
-            answered = not has_left(request)
+            answered = not client_disconnected(request)
         finally:
             if self._late_log is not None:
                 told = {name: entry[name] for name in ("request_id", "kind", "execution_id")}
                 self._late_log.append({"at": round(self._clock(), 6), **told, "answered": answered})
 
-    async def _api(self, request: web.BaseRequest, entry: dict[str, Any]) -> tuple[Reply | None, Fault | None]:
+    async def _api(
+        self, request: web.BaseRequest, entry: dict[str, Any]
+    ) -> tuple[HttpReply | None, SandboxFault | None]:
         """Every address below /v1 counts against the limit, whatever comes of it (API.md 5)."""
         hit = self._limiter.hit(request.remote or "", self._monotonic())
         call = route(request.method, request.path, self._options.generations)
         generation = call.generation if call is not None else None
         envelope = Envelope(
-            generation=generation or shared_generation(self._options.generations),
+            generation=generation or default_api_version(self._options.generations),
             request_id=entry["request_id"],
             limit_headers=rate_limit_headers(hit, wall_clock=entry["at"]) if self._options.headers else {},
             hit=hit,
             fractional=self._options.fractional_retry_after,
         )
-        start: Start | None = None
+        start: StartRequest | None = None
         if call is not None:
             entry["kind"], entry["generation"] = call.endpoint.value, generation
             entry["app_id"], entry["execution_id"] = call.app_id, call.execution_id
@@ -129,7 +131,7 @@ class Handler:
 
         if not hit.allowed:
             return envelope.limited(), None
-        refused = refusal(request.headers)
+        refused = authentication_error(request.headers)
         if refused is not None:
             return envelope.written(refused), None
         if call is None:
@@ -139,27 +141,27 @@ class Handler:
     async def _called(
         self,
         request: web.BaseRequest,
-        call: Call,
-        start: Start | None,
+        call: RoutedRequest,
+        start: StartRequest | None,
         entry: dict[str, Any],
         envelope: Envelope,
-    ) -> tuple[Reply | None, Fault | None]:
+    ) -> tuple[HttpReply | None, SandboxFault | None]:
         """The answer of the service, and what a fault makes of it."""
         named = self._service.find(call)
         if named is not None:
             entry["app_id"] = named.app_id
         inputs = start.inputs if start is not None else named.inputs if named is not None else None
-        chosen = self._faults.choose(call.endpoint.kind, _texts(inputs))
+        chosen = self._faults.choose(call.endpoint.kind, _input_texts(inputs))
         fault = chosen.answer
-        if fault is not None and fault.stage is Stage.REFUSE:
+        if fault is not None and fault.stage is FaultStage.REFUSE:
             entry["fault"] = fault.name
-            return instead_of_answer(fault, envelope), fault
+            return fault_reply(fault, envelope), fault
 
-        accepted: Execution | None = None
-        answer: Answer | Refusal
+        accepted: SandboxExecution | None = None
+        answer: ApiSuccess | ApiError
         if start is not None:
             answer = self._service.start(call, start, ending=chosen.execution, delivery=chosen.delivery)
-            accepted = answer.accepted if isinstance(answer, Answer) else None
+            accepted = answer.accepted if isinstance(answer, ApiSuccess) else None
         elif call.endpoint is Endpoint.WAIT:
             answer = await self._service.wait(call, request.query)
         elif call.endpoint is Endpoint.CANCEL:
@@ -177,14 +179,16 @@ class Handler:
             self._deliveries.schedule(accepted)
             if accepted.delivery_fault == "webhook_early":
                 await self._deliveries.first_try(accepted)
-        if fault is None or (fault.stage is Stage.ACCEPTED and accepted is None):
+        if fault is None or (fault.stage is FaultStage.ACCEPTED and accepted is None):
             return envelope.written(answer), None
         entry["fault"] = fault.name
-        if fault.stage is Stage.ACCEPTED:
-            return instead_of_answer(fault, envelope), fault
+        if fault.stage is FaultStage.ACCEPTED:
+            return fault_reply(fault, envelope), fault
         return envelope.written(answer), fault
 
-    async def _media_file(self, request: web.BaseRequest, entry: dict[str, Any]) -> tuple[Reply | None, Fault | None]:
+    async def _media_file(
+        self, request: web.BaseRequest, entry: dict[str, Any]
+    ) -> tuple[HttpReply | None, SandboxFault | None]:
         """An output's file. It needs no key and counts against no limit; whatever else is asked for is not there."""
         match request.method, request.path.split("/")[1:]:
             case "GET" | "HEAD", ["media", execution_id, file_name]:
@@ -195,14 +199,14 @@ class Handler:
         execution = self._executions.get(execution_id)
         if execution is not None:
             entry["app_id"] = execution.app_id
-        fault = self._faults.choose("media", _texts(execution.inputs if execution is not None else None)).answer
+        fault = self._faults.choose("media", _input_texts(execution.inputs if execution is not None else None)).answer
         entry["fault"] = fault.name if fault is not None else None
-        if fault is not None and fault.stage is Stage.REFUSE:
+        if fault is not None and fault.stage is FaultStage.REFUSE:
             # A storage service, not the API: it has neither generations nor limits.
             envelope = Envelope(
                 generation="executions", request_id=entry["request_id"], limit_headers={}, hit=None, fractional=False
             )
-            return instead_of_answer(fault, envelope), fault
+            return fault_reply(fault, envelope), fault
         answer = await self._media.answer(
             MediaRequest(
                 execution_id=execution_id,
@@ -215,7 +219,7 @@ class Handler:
             ),
             entry["at"],
         )
-        return Reply(status=answer.status, body=answer.body, headers=answer.headers), fault
+        return HttpReply(status=answer.status, body=answer.body, headers=answer.headers), fault
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         if self._log is not None:
@@ -246,11 +250,11 @@ def _log_entry(request: web.BaseRequest, now: float, request_id: str) -> dict[st
     }
 
 
-def _carries_key(request: web.BaseRequest) -> bool:
+def _contains_api_key(request: web.BaseRequest) -> bool:
     """Whether something that looks like an API key came along where none belongs."""
     return "lma_" in request.path_qs or any("lma_" in value for value in request.headers.values())
 
 
-def _texts(inputs: Mapping[str, Any] | None) -> Iterator[str]:
+def _input_texts(inputs: Mapping[str, Any] | None) -> Iterator[str]:
     for value in (inputs or {}).values():
         yield from (item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str))

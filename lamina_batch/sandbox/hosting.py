@@ -34,7 +34,7 @@ def embedded(options: SandboxOptions) -> Iterator[str]:
 
     async def serve_until_told() -> None:
         try:
-            base_url = await _start_where_it_was(sandbox, options.data)
+            base_url = await _start_on_last_port(sandbox, options.data)
         except BaseException as error:  # noqa: BLE001 -- whatever it is, it is raised where someone waits for it
             started.set_exception(error)
             return
@@ -80,7 +80,7 @@ def last_port(data: Path) -> int | None:
         return None
 
 
-async def _start_where_it_was(sandbox: Sandbox, data: Path | None) -> str:
+async def _start_on_last_port(sandbox: Sandbox, data: Path | None) -> str:
     if data is None:
         return await sandbox.start()
     base_url: str | None = None

@@ -12,11 +12,11 @@ from lamina_batch.sandbox.answers import InputProblem
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from lamina_batch.sandbox.apps import Parameter
+    from lamina_batch.sandbox.apps import SandboxParameter
 
 
 def input_problems(
-    parameters: Sequence[Parameter], inputs: Mapping[str, Any], *, names_only: bool
+    parameters: Sequence[SandboxParameter], inputs: Mapping[str, Any], *, names_only: bool
 ) -> tuple[InputProblem, ...]:
     """What is wrong with these inputs, in the order of the parameters; empty where they are accepted.
 
@@ -26,13 +26,13 @@ def input_problems(
     sent: dict[str, list[str]] = {parameter.name: [] for parameter in parameters}
     unknown: list[str] = []
     for field in inputs:
-        parameter = _addressed(parameters, field, names_only=names_only)
+        parameter = _find_parameter(parameters, field, names_only=names_only)
         (sent[parameter.name] if parameter is not None else unknown).append(field)
     problems: list[InputProblem] = []
     for parameter in parameters:
         for field in sent[parameter.name]:
-            problems += _faults(parameter, field, inputs[field])
-        if not sent[parameter.name] and _must_be_given(parameter):
+            problems += _problems_of(parameter, field, inputs[field])
+        if not sent[parameter.name] and _is_required(parameter):
             problems.append(_missing(parameter, parameter.key))
     problems += (
         InputProblem(field=field, name=field, code="unknown_parameter", message="unknown parameter")
@@ -41,11 +41,11 @@ def input_problems(
     return tuple(problems)
 
 
-def inputs_by_name(parameters: Sequence[Parameter], inputs: Mapping[str, Any]) -> dict[str, Any]:
+def inputs_by_name(parameters: Sequence[SandboxParameter], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs under their parameters' names, whether they were sent by name, key or id."""
     named: dict[str, Any] = {}
     for field, value in inputs.items():
-        parameter = _addressed(parameters, field, names_only=False)
+        parameter = _find_parameter(parameters, field, names_only=False)
         named[parameter.name if parameter is not None else field] = value
     return named
 
@@ -60,7 +60,7 @@ def is_absolute_url(value: str) -> bool:
         return False
 
 
-def _addressed(parameters: Sequence[Parameter], field: str, *, names_only: bool) -> Parameter | None:
+def _find_parameter(parameters: Sequence[SandboxParameter], field: str, *, names_only: bool) -> SandboxParameter | None:
     """The parameter that an input is for: by its name, else by its key, else by its id."""
     by_name = next((parameter for parameter in parameters if parameter.name == field), None)
     if by_name is not None or names_only:
@@ -70,11 +70,11 @@ def _addressed(parameters: Sequence[Parameter], field: str, *, names_only: bool)
     return next(by_key, None) or next(by_id, None)
 
 
-def _must_be_given(parameter: Parameter) -> bool:
+def _is_required(parameter: SandboxParameter) -> bool:
     return parameter.required and parameter.default is None
 
 
-def _missing(parameter: Parameter, field: str) -> InputProblem:
+def _missing(parameter: SandboxParameter, field: str) -> InputProblem:
     return InputProblem(
         field=field,
         name=parameter.name,
@@ -83,19 +83,19 @@ def _missing(parameter: Parameter, field: str) -> InputProblem:
     )
 
 
-def _faults(parameter: Parameter, field: str, value: Any) -> Iterator[InputProblem]:
+def _problems_of(parameter: SandboxParameter, field: str, value: Any) -> Iterator[InputProblem]:
     if not isinstance(value, list):
-        yield from _value_faults(parameter, field, value)
+        yield from _value_problems(parameter, field, value)
     elif not parameter.multiple:
         yield _problem(parameter, field, value, "invalid_type", "takes one value, not a list")
-    elif not value and _must_be_given(parameter):
+    elif not value and _is_required(parameter):
         yield _missing(parameter, field)
     else:
         for item in value:
-            yield from _value_faults(parameter, field, item)
+            yield from _value_problems(parameter, field, item)
 
 
-def _value_faults(parameter: Parameter, field: str, value: Any) -> Iterator[InputProblem]:
+def _value_problems(parameter: SandboxParameter, field: str, value: Any) -> Iterator[InputProblem]:
     if not isinstance(value, str):
         yield _problem(parameter, field, value, "invalid_type", "must be a string")
     elif parameter.type == "options" and value not in parameter.options:
@@ -106,7 +106,7 @@ def _value_faults(parameter: Parameter, field: str, value: Any) -> Iterator[Inpu
         yield _problem(parameter, field, value, "invalid_media", message)
 
 
-def _problem(parameter: Parameter, field: str, value: Any, code: str, message: str) -> InputProblem:
+def _problem(parameter: SandboxParameter, field: str, value: Any, code: str, message: str) -> InputProblem:
     return InputProblem(
         field=field, name=parameter.name, code=code, message=message, allowed=parameter.options, got=value
     )

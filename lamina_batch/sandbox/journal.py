@@ -19,7 +19,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab", buffering=0)
-        self._torn = _ends_torn(path)
+        self._torn = _ends_incomplete(path)
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Write one line. Raises OSError where it did not get out whole."""
@@ -53,7 +53,7 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
                 yield entry
 
 
-def _ends_torn(path: Path) -> bool:
+def _ends_incomplete(path: Path) -> bool:
     with path.open("rb") as file:
         size = file.seek(0, 2)
         if size == 0:

@@ -10,16 +10,16 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from lamina_batch.sandbox.cards import card_for, card_size, draw_card, telling_title
-from lamina_batch.sandbox.executions import asked_outputs, finished_outputs
+from lamina_batch.sandbox.cards import card_for, card_size, draw_card, main_title
+from lamina_batch.sandbox.executions import finished_output_count, requested_outputs
 from lamina_batch.sandbox.inputs import inputs_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lamina_batch.sandbox.apps import Output, OutputKind, SandboxApp
+    from lamina_batch.sandbox.apps import OutputKind, SandboxApp, SandboxOutput
     from lamina_batch.sandbox.cards import Card
-    from lamina_batch.sandbox.executions import Execution, ExecutionStore
+    from lamina_batch.sandbox.executions import ExecutionStore, SandboxExecution
     from lamina_batch.sandbox.links import LinkSigner
 
 _EXTENSIONS: Mapping[OutputKind, str] = {"image": "png", "video": "mp4"}
@@ -27,7 +27,7 @@ _CONTENT_TYPES: Mapping[OutputKind, str] = {"image": "image/png", "video": "vide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MediaAnswer:
+class MediaReply:
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -66,14 +66,14 @@ class MediaStore:
         # The pages and the parts of one file are asked for one after the other: HEAD, GET, ranges.
         self._file = lru_cache(maxsize=32)(self._make_file)
 
-    def value_of(self, base_url: str, execution: Execution, output: Output) -> str:
+    def value_of(self, base_url: str, execution: SandboxExecution, output: SandboxOutput) -> str:
         """The `value` of an output that is there: a text, or a URL that works for some time after the end."""
         if output.kind == "text":
-            return _sentence(self._apps[execution.app_id], execution, output)
+            return _text_output(self._apps[execution.app_id], execution, output)
         expires = int(execution.ended_at + self._url_lifetime)
         return self._signer.link(base_url, execution.execution_id, _file_name(output), expires=expires)
 
-    def facts_of(self, execution: Execution, output: Output) -> dict[str, Any]:
+    def output_metadata(self, execution: SandboxExecution, output: SandboxOutput) -> dict[str, Any]:
         """What the runs generation tells of an output that is there (API.md 11)."""
         dimensions: dict[str, int] | None = None
         if output.kind == "image":
@@ -81,28 +81,28 @@ class MediaStore:
             dimensions = {"width": width, "height": height}
         return {"mimeType": _CONTENT_TYPES[output.kind], "dimensions": dimensions, "durationSeconds": None}
 
-    async def answer(self, request: MediaRequest, now: float) -> MediaAnswer:
+    async def answer(self, request: MediaRequest, now: float) -> MediaReply:
         """What a GET or HEAD of that file gets. Files are made in a thread: the loop goes on meanwhile."""
         if not self._signer.is_signed(
             request.execution_id, request.file_name, expires=request.expires, signature=request.signature
         ):
-            return _refusal(403, "SignatureDoesNotMatch", "The signature of this URL is missing or wrong")
+            return _storage_error(403, "SignatureDoesNotMatch", "The signature of this URL is missing or wrong")
         if now > int(request.expires):
-            return _refusal(403, "AccessDenied", "Request has expired")
+            return _storage_error(403, "AccessDenied", "Request has expired")
         found = self._find(request, now)
         if found is None:
-            return _refusal(404, "NoSuchKey", "The specified key does not exist")
+            return _storage_error(404, "NoSuchKey", "The specified key does not exist")
         execution, output = found
         content = await asyncio.to_thread(self._file, execution.execution_id, output.output_id)
-        return _ranged(request, content, _CONTENT_TYPES[output.kind])
+        return _range_reply(request, content, _CONTENT_TYPES[output.kind])
 
-    def _find(self, request: MediaRequest, now: float) -> tuple[Execution, Output] | None:
+    def _find(self, request: MediaRequest, now: float) -> tuple[SandboxExecution, SandboxOutput] | None:
         execution = self._executions.get(request.execution_id)
         app = self._apps.get(execution.app_id) if execution is not None else None
         if execution is None or app is None:
             return None
-        outputs = asked_outputs(execution, app)
-        finished = finished_outputs(execution, len(outputs), now)
+        outputs = requested_outputs(execution, app)
+        finished = finished_output_count(execution, len(outputs), now)
         for index, output in enumerate(outputs[:finished]):
             if _file_name(output) == request.file_name and index != execution.failed_output:
                 return execution, output
@@ -119,18 +119,18 @@ class MediaStore:
             return self._clips[choice % len(self._clips)].read_bytes()
         return draw_card(self._card(execution, output))
 
-    def _card(self, execution: Execution, output: Output) -> Card:
+    def _card(self, execution: SandboxExecution, output: SandboxOutput) -> Card:
         app = self._apps[execution.app_id]
         inputs = inputs_by_name(app.parameters, execution.inputs)
         return card_for(app, output, execution_id=execution.execution_id, inputs=inputs)
 
 
-def _file_name(output: Output) -> str:
+def _file_name(output: SandboxOutput) -> str:
     return f"{output.output_id}.{_EXTENSIONS.get(output.kind, 'txt')}"
 
 
-def _sentence(app: SandboxApp, execution: Execution, output: Output) -> str:
-    title = " ".join(telling_title(app, inputs_by_name(app.parameters, execution.inputs)).split())[:80]
+def _text_output(app: SandboxApp, execution: SandboxExecution, output: SandboxOutput) -> str:
+    title = " ".join(main_title(app, inputs_by_name(app.parameters, execution.inputs)).split())[:80]
     sentences = (
         "{title}: made for the days you remember.",
         "Meet {title}, and see what changes.",
@@ -141,12 +141,12 @@ def _sentence(app: SandboxApp, execution: Execution, output: Output) -> str:
     return sentences[choice % len(sentences)].replace("{title}", title)
 
 
-def _refusal(status: int, code: str, message: str) -> MediaAnswer:
+def _storage_error(status: int, code: str, message: str) -> MediaReply:
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
-    return MediaAnswer(status=status, body=body.encode(), headers={"Content-Type": "application/xml"})
+    return MediaReply(status=status, body=body.encode(), headers={"Content-Type": "application/xml"})
 
 
-def _ranged(request: MediaRequest, content: bytes, content_type: str) -> MediaAnswer:
+def _range_reply(request: MediaRequest, content: bytes, content_type: str) -> MediaReply:
     """The whole file, or the one range asked for (RFC 9110 section 14). Several ranges at once get the whole."""
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {
@@ -157,18 +157,18 @@ def _ranged(request: MediaRequest, content: bytes, content_type: str) -> MediaAn
     }
     asked = {tag.strip().removeprefix("W/") for tag in (request.if_none_match or "").split(",")}
     if asked & {etag, "*"}:
-        return MediaAnswer(status=304, body=b"", headers=headers)
+        return MediaReply(status=304, body=b"", headers=headers)
     found = re.fullmatch(r"bytes=(\d*)-(\d*)", request.range or "")
     if found is None or not any(found.groups()) or request.if_range not in {None, etag}:
-        return MediaAnswer(status=200, body=content, headers=headers)
+        return MediaReply(status=200, body=content, headers=headers)
     size = len(content)
     if found[1]:
         start, end = int(found[1]), min(int(found[2]), size - 1) if found[2] else size - 1
         if found[2] and int(found[2]) < start:
-            return MediaAnswer(status=200, body=content, headers=headers)
+            return MediaReply(status=200, body=content, headers=headers)
     else:
         start, end = max(0, size - int(found[2])), size - 1
     if start > end:
-        return MediaAnswer(status=416, body=b"", headers={**headers, "Content-Range": f"bytes */{size}"})
+        return MediaReply(status=416, body=b"", headers={**headers, "Content-Range": f"bytes */{size}"})
     headers["Content-Range"] = f"bytes {start}-{end}/{size}"
-    return MediaAnswer(status=206, body=content[start : end + 1], headers=headers)
+    return MediaReply(status=206, body=content[start : end + 1], headers=headers)

@@ -11,7 +11,7 @@ from lamina_batch.sandbox.generations import GENERATIONS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamina_batch.sandbox.generations import Generation
+    from lamina_batch.sandbox.generations import SandboxApiVersion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class SandboxOptions:
     #: a file of apps to serve instead of the shipped ones
     apps: Path | None = None
     #: the generations of the API that are served: a value of `GENERATIONS`
-    generations: frozenset[Generation] = GENERATIONS["executions"]
+    generations: frozenset[SandboxApiVersion] = GENERATIONS["executions"]
 
     def __post_init__(self) -> None:
         if self.limit < 1:

@@ -8,33 +8,35 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lamina_batch.sandbox.calls import bad_request
-from lamina_batch.sandbox.executions import asked_outputs, state, status_at, view
+from lamina_batch.sandbox.executions import requested_outputs, status_at, status_fields, view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from lamina_batch.sandbox.answers import Refusal
-    from lamina_batch.sandbox.apps import Output, SandboxApp
-    from lamina_batch.sandbox.executions import Execution, ValueOf
+    from lamina_batch.sandbox.answers import ApiError
+    from lamina_batch.sandbox.apps import SandboxApp, SandboxOutput
+    from lamina_batch.sandbox.executions import SandboxExecution, ValueOf
 
     #: what is known of an output that is there: mimeType, dimensions, durationSeconds
-    FactsOf = Callable[[Execution, Output], Mapping[str, Any]]
+    OutputMetadata = Callable[[SandboxExecution, SandboxOutput], Mapping[str, Any]]
 
 STATUSES = ("queued", "running", "completed", "failed", "cancelled")
 
-_LISTED_BY_DEFAULT = 25
-_LISTED_AT_MOST = 100
-_WAIT_BY_DEFAULT = 60
-_WAIT_AT_MOST = 120
-_NO_FACTS: Mapping[str, Any] = {"mimeType": None, "dimensions": None, "durationSeconds": None}
+_DEFAULT_PAGE_SIZE = 25
+_MAX_PAGE_SIZE = 100
+_DEFAULT_WAIT_SECONDS = 60
+_MAX_WAIT_SECONDS = 120
+_NO_METADATA: Mapping[str, Any] = {"mimeType": None, "dimensions": None, "durationSeconds": None}
 
 
-def run_view(run: Execution, app: SandboxApp, *, now: float, value_of: ValueOf, facts_of: FactsOf) -> dict[str, Any]:
+def run_view(
+    run: SandboxExecution, app: SandboxApp, *, now: float, value_of: ValueOf, output_metadata: OutputMetadata
+) -> dict[str, Any]:
     """The run as GET shows it at `now`, epoch seconds."""
     shown = view(run, app, now=now, value_of=value_of)
     outputs = [
-        {**outcome, **(facts_of(run, output) if outcome["status"] == "completed" else _NO_FACTS)}
-        for outcome, output in zip(shown["outputs"], asked_outputs(run, app), strict=True)
+        {**outcome, **(output_metadata(run, output) if outcome["status"] == "completed" else _NO_METADATA)}
+        for outcome, output in zip(shown["outputs"], requested_outputs(run, app), strict=True)
     ]
     statuses = [outcome["status"] for outcome in outputs]
     completed, failed = statuses.count("completed"), statuses.count("error")
@@ -52,9 +54,9 @@ def run_view(run: Execution, app: SandboxApp, *, now: float, value_of: ValueOf, 
     }
 
 
-def run_item(run: Execution, *, now: float) -> dict[str, Any]:
+def run_item(run: SandboxExecution, *, now: float) -> dict[str, Any]:
     """The run as the list shows it: without its inputs and outputs."""
-    return {"runId": run.execution_id, "workflowId": run.app_id, **state(run, now)}
+    return {"runId": run.execution_id, "workflowId": run.app_id, **status_fields(run, now)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +65,12 @@ class ListQuery:
 
     status: str | None = None
     app_id: str | None = None
-    limit: int = _LISTED_BY_DEFAULT
+    limit: int = _DEFAULT_PAGE_SIZE
     offset: int = 0
     #: epoch seconds: only runs created then or later
     since: float | None = None
 
-    def matches(self, run: Execution, now: float) -> bool:
+    def matches(self, run: SandboxExecution, now: float) -> bool:
         return (
             (self.app_id is None or run.app_id == self.app_id)
             and (self.since is None or run.created_at >= self.since)
@@ -76,10 +78,10 @@ class ListQuery:
         )
 
 
-def read_list_query(query: Mapping[str, str]) -> ListQuery | Refusal:
-    limit, offset = query.get("limit", str(_LISTED_BY_DEFAULT)), query.get("offset", "0")
-    if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= _LISTED_AT_MOST:
-        return bad_request(f"limit must be a whole number from 1 to {_LISTED_AT_MOST}")
+def read_list_query(query: Mapping[str, str]) -> ListQuery | ApiError:
+    limit, offset = query.get("limit", str(_DEFAULT_PAGE_SIZE)), query.get("offset", "0")
+    if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= _MAX_PAGE_SIZE:
+        return bad_request(f"limit must be a whole number from 1 to {_MAX_PAGE_SIZE}")
     if not re.fullmatch(r"[0-9]{1,9}", offset):
         return bad_request("offset must be a whole number of at least 0")
     status = query.get("status")
@@ -95,7 +97,7 @@ def read_list_query(query: Mapping[str, str]) -> ListQuery | Refusal:
     return ListQuery(status=status, app_id=query.get("appId"), limit=int(limit), offset=int(offset), since=since)
 
 
-def listed(runs: Sequence[Execution], query: ListQuery, *, now: float) -> dict[str, Any]:
+def list_page(runs: Sequence[SandboxExecution], query: ListQuery, *, now: float) -> dict[str, Any]:
     """One page; `runs` come newest first. Pages shift as new runs come in between them."""
     found = [run for run in runs if query.matches(run, now)]
     page = found[query.offset : query.offset + query.limit]
@@ -105,15 +107,15 @@ def listed(runs: Sequence[Execution], query: ListQuery, *, now: float) -> dict[s
     }
 
 
-def read_wait_timeout(query: Mapping[str, str]) -> float | Refusal:
+def read_wait_timeout(query: Mapping[str, str]) -> float | ApiError:
     """Seconds that a wait may take."""
-    timeout = query.get("timeout", str(_WAIT_BY_DEFAULT))
-    if not re.fullmatch(r"[0-9]{1,3}", timeout) or not 1 <= int(timeout) <= _WAIT_AT_MOST:
-        return bad_request(f"timeout must be a whole number of seconds from 1 to {_WAIT_AT_MOST}")
+    timeout = query.get("timeout", str(_DEFAULT_WAIT_SECONDS))
+    if not re.fullmatch(r"[0-9]{1,3}", timeout) or not 1 <= int(timeout) <= _MAX_WAIT_SECONDS:
+        return bad_request(f"timeout must be a whole number of seconds from 1 to {_MAX_WAIT_SECONDS}")
     return float(timeout)
 
 
-def selected_outputs(app: SandboxApp, labels: tuple[str, ...]) -> tuple[int, ...] | Refusal:
+def selected_outputs(app: SandboxApp, labels: tuple[str, ...]) -> tuple[int, ...] | ApiError:
     """The positions of the outputs with these labels, in any case; a label that several share means them all."""
     known = [output.label.lower() for output in app.outputs]
     for label in labels:

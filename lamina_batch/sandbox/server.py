@@ -16,27 +16,27 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from lamina_batch.sandbox.apps import load_apps
-from lamina_batch.sandbox.executions import Execution, ExecutionStore
+from lamina_batch.sandbox.executions import ExecutionStore, SandboxExecution
 from lamina_batch.sandbox.faults import FaultPlan, parse_faults
 from lamina_batch.sandbox.handler import Handler
 from lamina_batch.sandbox.journal import Journal, read_journal
 from lamina_batch.sandbox.limiter import FixedWindowLimiter
 from lamina_batch.sandbox.links import LinkSigner
 from lamina_batch.sandbox.media import MediaStore
-from lamina_batch.sandbox.service import Service
-from lamina_batch.sandbox.webhooks import Deliveries, WebhookKeys
+from lamina_batch.sandbox.service import SandboxService
+from lamina_batch.sandbox.webhooks import WebhookDeliveries, WebhookKeys
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from lamina_batch.sandbox.apps import Output
+    from lamina_batch.sandbox.apps import SandboxOutput
     from lamina_batch.sandbox.options import SandboxOptions
 
 # Node closes an idle connection after 5 s: a client that trusts an old connection meets a closed one.
 _KEEPALIVE_SECONDS = 5.0
 # At the end, answers on their way have this long; what hangs on purpose is cut off.
-_LAST_ANSWERS_SECONDS = 0.5
+_SHUTDOWN_SECONDS = 0.5
 _BACKLOG = 1024
 
 
@@ -72,7 +72,7 @@ class Sandbox:
             base_url = _base_url(listening)
             runner = web.ServerRunner(
                 web.Server(self._handler(base_url, closing), access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS),
-                shutdown_timeout=_LAST_ANSWERS_SECONDS,
+                shutdown_timeout=_SHUTDOWN_SECONDS,
             )
             await runner.setup()
             closing.push_async_callback(runner.cleanup)
@@ -105,14 +105,14 @@ class Sandbox:
             url_lifetime=options.url_lifetime,
         )
 
-        def value_of(execution: Execution, output: Output) -> str:
+        def value_of(execution: SandboxExecution, output: SandboxOutput) -> str:
             return media.value_of(base_url, execution, output)
 
-        service = Service(
+        service = SandboxService(
             apps=self._apps,
             executions=executions,
             value_of=value_of,
-            facts_of=media.facts_of,
+            output_metadata=media.output_metadata,
             keys=keys,
             generations=options.generations,
             clock=self._clock,
@@ -121,7 +121,7 @@ class Sandbox:
             speed=options.speed,
         )
         tried = list(read_journal(data / "webhooks.jsonl")) if data is not None else []
-        deliveries = Deliveries(
+        deliveries = WebhookDeliveries(
             keys=keys,
             view=service.view,
             clock=self._clock,

@@ -8,39 +8,46 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from lamina_batch.sandbox.answers import Answer, Refusal, data, to_json
-from lamina_batch.sandbox.calls import Call, Endpoint, Start, bad_request, not_found
-from lamina_batch.sandbox.executions import Execution, asked_outputs, draw_durations, placeholders, status_at, view
+from lamina_batch.sandbox.answers import ApiError, ApiSuccess, success, to_json
+from lamina_batch.sandbox.calls import Endpoint, RoutedRequest, StartRequest, bad_request, not_found
+from lamina_batch.sandbox.executions import (
+    SandboxExecution,
+    draw_durations,
+    pending_outputs,
+    requested_outputs,
+    status_at,
+    view,
+)
 from lamina_batch.sandbox.generations import ID_FIELDS
 from lamina_batch.sandbox.inputs import input_problems
-from lamina_batch.sandbox.runs import listed, read_list_query, read_wait_timeout, run_view, selected_outputs
+from lamina_batch.sandbox.runs import list_page, read_list_query, read_wait_timeout, run_view, selected_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from lamina_batch.sandbox.apps import SandboxApp
-    from lamina_batch.sandbox.executions import Ending, ExecutionStore, ValueOf
-    from lamina_batch.sandbox.faults import Fault
-    from lamina_batch.sandbox.generations import Generation
-    from lamina_batch.sandbox.runs import FactsOf
+    from lamina_batch.sandbox.executions import ExecutionEnding, ExecutionStore, ValueOf
+    from lamina_batch.sandbox.faults import SandboxFault
+    from lamina_batch.sandbox.generations import SandboxApiVersion
+    from lamina_batch.sandbox.runs import OutputMetadata
     from lamina_batch.sandbox.webhooks import WebhookKeys
 
 #: a part of the one message that clients look for when credits run out (API.md 4)
 INSUFFICIENT_CREDITS = "Insufficient credits"
 
-_LISTED_BY_DEFAULT = 10
-_LISTED_AT_MOST = 100
+_DEFAULT_PAGE_SIZE = 10
+_MAX_PAGE_SIZE = 100
 #: how often a wait looks whether its run was cancelled, seconds
-_LOOKS_EVERY = 0.05
+_WAIT_POLL_SECONDS = 0.05
 
 _APP_NOT_FOUND = not_found("App not found")
-_NOT_FOUND: Mapping[Generation, Refusal] = {
+_NOT_FOUND: Mapping[SandboxApiVersion, ApiError] = {
     "executions": not_found("Execution not found"),
     "runs": not_found("Run not found"),
 }
 
 
-class Service:
+class SandboxService:
     """Answers calls that the limiter and the key check let pass."""
 
     def __init__(
@@ -49,9 +56,9 @@ class Service:
         apps: Mapping[str, SandboxApp],
         executions: ExecutionStore,
         value_of: ValueOf,
-        facts_of: FactsOf,
+        output_metadata: OutputMetadata,
         keys: WebhookKeys,
-        generations: frozenset[Generation],
+        generations: frozenset[SandboxApiVersion],
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         seed: int,
@@ -60,26 +67,26 @@ class Service:
         self._apps = apps
         self._executions = executions
         self._value_of = value_of
-        self._facts_of = facts_of
+        self._facts_of = output_metadata
         self._keys = keys
         self._shows_runs = "runs" in generations
         self._clock = clock
         self._sleep = sleep
         self._seed = seed
         self._speed = speed
-        self._app_answers = {app_id: data(_app_shown(app, runs=self._shows_runs)) for app_id, app in apps.items()}
+        self._app_answers = {app_id: success(_app_body(app, runs=self._shows_runs)) for app_id, app in apps.items()}
         self._workflow_answers = {
-            app_id: data({"appId": app_id, "name": app.name, **app.workflow}) for app_id, app in apps.items()
+            app_id: success({"appId": app_id, "name": app.name, **app.workflow}) for app_id, app in apps.items()
         }
 
-    def find(self, call: Call) -> Execution | None:
+    def find(self, call: RoutedRequest) -> SandboxExecution | None:
         """The execution that a call names, if the call's generation made it: neither knows those of the other."""
         execution = self._executions.get(call.execution_id or "")
         if execution is None or execution.app_id not in self._apps or execution.generation != call.generation:
             return None
         return execution
 
-    def get(self, call: Call, query: Mapping[str, str]) -> Answer | Refusal:
+    def get(self, call: RoutedRequest, query: Mapping[str, str]) -> ApiSuccess | ApiError:
         """Answer a read that needs no waiting."""
         match call.endpoint:
             case Endpoint.READ:
@@ -93,11 +100,13 @@ class Service:
             case Endpoint.LIST_APPS:
                 return self._list_apps(query)
             case Endpoint.SIGNING_KEY:
-                return Answer(status=200, body=to_json({"keys": self._keys.listed()}))
+                return ApiSuccess(status=200, body=to_json({"keys": self._keys.listed()}))
             case Endpoint.START | Endpoint.WAIT | Endpoint.CANCEL:
                 raise ValueError(f"{call.endpoint.value} is not a plain read")
 
-    def start(self, call: Call, start: Start, *, ending: Fault | None, delivery: Fault | None) -> Answer | Refusal:
+    def start(
+        self, call: RoutedRequest, start: StartRequest, *, ending: SandboxFault | None, delivery: SandboxFault | None
+    ) -> ApiSuccess | ApiError:
         """Accept an execution, or say why not. The faults decide how it will end, and how that is told.
 
         Raises OSError where it could not be kept: then it is not accepted.
@@ -109,7 +118,7 @@ class Service:
         if start.problem is not None or start.inputs is None:
             return start.problem or bad_request("inputs is required and must be an object")
         if problems := input_problems(app.parameters, start.inputs, names_only=generation == "executions"):
-            return Refusal(
+            return ApiError(
                 status=400,
                 message="Invalid inputs",
                 code="VALIDATION_ERROR",
@@ -117,7 +126,7 @@ class Service:
                 details_form=app.details_form,
             )
         selected = selected_outputs(app, start.outputs) if start.outputs is not None else None
-        if isinstance(selected, Refusal):
+        if isinstance(selected, ApiError):
             return selected
         execution = self._accept(
             app, start, start.inputs, generation=generation, selected=selected, ending=ending, delivery=delivery
@@ -129,14 +138,14 @@ class Service:
             "workflowName": app.name,
             "status": "queued",
             "webhookUrl": start.webhook,
-            "outputs": placeholders(asked_outputs(execution, app)),
+            "outputs": pending_outputs(requested_outputs(execution, app)),
         }
-        return Answer(status=202, body=to_json({"data": shown}), accepted=execution)
+        return ApiSuccess(status=202, body=to_json({"data": shown}), accepted=execution)
 
-    async def wait(self, call: Call, query: Mapping[str, str]) -> Answer | Refusal:
+    async def wait(self, call: RoutedRequest, query: Mapping[str, str]) -> ApiSuccess | ApiError:
         """The run once it has ended, or as it is after `timeout` seconds; those are the caller's, at any speed."""
         timeout = read_wait_timeout(query)
-        if isinstance(timeout, Refusal):
+        if isinstance(timeout, ApiError):
             return timeout
         run = self.find(call)
         until = self._clock() + timeout
@@ -144,12 +153,12 @@ class Service:
             now = self._clock()
             if now >= run.ended_at or now >= until:
                 shown = {"data": self.view(run, now), "timeout": now < run.ended_at}
-                return Answer(status=200, body=to_json(shown))
-            await self._sleep(min(run.ended_at - now, until - now, _LOOKS_EVERY))
+                return ApiSuccess(status=200, body=to_json(shown))
+            await self._sleep(min(run.ended_at - now, until - now, _WAIT_POLL_SECONDS))
             run = self.find(call)
         return _NOT_FOUND["runs"]
 
-    def cancel(self, call: Call) -> tuple[Answer | Refusal, Execution | None]:
+    def cancel(self, call: RoutedRequest) -> tuple[ApiSuccess | ApiError, SandboxExecution | None]:
         """End a run that has not ended. Also returns the run where this has changed it.
 
         Raises OSError where it could not be kept: then it goes on.
@@ -159,56 +168,56 @@ class Service:
             return _NOT_FOUND["runs"], None
         now = self._clock()
         after = self._executions.cancel(run, now)
-        answer = data({"runId": run.execution_id, "status": status_at(after, now)})
+        answer = success({"runId": run.execution_id, "status": status_at(after, now)})
         return answer, after if after is not run else None
 
-    def view(self, execution: Execution, now: float) -> dict[str, Any]:
+    def view(self, execution: SandboxExecution, now: float) -> dict[str, Any]:
         """The execution as it stands at `now`, epoch seconds, as its generation shows it."""
         app = self._apps[execution.app_id]
         match execution.generation:
             case "executions":
                 return view(execution, app, now=now, value_of=self._value_of)
             case "runs":
-                return run_view(execution, app, now=now, value_of=self._value_of, facts_of=self._facts_of)
+                return run_view(execution, app, now=now, value_of=self._value_of, output_metadata=self._facts_of)
 
-    def _read(self, call: Call) -> Answer | Refusal:
+    def _read(self, call: RoutedRequest) -> ApiSuccess | ApiError:
         execution = self.find(call)
         if execution is None:
             return _NOT_FOUND[call.generation or "executions"]
-        return data(self.view(execution, self._clock()))
+        return success(self.view(execution, self._clock()))
 
-    def _list_runs(self, query: Mapping[str, str]) -> Answer | Refusal:
+    def _list_runs(self, query: Mapping[str, str]) -> ApiSuccess | ApiError:
         asked = read_list_query(query)
-        if isinstance(asked, Refusal):
+        if isinstance(asked, ApiError):
             return asked
         runs = [run for run in self._executions.newest_first("runs") if run.app_id in self._apps]
-        return Answer(status=200, body=to_json(listed(runs, asked, now=self._clock())))
+        return ApiSuccess(status=200, body=to_json(list_page(runs, asked, now=self._clock())))
 
-    def _list_apps(self, query: Mapping[str, str]) -> Answer | Refusal:
-        limit = query.get("limit", str(_LISTED_BY_DEFAULT))
-        if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= _LISTED_AT_MOST:
-            return bad_request(f"limit must be a whole number from 1 to {_LISTED_AT_MOST}")
+    def _list_apps(self, query: Mapping[str, str]) -> ApiSuccess | ApiError:
+        limit = query.get("limit", str(_DEFAULT_PAGE_SIZE))
+        if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= _MAX_PAGE_SIZE:
+            return bad_request(f"limit must be a whole number from 1 to {_MAX_PAGE_SIZE}")
         search = query.get("search", "").strip().casefold()
         found = [app for app in self._apps.values() if search in f"{app.name}\n{app.description or ''}".casefold()]
-        return data([_app_listed(app, runs=self._shows_runs) for app in found[: int(limit)]])
+        return success([_app_list_item(app, runs=self._shows_runs) for app in found[: int(limit)]])
 
     def _accept(
         self,
         app: SandboxApp,
-        start: Start,
+        start: StartRequest,
         inputs: Mapping[str, Any],
         *,
-        generation: Generation,
+        generation: SandboxApiVersion,
         selected: tuple[int, ...] | None,
-        ending: Fault | None,
-        delivery: Fault | None,
-    ) -> Execution:
+        ending: SandboxFault | None,
+        delivery: SandboxFault | None,
+    ) -> SandboxExecution:
         number = len(self._executions)
         durations = draw_durations(app, seed=self._seed, number=number, speed=self._speed)
         is_early = delivery is not None and delivery.name == "webhook_early"
         count = len(app.outputs) if selected is None else len(selected)
         how, message, failed_output = _ending(ending, count, f"{self._seed}:{number}")
-        return Execution(
+        return SandboxExecution(
             execution_id=str(uuid.uuid4()),
             app_id=app.app_id,
             inputs=inputs,
@@ -228,7 +237,7 @@ class Service:
         )
 
 
-def _ending(fault: Fault | None, outputs: int, seed: str) -> tuple[Ending, str | None, int | None]:
+def _ending(fault: SandboxFault | None, outputs: int, seed: str) -> tuple[ExecutionEnding, str | None, int | None]:
     """How an execution ends, why, and which of its outputs fails."""
     if fault is None:
         return "completed", None, None
@@ -248,7 +257,7 @@ def _ending(fault: Fault | None, outputs: int, seed: str) -> tuple[Ending, str |
             raise ValueError(f"{name} is no fault of an execution")
 
 
-def _app_shown(app: SandboxApp, *, runs: bool) -> dict[str, Any]:
+def _app_body(app: SandboxApp, *, runs: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "appId": app.app_id,
         "name": app.name,
@@ -262,7 +271,7 @@ def _app_shown(app: SandboxApp, *, runs: bool) -> dict[str, Any]:
     return shown
 
 
-def _app_listed(app: SandboxApp, *, runs: bool) -> dict[str, Any]:
+def _app_list_item(app: SandboxApp, *, runs: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "appId": app.app_id,
         "name": app.name,

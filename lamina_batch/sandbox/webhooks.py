@@ -16,7 +16,7 @@ from yarl import URL
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from lamina_batch.sandbox.executions import Execution
+    from lamina_batch.sandbox.executions import SandboxExecution
     from lamina_batch.sandbox.journal import Journal
 
 #: seconds before the second, third and fourth try
@@ -25,7 +25,7 @@ RETRY_DELAYS = (5.0, 30.0, 120.0)
 ANSWER_TIMEOUT = 15.0
 
 #: how long before it is sent a stale delivery says that it was signed, seconds: receivers take 300 (API.md 6)
-_STALE_BY = 600
+_STALE_SECONDS = 600
 _USER_ID = "user_sandbox"
 
 
@@ -83,7 +83,7 @@ class WebhookKeys:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Made:
+class _DeliveryProgress:
     """What webhooks.jsonl tells of the deliveries of one execution."""
 
     tries: int = 0
@@ -94,20 +94,20 @@ class _Made:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Pending:
+class _PendingDelivery:
     task: asyncio.Task[None]
     #: set when the first try has ended
     tried: asyncio.Event
 
 
-class Deliveries:
+class WebhookDeliveries:
     """Tells receivers about executions that ended: one try, and three more while no 2xx comes back."""
 
     def __init__(
         self,
         *,
         keys: WebhookKeys,
-        view: Callable[[Execution, float], Mapping[str, Any]],
+        view: Callable[[SandboxExecution, float], Mapping[str, Any]],
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         speed: float,
@@ -119,32 +119,32 @@ class Deliveries:
         self._sleep = sleep
         self._speed = speed
         self._journal = journal
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, _PendingDelivery] = {}
         self._session: aiohttp.ClientSession | None = None
 
-    def schedule(self, execution: Execution) -> None:
+    def schedule(self, execution: SandboxExecution) -> None:
         """Deliver at the end of this execution, if it names a webhook and ever ends.
 
         Said again before its end, as of one that was cancelled meanwhile, it takes the place of what was said.
         """
-        self._schedule(execution, _Made())
+        self._schedule(execution, _DeliveryProgress())
 
-    def resume(self, executions: Iterable[Execution], tried: Iterable[Mapping[str, Any]]) -> None:
+    def resume(self, executions: Iterable[SandboxExecution], tried: Iterable[Mapping[str, Any]]) -> None:
         """Go on after a restart. `tried` are the lines of webhooks.jsonl.
 
         What has not been delivered is delivered, what ended meanwhile too; of a delivery in mid schedule the tries that
         are left are made. One whose answer came, but not its line, is made again.
         """
-        made: dict[str, _Made] = {}
+        made: dict[str, _DeliveryProgress] = {}
         for line in tried:
-            so_far = made.setdefault(line["execution_id"], _Made())
+            so_far = made.setdefault(line["execution_id"], _DeliveryProgress())
             so_far.tries = max(so_far.tries, line["attempt"])
-            so_far.taken += _is_taken(line["status"])
+            so_far.taken += _is_success(line["status"])
             so_far.last_at = line["at"]
         for execution in executions:
-            self._schedule(execution, made.get(execution.execution_id, _Made()))
+            self._schedule(execution, made.get(execution.execution_id, _DeliveryProgress()))
 
-    async def first_try(self, execution: Execution) -> None:
+    async def first_try(self, execution: SandboxExecution) -> None:
         """Wait until the first try of its delivery has ended, if one is due at all."""
         pending = self._pending.get(execution.execution_id)
         if pending is not None:
@@ -159,8 +159,8 @@ class Deliveries:
         if self._session is not None:
             await self._session.close()
 
-    def _schedule(self, execution: Execution, made: _Made) -> None:
-        if execution.webhook is None or _is_over(execution, made):
+    def _schedule(self, execution: SandboxExecution, made: _DeliveryProgress) -> None:
+        if execution.webhook is None or _is_finished(execution, made):
             return
         before = self._pending.pop(execution.execution_id, None)
         if before is not None:
@@ -176,7 +176,7 @@ class Deliveries:
         url = URL(execution.webhook, encoded=execution.webhook.isascii())
         tried = asyncio.Event()
         task = asyncio.create_task(self._deliver(execution, url, self._session, made, tried))
-        pending = _Pending(task=task, tried=tried)
+        pending = _PendingDelivery(task=task, tried=tried)
         self._pending[execution.execution_id] = pending
 
         def forget(_: asyncio.Task[None]) -> None:
@@ -187,13 +187,18 @@ class Deliveries:
         task.add_done_callback(forget)
 
     async def _deliver(
-        self, execution: Execution, url: URL, session: aiohttp.ClientSession, made: _Made, tried: asyncio.Event
+        self,
+        execution: SandboxExecution,
+        url: URL,
+        session: aiohttp.ClientSession,
+        made: _DeliveryProgress,
+        tried: asyncio.Event,
     ) -> None:
         await self._sleep(execution.ended_at - self._clock())
         # A sleep can end a moment early, and the wall clock can be set back: the end is the end.
         shown = self._view(execution, max(self._clock(), execution.ended_at))
         body = json.dumps({"data": shown}, separators=(",", ":")).encode()
-        while not _is_over(execution, made):
+        while not _is_finished(execution, made):
             if made.tries:
                 delay = RETRY_DELAYS[made.tries - 1] / self._speed
                 # After a restart a part of it has gone by; the wall clock may have been set back meanwhile.
@@ -202,7 +207,7 @@ class Deliveries:
             fault = execution.delivery_fault if made.tries <= execution.delivery_tries else None
             status = None if fault == "webhook_lost" else await self._try(execution, url, body, session, fault)
             made.last_at = self._clock()
-            made.taken += _is_taken(status)
+            made.taken += _is_success(status)
             if self._journal is not None:
                 self._journal.append(
                     {
@@ -217,7 +222,7 @@ class Deliveries:
             tried.set()
 
     async def _try(
-        self, execution: Execution, url: URL, body: bytes, session: aiohttp.ClientSession, fault: str | None
+        self, execution: SandboxExecution, url: URL, body: bytes, session: aiohttp.ClientSession, fault: str | None
     ) -> int | None:
         """The status that came back; None where none came in time."""
         headers = self._signed(execution, body, fault)
@@ -227,14 +232,14 @@ class Deliveries:
         except (aiohttp.ClientError, TimeoutError):
             return None
 
-    def _signed(self, execution: Execution, body: bytes, fault: str | None) -> dict[str, str]:
+    def _signed(self, execution: SandboxExecution, body: bytes, fault: str | None) -> dict[str, str]:
         """The headers of one try, with what a fault does to them."""
         key, execution_id, now = self._keys.current, execution.execution_id, self._clock()
         match fault:
             case "webhook_forged":
                 key = WebhookKey.from_seed(bytes(32))
             case "webhook_stale":
-                now -= _STALE_BY
+                now -= _STALE_SECONDS
             case "webhook_wrong_id":
                 execution_id = str(uuid.uuid5(uuid.NAMESPACE_OID, execution_id))
             case _:
@@ -242,11 +247,11 @@ class Deliveries:
         return key.headers(body, execution_id=execution_id, now=now)
 
 
-def _is_over(execution: Execution, made: _Made) -> bool:
+def _is_finished(execution: SandboxExecution, made: _DeliveryProgress) -> bool:
     """Whether no further try is due. A 2xx ends it; one that the fault `webhook_twice` overhears is the first."""
     enough = 2 if execution.delivery_fault == "webhook_twice" else 1
     return made.taken >= enough or made.tries > len(RETRY_DELAYS)
 
 
-def _is_taken(status: int | None) -> bool:
+def _is_success(status: int | None) -> bool:
     return status is not None and 200 <= status < 300

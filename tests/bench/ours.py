@@ -35,7 +35,7 @@ class Silent:
 
     def changed(self, job: Job) -> None: ...
 
-    def went_on(self, progress: Progress) -> None: ...
+    def on_progress(self, progress: Progress) -> None: ...
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
             pipeline,
             Access(base_url=options.url, api_key="lma_ours", service=options.url, speed=options.speed),
             RunRequest(yes=True),
-            world=Runtime(
+            runtime=Runtime(
                 now=time.monotonic,
                 wall=time.time,  # noqa: TID251  # the bench is the edge
                 sleep=asyncio.sleep,  # noqa: TID251

@@ -84,14 +84,14 @@ def main() -> None:
     pipeline_file, service, keys = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     pipeline = load_pipeline(pipeline_file, overrides=(), environ={}, today=dt.date(2026, 11, 24))
     access = Access(base_url=service, api_key="lma_bench", service=service)
-    world = Runtime(
+    runtime = Runtime(
         now=time.monotonic,
         wall=time.time,  # noqa: TID251  # the bench is the edge
         sleep=asyncio.sleep,  # noqa: TID251
         random=random.Random(1),
         notice=lambda _: None,
     )
-    app = asyncio.run(ask_service(access, world, lambda client: client.get_app(pipeline.app), pipeline))
+    app = asyncio.run(ask_service(access, runtime, lambda client: client.get_app(pipeline.app), pipeline))
     checked = prepare(pipeline, read_catalog(pipeline), app, service).checked
     checked.jobs.select("key", "content").write_parquet(keys)
     with open_ledger(pipeline.state) as ledger:

@@ -19,7 +19,7 @@ import pytest
 from hostile import EVIL, app, hostile, inside, says
 from process import APP, PATIENCE, Cli, Service, lasting_port, stopping, wait_for
 
-from lamina_batch.doctor.webhook_roundtrip import Trip, make_trip
+from lamina_batch.doctor.webhook_roundtrip import RoundTrip, check_round_trip
 from lamina_batch.pipeline.spec import Webhook
 from lamina_batch.runs.context import Access
 from lamina_batch.runs.service import ask
@@ -355,7 +355,7 @@ async def test_the_deliveries_of_the_stand_in_are_really_verified(
     serve: Callable[..., Service], fault: str, said: str | None
 ) -> None:
     service = serve("--limit", "1000", "--speed", "1000", "--fault", fault)
-    world = Runtime(
+    runtime = Runtime(
         now=time.monotonic,
         wall=time.time,  # noqa: TID251
         sleep=asyncio.sleep,  # noqa: TID251
@@ -365,16 +365,16 @@ async def test_the_deliveries_of_the_stand_in_are_really_verified(
     access = Access(base_url=service.url, api_key="lma_any_key", service="sandbox")
     webhook = Webhook(public_url="https://nobody.invalid", listen=("127.0.0.1", lasting_port()))
 
-    async def question(client: LaminaClient) -> Trip:
+    async def question(client: LaminaClient) -> RoundTrip:
         if said is None:
-            return await make_trip(webhook, client, world, sandbox=True, seconds=PATIENCE)
+            return await check_round_trip(webhook, client, runtime, sandbox=True, seconds=PATIENCE)
         # That none will be taken is known when the time is over: more of it only where none has come yet.
-        trip = await make_trip(webhook, client, world, sandbox=True, seconds=2.0)
+        trip = await check_round_trip(webhook, client, runtime, sandbox=True, seconds=2.0)
         if said and not trip.notes:
-            trip = await make_trip(webhook, client, world, sandbox=True, seconds=PATIENCE)
+            trip = await check_round_trip(webhook, client, runtime, sandbox=True, seconds=PATIENCE)
         return trip
 
-    trip = await ask(access, world, question)
+    trip = await ask(access, runtime, question)
     assert trip.taken == (said is None)
     if said:
         assert said in trip.notes[0]

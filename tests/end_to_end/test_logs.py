@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from hostile import EVIL, hostile, raw, says
 from jsonschema import Draft202012Validator
 from process import PATIENCE, TOP, Cli, Service, row, stopping, wait_for, write_rows
-from runtimes import runtime
+from runtimes import make_runtime
 
-from lamina_batch.cli.shell import Group, log_to
+from lamina_batch.cli.shell import Group, send_messages_to
 from lamina_batch.monitoring.events import EventLog
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def test_neither_the_key_nor_what_drives_a_terminal_is_in_a_line(project: Path, 
 
 def test_what_libraries_log_or_warn_of_is_a_note() -> None:
     lines: list[str] = []
-    log = EventLog(write=lines.append, runtime=runtime(now=lambda: 0.0, wall=lambda: 0.0), run_id="r", quiet=False)
+    log = EventLog(write=lines.append, runtime=make_runtime(now=lambda: 0.0, wall=lambda: 0.0), run_id="r", quiet=False)
     with log.capturing():
         logging.getLogger("asyncio").error("a task was lost", exc_info=ValueError("why"))
         logging.getLogger("asyncio").info("nothing of note")
@@ -161,7 +161,11 @@ def test_a_bug_is_an_event_too(tmp_path: Path) -> None:
 
     @group.command()
     def crash() -> None:
-        log_to(EventLog(write=lines.append, runtime=runtime(now=lambda: 0.0, wall=lambda: 0.0), run_id="r", quiet=True))
+        send_messages_to(
+            EventLog(
+                write=lines.append, runtime=make_runtime(now=lambda: 0.0, wall=lambda: 0.0), run_id="r", quiet=True
+            )
+        )
         raise RuntimeError("a bug")
 
     tempfile.tempdir = str(tmp_path)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from runtimes import runtime
+from runtimes import make_runtime
 
 from lamina_batch.client.budget import Budget
 from lamina_batch.client.lamina import EXECUTIONS, LaminaClient
@@ -60,7 +60,7 @@ def client(
         base_url=base_url,
         api_key=key,
         budget=Budget(),
-        runtime=runtime(now=clock.now, sleep=clock.sleep, random=random.Random(0), notice=lambda _: None),
+        runtime=make_runtime(now=clock.now, sleep=clock.sleep, random=random.Random(0), notice=lambda _: None),
         request_timeout=request_timeout,
         generation=generation,
     )

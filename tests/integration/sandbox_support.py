@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from lamina_batch.sandbox.generations import Generation
+    from lamina_batch.sandbox.generations import SandboxApiVersion
 
 FULL_SET = "173692dd-0258-41bd-8a56-2cf9bbe89910"
 CARTOONIFY = "3f68debe-df0a-4fc9-bdd3-9d45a4160587"
 MOOD_BOARD = "ec7ec3ce-69b4-43c9-8eea-fe9752d679a4"
 AD_VIDEO = "ec9b3525-4b72-4083-a6cb-00371672e128"
 
-ID_FIELDS: Mapping[Generation, str] = {"executions": "executionId", "runs": "runId"}
+ID_FIELDS: Mapping[SandboxApiVersion, str] = {"executions": "executionId", "runs": "runId"}
 
 PHOTO = "https://cdn.example.com/p/AP-1001.jpg"
 
@@ -68,7 +68,7 @@ def post(
     *,
     query: str = "",
     headers: Mapping[str, str] | None = None,
-    generation: Generation = "executions",
+    generation: SandboxApiVersion = "executions",
     outputs: object = None,
 ) -> Answered:
     return ask(
@@ -85,7 +85,7 @@ def start(
     app_id: str = CARTOONIFY,
     inputs: Mapping[str, Any] | None = None,
     *,
-    generation: Generation = "executions",
+    generation: SandboxApiVersion = "executions",
     query: str = "",
     outputs: object = None,
 ) -> str:
@@ -108,7 +108,7 @@ def start_run(base_url: str, app_id: str = CARTOONIFY, inputs: Mapping[str, Any]
     return start(base_url, app_id, inputs, generation="runs", **rest)
 
 
-def read(base_url: str, execution_id: str, *, generation: Generation = "executions") -> dict[str, Any]:
+def read(base_url: str, execution_id: str, *, generation: SandboxApiVersion = "executions") -> dict[str, Any]:
     answered = get(base_url, f"/v1/{generation}/{execution_id}")
     assert answered.status == 200, answered.body
     data = answered.json()["data"]
@@ -116,7 +116,7 @@ def read(base_url: str, execution_id: str, *, generation: Generation = "executio
     return data
 
 
-def wait_for_end(base_url: str, execution_id: str, *, generation: Generation = "executions") -> dict[str, Any]:
+def wait_for_end(base_url: str, execution_id: str, *, generation: SandboxApiVersion = "executions") -> dict[str, Any]:
     """Poll until it ends; the tests speed the sandbox up, so that this takes a few requests."""
     until = time.monotonic() + PATIENCE
     while (data := read(base_url, execution_id, generation=generation))["status"] in {"queued", "running"}:

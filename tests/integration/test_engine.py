@@ -23,9 +23,9 @@ from lamina_batch.ledger.job import State
 from lamina_batch.ledger.ledger import Ledger
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.runs.context import Access, RunRequest
-from lamina_batch.runs.planning import existing_ledger, standing_stop
+from lamina_batch.runs.planning import active_stop, open_existing_ledger
 from lamina_batch.runs.run import run as run_pipeline
-from lamina_batch.runs.service import last_app
+from lamina_batch.runs.service import last_run_app
 from lamina_batch.runtime import Runtime
 from lamina_batch.sandbox import SandboxOptions, embedded
 from lamina_batch.sandbox.generations import GENERATIONS
@@ -61,7 +61,7 @@ class Notes:
         """How many executions the run has been told of."""
         return sum(state == "running" for _, state in self.states)
 
-    def went_on(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         assert 0 <= progress.ended <= progress.total
 
 
@@ -118,7 +118,7 @@ class Project:
                 pipeline,
                 Access(base_url=url, api_key=key, service="test", speed=100.0),
                 request or RunRequest(),
-                world=Runtime(
+                runtime=Runtime(
                     now=clock.now,
                     wall=clock.wall,
                     sleep=clock.sleep,
@@ -383,10 +383,10 @@ def test_a_stop_is_of_the_app_as_it_was(here: Project) -> None:
     with embedded(here.service("failed")) as url:
         here.run(url, "run.canary=3")
     pipeline = load_pipeline(here.folder / "p.yaml", environ={}, today=dt.date(2026, 11, 23))
-    with existing_ledger(pipeline) as ledger:
-        app = last_app(ledger)
+    with open_existing_ledger(pipeline) as ledger:
+        app = last_run_app(ledger)
         other = replace(app, parameters=app.parameters[:-1])
-        stops = [standing_stop(pipeline, one, ledger, RunRequest()) for one in (app, other)]
+        stops = [active_stop(pipeline, one, ledger, RunRequest()) for one in (app, other)]
     assert [stop and stop.by for stop in stops] == ["canary", None]
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hostile_server import PNG, HostileServer, answer, redirect, then_hang, when
-from runtimes import runtime
+from runtimes import make_runtime
 
 from lamina_batch.media.downloads import Downloaded, Downloads, Wanted
 from lamina_batch.media.host_queue import Manners
@@ -73,7 +73,7 @@ def downloads(
         pattern=parse_pattern(f"{escaped(str(folder))}/{pattern}"),
         report=report or told.report,
         taken=taken or {},
-        runtime=runtime(now=told.now, sleep=sleep or told.sleep, random=Random(1)),
+        runtime=make_runtime(now=told.now, sleep=sleep or told.sleep, random=Random(1)),
         limits=LIMITS,
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hostile_server import HostileServer, answer, chunked, drip, endless, redirect, then_hang, when
 from PIL import Image
-from runtimes import runtime
+from runtimes import make_runtime
 
 from lamina_batch.apps.app import App, parse_app
 from lamina_batch.catalog.check import Checked, check_rows
@@ -75,10 +75,10 @@ class Desk:
         return await Preflights(
             local=local,
             needed=2700.0,
-            runtime=runtime(
+            runtime=make_runtime(
                 now=lambda: float(next(clock)) / 1000, wall=lambda: 1772366400.0, sleep=slept, random=Random(1)
             ),
-            went_on=lambda done, total: self.told.append((done, total)),
+            on_progress=lambda done, total: self.told.append((done, total)),
             **changes,
         ).look(self.mapped)
 

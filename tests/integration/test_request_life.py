@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from process import APP, PATIENCE, Cli, row, stopping, write_rows
-from runtimes import runtime
+from runtimes import make_runtime
 
 from lamina_batch.client.budget import Budget
 from lamina_batch.client.lamina import LaminaClient, Phase, StartEnd
@@ -45,7 +45,7 @@ def client(url: str, *, request_timeout: float = 5.0) -> LaminaClient:
         base_url=url,
         api_key="lma_test_key_of_nobody",
         budget=Budget(),
-        runtime=runtime(now=time.monotonic, sleep=pause, random=random.Random(0), notice=lambda _: None),
+        runtime=make_runtime(now=time.monotonic, sleep=pause, random=random.Random(0), notice=lambda _: None),
         request_timeout=request_timeout,
     )
 

@@ -11,18 +11,20 @@ from hypothesis import strategies as st
 from sandbox_support import CARTOONIFY, FULL_SET, post, read, start, wait_for_end
 
 from lamina_batch.sandbox import SandboxOptions, embedded
-from lamina_batch.sandbox.apps import Output, Shape, load_apps
-from lamina_batch.sandbox.executions import Ending, Execution, draw_durations, iso_instant, view
+from lamina_batch.sandbox.apps import DurationShape, SandboxOutput, load_apps
+from lamina_batch.sandbox.executions import ExecutionEnding, SandboxExecution, draw_durations, iso_instant, view
 
 APP = load_apps(None)[FULL_SET]
-RECORD = Execution(execution_id="e1", app_id=FULL_SET, inputs={}, created_at=1000.0, queued_seconds=1.0, seconds=11.0)
+RECORD = SandboxExecution(
+    execution_id="e1", app_id=FULL_SET, inputs={}, created_at=1000.0, queued_seconds=1.0, seconds=11.0
+)
 
 
-def value_of(_: Execution, output: Output) -> str:
+def value_of(_: SandboxExecution, output: SandboxOutput) -> str:
     return f"value of {output.output_id}"
 
 
-def shown(record: Execution, now: float) -> tuple[str, list[str], bool, bool]:
+def shown(record: SandboxExecution, now: float) -> tuple[str, list[str], bool, bool]:
     data = view(record, APP, now=now, value_of=value_of)
     return (
         data["status"],
@@ -76,7 +78,7 @@ def test_one_that_never_ends_runs_for_ever() -> None:
     ending=st.sampled_from(["completed", "failed", "cancelled", "never"]),
     cancelled_at=st.none() | st.floats(1000, 1010.9),
 )
-def test_nothing_ever_goes_back(now: list[float], ending: Ending, cancelled_at: float | None) -> None:
+def test_nothing_ever_goes_back(now: list[float], ending: ExecutionEnding, cancelled_at: float | None) -> None:
     record = replace(RECORD, ending=ending, message="x", cancelled_at=cancelled_at)
     order = {"queued": 0, "running": 1, "completed": 2, "failed": 2, "cancelled": 2}
     ranks = [order[shown(record, at)[0]] for at in now]
@@ -158,7 +160,7 @@ def test_executions_of_one_seed_take_the_same_time_in_every_sandbox() -> None:
 
 
 def test_durations_take_the_shape_that_the_app_has() -> None:
-    def drawn(shape: Shape) -> list[float]:
+    def drawn(shape: DurationShape) -> list[float]:
         app = replace(APP, shape=shape, median_seconds=10.0)
         return sorted(draw_durations(app, seed=1, number=n, speed=1.0).total for n in range(400))
 

@@ -16,7 +16,7 @@ from process import PATIENCE, wait_for
 from sandbox_support import CARTOONIFY, FULL_SET, PHOTO, ask, get, journal, post, read, start, wait_for_end
 
 from lamina_batch.sandbox import SANDBOX_KEY, SandboxOptions, embedded
-from lamina_batch.sandbox.faults import FAULT_RULES, Fault, FaultPlan, RequestKind, Stage, parse_faults
+from lamina_batch.sandbox.faults import FAULT_RULES, FaultPlan, FaultStage, RequestKind, SandboxFault, parse_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -307,7 +307,7 @@ def test_requests_of_other_kinds_do_not_shift_the_chances(kinds: list[RequestKin
 
 def test_the_first_of_several_faults_wins() -> None:
     plan = FaultPlan(parse_faults(["502:first=1", "500"]), seed=0)
-    chosen: list[Fault | None] = [plan.choose("read", ())[0] for _ in range(2)]
+    chosen: list[SandboxFault | None] = [plan.choose("read", ())[0] for _ in range(2)]
     assert [fault.name for fault in chosen if fault] == ["502", "500"]
 
 
@@ -342,4 +342,4 @@ def test_the_docs_show_an_example_of_each_fault() -> None:
     for name, example in examples:
         (fault,) = parse_faults([example])
         assert fault.name == name
-        assert fault.stage in Stage
+        assert fault.stage in FaultStage

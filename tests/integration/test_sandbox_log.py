@@ -16,7 +16,7 @@ from process import PATIENCE, wait_for
 from sandbox_support import CARTOONIFY, ask, cancel, get, journal, post, start, start_run, wait_for_end
 
 from lamina_batch.sandbox import GENERATIONS, SANDBOX_KEY, SandboxOptions, embedded
-from lamina_batch.sandbox.misbehaviour import has_left
+from lamina_batch.sandbox.misbehaviour import client_disconnected
 from lamina_batch.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
@@ -202,9 +202,9 @@ async def test_the_kernel_is_asked_whether_the_client_is_there() -> None:
     clients: list[socket.socket] = []
 
     async def handler(request: web.BaseRequest) -> web.Response:
-        seen.append(has_left(request))
+        seen.append(client_disconnected(request))
         clients[0].close()
-        seen.append(has_left(request))
+        seen.append(client_disconnected(request))
         asked.set()
         return web.Response()
 

@@ -18,9 +18,9 @@ from thorough import examples
 from lamina_batch.sandbox import SandboxOptions, embedded
 from lamina_batch.sandbox.apps import load_apps
 from lamina_batch.sandbox.cards import Card, card_for, draw_card, printable
-from lamina_batch.sandbox.executions import Execution, ExecutionStore
+from lamina_batch.sandbox.executions import ExecutionStore, SandboxExecution
 from lamina_batch.sandbox.links import LinkSigner
-from lamina_batch.sandbox.media import MediaAnswer, MediaRequest, MediaStore
+from lamina_batch.sandbox.media import MediaReply, MediaRequest, MediaStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,12 +127,12 @@ def test_a_bad_signature_is_403(outputs: dict[str, str], spoil: object) -> None:
 
 # --- what depends on the time: the store itself, with a clock of our own
 
-EXECUTION = Execution(
+EXECUTION = SandboxExecution(
     execution_id="e1", app_id=FULL_SET, inputs={}, created_at=1000.0, queued_seconds=1.0, seconds=11.0
 )
 
 
-def asked_at(now: float, *, output: int = 0, execution: Execution = EXECUTION) -> MediaAnswer:
+def asked_at(now: float, *, output: int = 0, execution: SandboxExecution = EXECUTION) -> MediaReply:
     executions = ExecutionStore(None)
     executions.add(execution)
     store = MediaStore(apps=APPS, executions=executions, signer=LinkSigner(secret=b"s"), url_lifetime=60)

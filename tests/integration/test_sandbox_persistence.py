@@ -12,7 +12,7 @@ import pytest
 from sandbox_support import CARTOONIFY, FULL_SET, PHOTO, Served, ask, get, journal, read, start, wait_for_end
 
 from lamina_batch.sandbox import SandboxOptions, embedded, serve
-from lamina_batch.sandbox.executions import Execution, ExecutionStore
+from lamina_batch.sandbox.executions import ExecutionStore, SandboxExecution
 from lamina_batch.sandbox.journal import Journal, read_journal
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ def test_damaged_secrets_are_named(tmp_path: Path) -> None:
 # --- the files themselves
 
 
-def execution(number: int) -> Execution:
-    return Execution(
+def execution(number: int) -> SandboxExecution:
+    return SandboxExecution(
         execution_id=f"e{number}",
         app_id=CARTOONIFY,
         inputs={"Style": "half a pair: \ud800", "list": ["ä", "日"]},

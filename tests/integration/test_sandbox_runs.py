@@ -31,7 +31,7 @@ from sandbox_support import (
 from lamina_batch.sandbox import GENERATIONS, SANDBOX_KEY, SandboxOptions, embedded
 from lamina_batch.sandbox.apps import load_apps
 from lamina_batch.sandbox.calls import WORKSPACE_ID
-from lamina_batch.sandbox.executions import Execution, ExecutionStore
+from lamina_batch.sandbox.executions import ExecutionStore, SandboxExecution
 from lamina_batch.sandbox.inputs import inputs_by_name
 from lamina_batch.sandbox.runs import run_view
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from lamina_batch.sandbox.apps import Output
-    from lamina_batch.sandbox.generations import Generation
+    from lamina_batch.sandbox.apps import SandboxOutput
+    from lamina_batch.sandbox.generations import SandboxApiVersion
 
 KEY = {"x-api-key": SANDBOX_KEY}
 RUNS, BOTH = GENERATIONS["runs"], GENERATIONS["both"]
@@ -106,7 +106,7 @@ def test_each_generation_reads_only_what_it_made() -> None:
 
 
 @pytest.mark.parametrize("generations", [frozenset(), frozenset({"jobs"})])
-def test_generations_that_are_none_are_refused(generations: frozenset[Generation]) -> None:
+def test_generations_that_are_none_are_refused(generations: frozenset[SandboxApiVersion]) -> None:
     with pytest.raises(ValueError, match="executions, runs or both"):
         SandboxOptions(generations=generations)
 
@@ -389,7 +389,7 @@ def test_of_those_made_in_one_millisecond_the_last_comes_first() -> None:
     store = ExecutionStore(None)
     for number, created_at in enumerate((1000.0, 1000.0, 2000.0, 1000.0)):
         store.add(
-            Execution(
+            SandboxExecution(
                 execution_id=f"r{number}",
                 app_id=FULL_SET,
                 inputs={},
@@ -530,7 +530,7 @@ def test_a_cancellation_is_kept_and_is_no_execution(tmp_path: Path) -> None:
 
 def test_a_cancelled_run_keeps_the_outputs_that_it_had() -> None:
     app = load_apps(None, runs=True)[FULL_SET]
-    run = Execution(
+    run = SandboxExecution(
         execution_id="r1",
         app_id=FULL_SET,
         inputs={},
@@ -541,20 +541,22 @@ def test_a_cancelled_run_keeps_the_outputs_that_it_had() -> None:
         cancelled_at=1005.2,
     )
 
-    def value_of(_: Execution, output: Output) -> str:
+    def value_of(_: SandboxExecution, output: SandboxOutput) -> str:
         return output.label
 
-    def facts_of(_: Execution, __: Output) -> Mapping[str, Any]:
+    def output_metadata(_: SandboxExecution, __: SandboxOutput) -> Mapping[str, Any]:
         return {}
 
-    def shown(record: Execution, now: float) -> tuple[str, list[str]]:
-        view = run_view(record, app, now=now, value_of=value_of, facts_of=facts_of)
+    def shown(record: SandboxExecution, now: float) -> tuple[str, list[str]]:
+        view = run_view(record, app, now=now, value_of=value_of, output_metadata=output_metadata)
         return view["status"], [output["status"] for output in view["outputs"]]
 
     assert shown(run, 1005.1) == ("running", ["completed"] * 2 + ["pending"] * 3)
     for later in (1005.2, 1011.0, 9e9):
         assert shown(run, later) == ("cancelled", ["completed"] * 2 + ["cancelled"] * 3)
-    queued = run_view(replace(run, cancelled_at=1000.5), app, now=2000.0, value_of=value_of, facts_of=facts_of)
+    queued = run_view(
+        replace(run, cancelled_at=1000.5), app, now=2000.0, value_of=value_of, output_metadata=output_metadata
+    )
     assert (queued["startedAt"], queued["completedAt"]) == (None, "1970-01-01T00:16:40.500Z")
 
 
@@ -670,7 +672,7 @@ def test_where_both_are_served_a_429_has_the_form_of_the_path() -> None:
 # --- faults
 
 
-def answers_with(fault: str, *, generation: Generation = "runs") -> tuple[int, dict[str, Any]]:
+def answers_with(fault: str, *, generation: SandboxApiVersion = "runs") -> tuple[int, dict[str, Any]]:
     with embedded(SandboxOptions(generations=BOTH, faults=(fault,))) as url:
         answered = post(url, CARTOONIFY, {"Style": "Ghibli"}, generation=generation)
         return answered.status, answered.json()
@@ -707,7 +709,7 @@ def test_on_list_is_about_the_list_and_on_read_about_reads_and_waits() -> None:
 
 
 @pytest.mark.parametrize("generation", ["executions", "runs"])
-def test_an_execution_may_be_cancelled_by_somebody_else(generation: Generation) -> None:
+def test_an_execution_may_be_cancelled_by_somebody_else(generation: SandboxApiVersion) -> None:
     options = SandboxOptions(limit=10**6, speed=5000, generations=BOTH, faults=("cancelled",))
     with embedded(options) as url:
         ended = wait_for_end(url, start(url, generation=generation), generation=generation)

@@ -21,7 +21,7 @@ from process import PATIENCE, wait_for
 from sandbox_support import CARTOONIFY, ID_FIELDS, Served, cancel, get, journal, post, read, start_run, wait_for_end
 
 from lamina_batch.sandbox import GENERATIONS, SandboxOptions, embedded, webhooks
-from lamina_batch.sandbox.executions import Execution, ExecutionStore
+from lamina_batch.sandbox.executions import ExecutionStore, SandboxExecution
 from lamina_batch.sandbox.journal import Journal
 from lamina_batch.sandbox.webhooks import RETRY_DELAYS
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from email.message import Message
     from pathlib import Path
 
-    from lamina_batch.sandbox.generations import Generation
+    from lamina_batch.sandbox.generations import SandboxApiVersion
 
 FAST = 5000.0
 
@@ -81,7 +81,7 @@ def receiver(*statuses: int, slow: bool = False) -> Iterator[tuple[str, queue.Qu
         server.server_close()
 
 
-def start_with(base_url: str, webhook: str, *, generation: Generation = "executions") -> str:
+def start_with(base_url: str, webhook: str, *, generation: SandboxApiVersion = "executions") -> str:
     query = f"?webhook={quote(webhook, safe='')}"
     answered = post(base_url, CARTOONIFY, {"Style": "Ghibli"}, query=query, generation=generation)
     assert answered.status == 202
@@ -166,7 +166,7 @@ def test_what_ends_after_a_restart_is_delivered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("generation", ["executions", "runs"])
-def test_the_body_has_the_id_field_of_the_generation_that_made_it(generation: Generation) -> None:
+def test_the_body_has_the_id_field_of_the_generation_that_made_it(generation: SandboxApiVersion) -> None:
     options = SandboxOptions(limit=10**6, speed=FAST, generations=GENERATIONS["both"])
     with receiver() as (hook, received), embedded(options) as base_url:
         execution_id = start_with(base_url, hook, generation=generation)
@@ -224,7 +224,7 @@ def ended_long_ago(data: Path, hook: str, execution_id: str = "e1", **rest: Any)
     """An execution whose end came while no sandbox was there to tell of it."""
     store = ExecutionStore(data / "executions.jsonl")
     store.add(
-        Execution(
+        SandboxExecution(
             execution_id=execution_id,
             app_id=CARTOONIFY,
             inputs={},

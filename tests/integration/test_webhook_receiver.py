@@ -21,7 +21,7 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from process import PATIENCE, lasting_port
-from runtimes import runtime
+from runtimes import make_runtime
 from sandbox_support import CARTOONIFY, journal, post, wait_for_end
 
 from lamina_batch.client.budget import Budget
@@ -121,7 +121,7 @@ class Scene:
             knows=lambda token: token in self.tokens,
             parse=parse,
             deliver=self.deliver,
-            runtime=runtime(now=lambda: self.monotonic, wall=lambda: self.epoch),
+            runtime=make_runtime(now=lambda: self.monotonic, wall=lambda: self.epoch),
             note=self.notes.append,
             bounds=bounds or Bounds(),
         )
@@ -877,7 +877,7 @@ def client(base_url: str) -> LaminaClient:
         base_url=base_url,
         api_key=SANDBOX_KEY,
         budget=Budget(),
-        runtime=runtime(random=random.Random(0)),
+        runtime=make_runtime(random=random.Random(0)),
     )
 
 
@@ -897,7 +897,7 @@ async def test_the_service_delivers_again_what_could_not_be_committed(tmp_path: 
         async with client(base_url) as service:
             receiver = scene.receiver()
             receiver.keys = service.get_signing_keys
-            receiver.runtime = runtime(now=lambda: scene.monotonic)
+            receiver.runtime = make_runtime(now=lambda: scene.monotonic)
             async with receiver:
                 receiver.public_url = f"{local_url(receiver.address)}/hooks?tenant=7"
                 webhook = quote(receiver.url_for(TOKEN), safe="")

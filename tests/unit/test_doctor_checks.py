@@ -10,9 +10,9 @@ import pytest
 
 from lamina_batch.client.budget import Quota
 from lamina_batch.client.lamina import EXECUTIONS, RUNS, Greeting
-from lamina_batch.doctor.checks import Level, as_json, examine, exit_code
-from lamina_batch.doctor.facts import Facts, Place, Service
-from lamina_batch.doctor.webhook_roundtrip import Trip
+from lamina_batch.doctor.checks import CheckLevel, as_json, exit_code, run_checks
+from lamina_batch.doctor.facts import Facts, LocalFacts, ServiceFacts
+from lamina_batch.doctor.webhook_roundtrip import RoundTrip
 from lamina_batch.errors import ServiceError, UsageError
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.runs.context import Access
@@ -27,16 +27,16 @@ VERSIONS = {"lamina-batch": "0.1.0", "python": "3.11.7", "polars": "1.30.0", "sq
 GREETING = Greeting(
     status=200, usable=True, quota=Quota(limit=100, remaining=99, window=60.0), date=formatdate(NOW, usegmt=True)
 )
-SERVICE = Service(greeting=GREETING, sent_at=NOW, received_at=NOW + 0.2, generation=EXECUTIONS)
+SERVICE = ServiceFacts(greeting=GREETING, sent_at=NOW, received_at=NOW + 0.2, generation=EXECUTIONS)
 FACTS = Facts(
     versions=VERSIONS,
     pipeline=None,
     access=Access(
-        base_url="https://a.example", api_key="lma_x", service="https://a.example", found_in="LAMINA_API_KEY"
+        base_url="https://a.example", api_key="lma_x", service="https://a.example", key_source="LAMINA_API_KEY"
     ),
     service=SERVICE,
     place=None,
-    notify_trouble=None,
+    notify_problem=None,
 )
 
 
@@ -50,7 +50,9 @@ def pipeline(folder: Path, added: str = "") -> Pipeline:
 
 
 def wrong(facts: Facts) -> dict[str, str]:
-    return {line.check: f"{line.level}: {line.message}" for line in examine(facts) if line.level is not Level.OK}
+    return {
+        line.check: f"{line.level}: {line.message}" for line in run_checks(facts) if line.level is not CheckLevel.OK
+    }
 
 
 def greeted(**changes: Any) -> Facts:
@@ -59,7 +61,7 @@ def greeted(**changes: Any) -> Facts:
 
 def test_all_is_well() -> None:
     assert wrong(FACTS) == {}
-    assert exit_code(examine(FACTS)) == 0
+    assert exit_code(run_checks(FACTS)) == 0
 
 
 @pytest.mark.parametrize(
@@ -110,20 +112,20 @@ def test_a_generation_that_nobody_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_was_sent_and_not_answered_counts_as_held(tmp_path: Path) -> None:
-    place = Place(rows=None, drift=(), state=(), results=(), counts={"completed": 3, "held": 1, "submitting": 1})
+    place = LocalFacts(rows=None, drift=(), state=(), results=(), counts={"completed": 3, "held": 1, "submitting": 1})
     told = wrong(replace(FACTS, pipeline=pipeline(tmp_path), place=place))
     assert told == {"state": "warn: 2 rows are held: it is not known whether they were bought"}
 
 
 def test_results_that_others_can_read_on_the_way(tmp_path: Path) -> None:
     hooked = pipeline(tmp_path, "run: {webhook: {public_url: 'http://hooks.example.com'}}\n")
-    trip = Trip(url="http://hooks.example.com", status=200, arrived=True, taken=True)
+    trip = RoundTrip(url="http://hooks.example.com", status=200, arrived=True, taken=True)
     told = wrong(replace(FACTS, pipeline=hooked, service=replace(SERVICE, trip=trip)))
     assert told == {"webhook": "warn: http://hooks.example.com: results can be read on the way"}
 
 
 def test_what_json_holds() -> None:
-    lines = examine(replace(FACTS, versions=VERSIONS | {"sqlite": "3.36.0"}))
+    lines = run_checks(replace(FACTS, versions=VERSIONS | {"sqlite": "3.36.0"}))
     told = as_json(lines)
     assert (told["schema_version"], told["exit_code"]) == (1, 1)
     assert told["checks"] == [

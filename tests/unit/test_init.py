@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_batch.apps.app import parse_app
-from lamina_batch.authoring.init import default_name, draft, pipeline_text, refuse_present, scalar, write_files
-from lamina_batch.authoring.matching import Match, guess_key, match_columns, why_no_key
+from lamina_batch.authoring.init import default_name, draft, pipeline_text, refuse_existing_files, scalar, write_files
+from lamina_batch.authoring.matching import ColumnMatch, explain_missing_key, guess_key, match_columns
 from lamina_batch.catalog.check import check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.drift.pins import read_pin, take_pin
@@ -38,7 +38,7 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-def matched(desk: Desk, parameter: dict[str, Any], **columns: str) -> Match | None:
+def matched(desk: Desk, parameter: dict[str, Any], **columns: str) -> ColumnMatch | None:
     """What is matched to the parameter in a catalog of one row."""
     desk.write("rows.csv", f"{','.join(columns)}\n{','.join(columns.values())}\n")
     return match_columns(app(parameter), desk.read()).get(parameter["name"])
@@ -80,7 +80,7 @@ def test_of_two_inputs_that_want_one_column_the_better_match_has_it(desk: Desk) 
 def test_cells_that_are_no_label_are_mapped_where_one_label_begins_so(desk: Desk) -> None:
     desk.write("rows.csv", "gender\nF\nM\nmale\n\nunisex\n")
     found = match_columns(app(options("Gender", "Female", "Male")), desk.read())
-    assert found == {"Gender": Match(column="gender", map={"F": "Female", "M": "Male", "unisex": FILL_IN})}
+    assert found == {"Gender": ColumnMatch(column="gender", map={"F": "Female", "M": "Male", "unisex": FILL_IN})}
     desk.write("rows.csv", "gender\n" + "".join(f"word {n}\n" for n in range(13)))
     assert match_columns(app(options("Gender", "Female", "Male")), desk.read()) == {}
 
@@ -89,7 +89,7 @@ def test_cells_that_are_no_label_are_mapped_where_one_label_begins_so(desk: Desk
 def test_several_addresses_in_a_cell_are_parted(desk: Desk, cell: str, split: str | None) -> None:
     desk.write("rows.csv", f"sku,mood_urls\n1,{cell}\n2,\n")
     found = match_columns(app(image("Mood", multiple=True)), desk.read())
-    assert found["Mood"] == Match(column="mood_urls", split=split, blank=1)
+    assert found["Mood"] == ColumnMatch(column="mood_urls", split=split, blank=1)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_key_is_guessed_where_a_column_is_called_so_and_can_be_one(desk: Des
 )
 def test_why_a_column_that_is_called_like_a_key_is_none_is_said(desk: Desk, rows: str, why: str | None) -> None:
     desk.write("rows.csv", rows)
-    assert why_no_key(desk.read()) == why
+    assert explain_missing_key(desk.read()) == why
 
 
 # -- the file
@@ -126,7 +126,7 @@ def test_why_a_column_that_is_called_like_a_key_is_none_is_said(desk: Desk, rows
 def started(folder: Path, pin: Pin, rows: Path | None, name: str = "catalog.yaml") -> str:
     """The text of the pipeline that init writes there."""
     made = draft(pin, folder / name, name=None, rows=None if rows is None else str(rows))
-    refuse_present(made, pin)
+    refuse_existing_files(made, pin)
     write_files(made, pin)
     assert all(f"{place.rpartition('.')[2]}: " in pipeline_text(made) for place in made.open)
     assert bool(made.open) == (f"{FILL_IN}}}" in pipeline_text(made) or f"key: {FILL_IN}" in pipeline_text(made))

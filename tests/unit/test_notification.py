@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hostile import Asked, hostile, says
 from process import PATIENCE, wait_for
-from runtimes import runtime
+from runtimes import make_runtime
 
-from lamina_batch.monitoring.notify import Bounds, Ended, tell
+from lamina_batch.monitoring.notify import CommandResult, NotifyLimits, send_notification
 from lamina_batch.pipeline.spec import Notify
 
 if TYPE_CHECKING:
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
     from hostile import Answer
 
-QUICK = Bounds(tries=3, each=0.3, together=60.0)
-FAILED = Ended(pipeline="p", run_id="r", exit_code=1, error="no API key lma_secret")
+QUICK = NotifyLimits(tries=3, each=0.3, together=60.0)
+FAILED = CommandResult(pipeline="p", run_id="r", exit_code=1, error="no API key lma_secret")
 
 
-async def told(url: str, ended: Ended = FAILED, *, bounds: Bounds = QUICK) -> str | None:
+async def told(url: str, ended: CommandResult = FAILED, *, bounds: NotifyLimits = QUICK) -> str | None:
     async def sleep(_: float) -> None:
         pass
 
-    return await tell(
+    return await send_notification(
         Notify(url=url, on=("partial", "failure")),
         ended,
-        cut=lambda text: text.replace("lma_secret", "[key]"),
-        runtime=runtime(sleep=sleep, random=random.Random(1)),
+        redact=lambda text: text.replace("lma_secret", "[key]"),
+        runtime=make_runtime(sleep=sleep, random=random.Random(1)),
         bounds=bounds,
     )
 
@@ -42,11 +42,13 @@ async def told(url: str, ended: Ended = FAILED, *, bounds: Bounds = QUICK) -> st
     ("code", "ending"), [(0, "success"), (3, "partial"), *((n, "failure") for n in (1, 2, 5, 143))]
 )
 def test_an_ending_is_known_by_the_exit_code(code: int, ending: str) -> None:
-    assert Ended(pipeline="p", run_id="r", exit_code=code).ending == ending
+    assert CommandResult(pipeline="p", run_id="r", exit_code=code).ending == ending
 
 
 def test_the_line_holds_nothing_that_a_chat_tool_obeys() -> None:
-    ended = Ended(pipeline="<!channel>", run_id="r", exit_code=1, error="@here <http://x|y> `a`\n&amp;" + "x" * 999)
+    ended = CommandResult(
+        pipeline="<!channel>", run_id="r", exit_code=1, error="@here <http://x|y> `a`\n&amp;" + "x" * 999
+    )
     line = ended.line()
     assert not set(line) & set("<>@&`\n")
     assert len(line) < 400
@@ -70,7 +72,7 @@ async def test_the_body_is_sent_once_without_the_key() -> None:
 
 async def test_an_ending_that_nobody_asked_for_is_not_told() -> None:
     with hostile(start=says(200)) as tool:
-        assert await told(tool.url, Ended(pipeline="p", run_id="r", exit_code=0)) is None
+        assert await told(tool.url, CommandResult(pipeline="p", run_id="r", exit_code=0)) is None
         assert tool.connections == 0
 
 
@@ -118,7 +120,7 @@ async def test_nobody_holds_a_run_up() -> None:
         why = await told(tool.url)
         assert why == "127.0.0.1 was not told how this run ended: no answer within 0.3 s"
         wait_for(lambda: tool.count("start") == 3)
-        await told(tool.url, bounds=Bounds(tries=1000, each=0.3, together=0.5))
+        await told(tool.url, bounds=NotifyLimits(tries=1000, each=0.3, together=0.5))
         assert tool.count("start") < 900
         over.set()
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from lamina_batch.cli.progress import Console, finding_lines
-from lamina_batch.cli.shell import clean, out, out_all, spread_words
+from lamina_batch.cli.shell import expand_multi_value_options, out, out_all, sanitize
 from lamina_batch.execution.engine import Progress
 
 
@@ -32,7 +32,7 @@ def test_without_a_terminal_there_is_a_line_every_30_seconds() -> None:
     shown, said = console(clock)
     for second in range(70):
         clock.now = float(second)
-        shown.went_on(progress(least_left=65.0))
+        shown.on_progress(progress(least_left=65.0))
     assert said == ["1 of 4 done, 2 running, 1 waiting, at least 65 s more by the rate limit"] * 2
 
 
@@ -40,7 +40,7 @@ def test_a_silent_service_is_told_of() -> None:
     clock = Clock()
     shown, said = console(clock)
     clock.now = 31.0
-    shown.went_on(Progress(total=4, ended=0, running=4, waiting=0, least_left=0.0, silent=40.0))
+    shown.on_progress(Progress(total=4, ended=0, running=4, waiting=0, least_left=0.0, silent=40.0))
     assert said == ["0 of 4 done, 4 running, 0 waiting, no answer from the service for 40 s"]
 
 
@@ -49,12 +49,12 @@ def test_quiet_is_quiet() -> None:
     shown, said = console(clock, quiet=True)
     shown.note("x")
     clock.now = 100.0
-    shown.went_on(progress())
+    shown.on_progress(progress())
     assert said == []
 
 
 def test_control_characters_never_reach_the_terminal() -> None:
-    assert clean("a\x1b[31mb\x07\nc\x9b\u202e") == "a\\x1b[31mb\\x07\n  c\\x9b\\u202e"
+    assert sanitize("a\x1b[31mb\x07\nc\x9b\u202e") == "a\\x1b[31mb\\x07\n  c\\x9b\\u202e"
 
 
 def test_a_finding_is_one_line_that_says_where_what_and_what_to_do() -> None:
@@ -95,4 +95,4 @@ def test_many_lines_are_printed_as_each_of_them(capsys: pytest.CaptureFixture[st
     ],
 )
 def test_an_option_may_take_several_words(args: list[str], spread: list[str]) -> None:
-    assert spread_words(args, {"--only"}, {"--limit", "--set"}) == spread
+    assert expand_multi_value_options(args, {"--only"}, {"--limit", "--set"}) == spread

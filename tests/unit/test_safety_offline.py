@@ -16,7 +16,7 @@ from hostile import EVIL, inside
 from process import PIPELINE, Cli, environment
 
 from lamina_batch.catalog.sql import WHERE, parse_sql
-from lamina_batch.cli.shell import Group, clean, conceal, out, say, whole
+from lamina_batch.cli.shell import Group, out, out_document, redact_secret, sanitize, say
 from lamina_batch.errors import PipelineError
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.pipeline.problems import KEY_SHAPE
@@ -112,10 +112,10 @@ def test_what_is_concealed_is_cut_out_of_all_that_a_command_prints_and_of_a_cras
 
     @group.command()
     def leak() -> None:
-        conceal(KEY)
+        redact_secret(KEY)
         say(f"said {KEY} {IN_URL}")
         out(f"out {KEY}")
-        whole(f'{{"x": "{KEY}"}}')
+        out_document(f'{{"x": "{KEY}"}}')
         local = KEY
         raise RuntimeError(f"bug with {local}, {IN_URL} and half a \ud83d character")
 
@@ -174,14 +174,14 @@ def test_a_crash_whose_log_cannot_be_kept_is_still_told(tmp_path: Path) -> None:
 
 
 def test_what_is_printed_neither_drives_the_terminal_nor_begins_a_line() -> None:
-    text = clean(f"name{EVIL}")
+    text = sanitize(f"name{EVIL}")
     assert "\\x1b[2J\\x1b]0;owned\\x07" in text, "it is shown, so that one sees what is there"
     assert all(c.isprintable() or c == "\n" for c in text)
     assert [line for line in text.split("\n") if not line.startswith("  ")] == [text.split("\n")[0]]
 
 
 def test_our_own_further_lines_stay_as_they_are() -> None:
-    assert clean("error: x\n  hint\n    more\n") == "error: x\n  hint\n    more\n"
+    assert sanitize("error: x\n  hint\n    more\n") == "error: x\n  hint\n    more\n"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from catalog_support import STOCK, Desk, app, image, options, text
 from process import TOP
 
 from lamina_batch.apps.app import parse_app
-from lamina_batch.authoring.sheet import existing_rows, refuse_sheet, untyped, write_sheet
+from lamina_batch.authoring.sheet import read_existing_rows, refuse_sheet, untyped_columns, write_sheet
 from lamina_batch.catalog.check import check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.errors import CatalogError, PipelineError, UsageError
@@ -208,7 +208,7 @@ def test_columns_that_lose_their_types_in_a_sheet_are_named(desk: Desk) -> None:
         rows: {from: rows.parquet, key: sku, where: "stock > 1 AND price > 1", types: {price: float}}
         inputs: {Headline: {column: sku}}
     """)
-    assert untyped(pipeline, APP, read_catalog(pipeline)) == ("stock",)
+    assert untyped_columns(pipeline, APP, read_catalog(pipeline)) == ("stock",)
 
 
 def test_the_sheet_has_the_name_that_the_pipeline_reads(desk: Desk) -> None:
@@ -236,9 +236,9 @@ def test_nobodys_work_is_written_over(desk: Desk) -> None:
         refuse_sheet(pipeline, file, replace=True)
     file.unlink()
     refuse_sheet(pipeline, file, replace=False)
-    assert existing_rows(pipeline) is None
+    assert read_existing_rows(pipeline) is None
     assert write_sheet(pipeline, APP, file) == file
-    catalog = existing_rows(pipeline)
+    catalog = read_existing_rows(pipeline)
     assert catalog is not None
     assert catalog.frame.collect().height == 0
     # Another workbook among several would change what is run.
@@ -250,7 +250,9 @@ def test_nobodys_work_is_written_over(desk: Desk) -> None:
 def test_rows_that_cannot_be_read_are_said_and_not_left_out(desk: Desk) -> None:
     desk.write("rows.xlsx", b"no workbook")
     with pytest.raises(CatalogError, match="not an XLSX workbook"):
-        existing_rows(desk.pipeline("\n    rows: {from: rows.xlsx, key: sku}\n    inputs: {Headline: {column: sku}}\n"))
+        read_existing_rows(
+            desk.pipeline("\n    rows: {from: rows.xlsx, key: sku}\n    inputs: {Headline: {column: sku}}\n")
+        )
 
 
 NEEDED: dict[str, dict[str, ColumnType]] = {

@@ -8,7 +8,7 @@ import pytest
 from catalog_support import STOCK, app, image, options, text
 from jsonschema import Draft202012Validator
 
-from lamina_batch.authoring.specialise import specialised
+from lamina_batch.authoring.specialise import app_schema
 from lamina_batch.drift.pins import read_pin
 from lamina_batch.pipeline.document import read_document
 from lamina_batch.pipeline.schema import pipeline_schema
@@ -43,7 +43,7 @@ def problems(text: str, folder: Path) -> list[tuple[tuple[str | int, ...], str]]
     values = plain_values(read_document(file), pipeline_schema(), file, {}).values
     return [
         (tuple(error.absolute_path), str(error.validator))
-        for error in Draft202012Validator(specialised(APP)).iter_errors(values)
+        for error in Draft202012Validator(app_schema(APP)).iter_errors(values)
     ]
 
 
@@ -87,13 +87,13 @@ def test_the_pipelines_that_ship_pass_the_schema_of_their_app(file: Path) -> Non
     """But for leniency: an editor teaches the spelling that needs none."""
     values = plain_values(read_document(file), pipeline_schema(), file, {}).values
     pin = read_pin(file.parent / values["schema"]["pin"])
-    errors = list(Draft202012Validator(specialised(pin.app)).iter_errors(values))
+    errors = list(Draft202012Validator(app_schema(pin.app)).iter_errors(values))
     lenient = [("inputs",), ("inputs", "Model Body type", "map", "Normal")] if file.stem == "swift_catalog" else []
     assert sorted(tuple(error.absolute_path) for error in errors) == lenient
 
 
 def test_it_is_a_valid_schema_that_explains_each_input() -> None:
-    schema = specialised(APP)
+    schema = app_schema(APP)
     Draft202012Validator.check_schema(schema)
     inputs = schema["properties"]["inputs"]["properties"]
     assert list(inputs) == [p.name for p in APP.parameters]
@@ -108,5 +108,5 @@ def test_it_is_a_valid_schema_that_explains_each_input() -> None:
 
 def test_the_general_schema_is_left_as_it_is() -> None:
     before = pipeline_schema()
-    specialised(APP)
+    app_schema(APP)
     assert pipeline_schema() == before
