@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lamina_batch.cli.options import pipeline_options, run_blocking, runtime
 from lamina_batch.cli.shell import Command, out, say
 from lamina_batch.errors import UsageError
+
+if TYPE_CHECKING:
+    from lamina_batch.edge import PipelineTarget
 
 _PAGES = {".html", ".htm"}
 
