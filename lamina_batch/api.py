@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
-from lamina_batch.edge import PipelineTarget, ServiceOptions
 from lamina_batch.errors import LaminaBatchError, UsageError
 from lamina_batch.execution.engine import Control
 from lamina_batch.monitoring.notify import CommandResult, send_notification
@@ -20,6 +19,7 @@ from lamina_batch.results.picks import parse_picks
 from lamina_batch.runs import preview as previews
 from lamina_batch.runs import republish
 from lamina_batch.runs import run as runs
+from lamina_batch.runs.bootstrap import PipelineTarget, ServiceOptions
 from lamina_batch.runs.context import RunRequest
 from lamina_batch.runtime import Runtime, system_runtime
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.check_rows import CheckedRows
     from lamina_batch.execution.engine import Progress
     from lamina_batch.ledger.job import Job
     from lamina_batch.pipeline.spec import Pipeline
@@ -197,7 +197,9 @@ async def run_async(pipeline: LoadedPipeline, **options: Unpack[RunArguments]) -
             )
             summary = await _stop_gracefully_on_cancel(work, control)
     except LaminaBatchError as error:
-        ended = CommandResult(pipeline=pipeline.name, run_id=run_id, exit_code=error.exit_code, error=error.fact)
+        ended = CommandResult(
+            pipeline=pipeline.name, run_id=run_id, exit_code=error.exit_code, error=error.located_message
+        )
         await _notify(pipeline, ended, runtime, key)
         raise
     ended = CommandResult(pipeline=pipeline.name, run_id=run_id, exit_code=summary.exit_code, summary=summary)
@@ -222,7 +224,7 @@ def read_results(pipeline: LoadedPipeline, *, layout: Literal["wide", "long"] | 
 class _LogReporter:
     """Tells the log what a run says."""
 
-    def planned(self, plan: object, checked: Checked) -> None:
+    def planned(self, plan: object, checked: CheckedRows) -> None:
         pass
 
     def note(self, text: str) -> None:

@@ -39,12 +39,12 @@ class LaminaBatchError(Exception):
         super().__init__(what)
 
     @property
-    def fact(self) -> str:
+    def located_message(self) -> str:
         """What is wrong and where, without what to do about it."""
         return f"{self.where}: {self.what}" if self.where else self.what
 
     def __str__(self) -> str:
-        return f"{self.fact}\n  {self.hint}" if self.hint else self.fact
+        return f"{self.located_message}\n  {self.hint}" if self.hint else self.located_message
 
 
 class UsageError(LaminaBatchError):
@@ -95,7 +95,7 @@ class DriftError(LaminaBatchError):
     exit_code = 8
 
 
-def nearest(word: str, choices: Iterable[str]) -> str | None:
+def closest_match(word: str, choices: Iterable[str]) -> str | None:
     """The choice most like `word`, or None where none is near: what "did you mean" may name."""
     import difflib  # what goes well does not wait for it
 
@@ -106,5 +106,5 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str | None:
     """`did you mean 'Plus Size'?`, or None where nothing is near."""
-    near = nearest(word, choices)
+    near = closest_match(word, choices)
     return f"did you mean {near!r}?" if near is not None else None

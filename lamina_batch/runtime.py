@@ -31,8 +31,8 @@ class Runtime:
 
 def system_runtime(notice: Callable[[str], None] = _ignore) -> Runtime:
     """The clocks, sleep and randomness of this computer."""
-    import asyncio  # noqa: PLC0415  # `--help` starts without it
-    import random  # noqa: PLC0415
+    import asyncio  # `--help` starts without it
+    import random
 
     return Runtime(
         now=time.monotonic,

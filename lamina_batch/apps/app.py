@@ -62,10 +62,10 @@ def parse_app(data: object) -> App:
     Raises ServiceError where there is no usable list of parameters: nothing can be checked against that.
     """
     if not isinstance(data, Mapping):
-        raise ServiceError("the service described the app in a form this version does not know", hint=_UPDATE)
+        raise ServiceError("the service described the app in a form this version does not know", hint=_UPDATE_HINT)
     listed = data.get("parameters")
     if not isinstance(listed, list):
-        raise ServiceError("the service described the app without a list of parameters", hint=_UPDATE)
+        raise ServiceError("the service described the app without a list of parameters", hint=_UPDATE_HINT)
     return App(
         app_id=str(data.get("appId") or ""),
         name=str(data.get("name") or data.get("appId") or "unnamed app"),
@@ -75,19 +75,19 @@ def parse_app(data: object) -> App:
     )
 
 
-_UPDATE = "look at `lamina-batch apps show`, and for a newer version of lamina-batch"
+_UPDATE_HINT = "look at `lamina-batch apps show`, and for a newer version of lamina-batch"
 
 
 def _parameter(item: object) -> Parameter:
     if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
-        raise ServiceError("the service listed a parameter without a name", hint=_UPDATE)
+        raise ServiceError("the service listed a parameter without a name", hint=_UPDATE_HINT)
     return Parameter(
         name=item["name"],
         type=str(item.get("type", "text")),
         required=item.get("required") is True,
-        options=_texts(item.get("options")),
+        options=_text_tuple(item.get("options")),
         default=item.get("default"),
-        accept=_texts(item.get("accept")),
+        accept=_text_tuple(item.get("accept")),
         multiple=item.get("multiple") is True,
         description=_text(item.get("description")),
     )
@@ -97,5 +97,5 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _texts(value: object) -> tuple[str, ...]:
+def _text_tuple(value: object) -> tuple[str, ...]:
     return tuple(v for v in value if isinstance(v, str)) if isinstance(value, list) else ()

@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina_batch.atomic_files import write_text
+from lamina_batch.authoring.app_schema import app_schema
 from lamina_batch.authoring.matching import KEYS, ColumnMatch, explain_missing_key, guess_key, match_columns
-from lamina_batch.authoring.specialise import app_schema
 from lamina_batch.drift.pinning import save_pin
-from lamina_batch.drift.pins import SANDBOX, pin_file, read_pin
+from lamina_batch.drift.pins import SANDBOX_SOURCE, pin_file, read_pin
 from lamina_batch.errors import CatalogError, UsageError
-from lamina_batch.pipeline.check import FILL_IN
-from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS, split_sheet
-from lamina_batch.pipeline.spec import Api, Pipeline, Results, Rows, RunOptions
-from lamina_batch.pipeline.values import core_value
-from lamina_batch.sources.source import read_catalog
-from lamina_batch.sources.table import form
+from lamina_batch.pipeline.schema_problems import FILL_IN
+from lamina_batch.pipeline.sheet_reference import WORKBOOK_EXTENSIONS, split_sheet
+from lamina_batch.pipeline.spec import Api, Pipeline, Results, Rows, RunSettings
+from lamina_batch.pipeline.typed_values import parse_scalar
+from lamina_batch.sources.read_catalog import read_catalog
+from lamina_batch.sources.table import normalise_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -120,13 +120,13 @@ def refuse_existing_files(draft: Draft, pin: Pin) -> None:
     if not file.exists():
         return
     before = read_pin(file)
-    if before.taken_from != SANDBOX == pin.taken_from:
+    if before.taken_from != SANDBOX_SOURCE == pin.taken_from:
         raise UsageError(
             f"there is a pin of the real app, taken from {before.taken_from}",
             where=str(file),
             hint="leave out --sandbox, or work in another folder",
         )
-    if before.sha256 != pin.sha256 and before.taken_from != SANDBOX:
+    if before.sha256 != pin.sha256 and before.taken_from != SANDBOX_SOURCE:
         raise UsageError(
             f"there is a pin of {before.taken_at}, and the app has changed since",
             where=str(file),
@@ -162,7 +162,7 @@ def _read_rows(file: Path, sheet: str | None, app_id: str) -> tuple[Catalog, str
 
     def read(encoding: str, *key: str) -> Catalog:
         rows = Rows(sources=(str(file),), sheets={} if sheet is None else {0: sheet}, key=key, encoding=encoding)
-        run, results = RunOptions(), Results(manifest=())
+        run, results = RunSettings(), Results(manifest=())
         pipeline = Pipeline(
             file=file,
             name="",
@@ -194,7 +194,7 @@ def _read_rows(file: Path, sheet: str | None, app_id: str) -> tuple[Catalog, str
         # A title stands above the table, and the header is found by the key: so each usual name is tried.
         for key in KEYS:
             tried = read("utf-8", key)
-            if key in map(form, tried.headers):
+            if key in map(normalise_header, tried.headers):
                 return tried, None
     return catalog, None
 
@@ -339,7 +339,7 @@ def _schema_run_results(draft: Draft) -> Iterator[str]:
     yield "schema:"
     yield "  # The inputs and labels that this file was written for. If one that is used here changes, a run stops"
     yield "  # before it spends."
-    if draft.taken_from == SANDBOX:
+    if draft.taken_from == SANDBOX_SOURCE:
         yield "  # They are the sandbox's stand-in for the app. Before the first real run take the real ones:"
         yield f"  #     lamina-batch apps pin {draft.app.app_id} -o {draft.pin.as_posix()}"
     yield f"  pin: {draft.pin.as_posix()}"
@@ -394,7 +394,7 @@ def scalar(text: str, *, key: bool = False) -> str:
     """
     text = text if key else text.replace("$", "$$")
     # A number or a yes in quotes, for editors: here text is text in any case.
-    if _UNQUOTED.fullmatch(text) and isinstance(core_value(text), str):
+    if _UNQUOTED.fullmatch(text) and isinstance(parse_scalar(text), str):
         return text
     quoted = json.dumps(text, ensure_ascii=False)
     return "".join(c if c.isprintable() else _escaped(c) for c in quoted)

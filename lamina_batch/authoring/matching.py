@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lamina_batch.apps.schema import URL_PATTERN, lenient, match
-from lamina_batch.catalog.verdict import shown
-from lamina_batch.pipeline.check import FILL_IN
-from lamina_batch.sources.text import as_text, can_be_text, filled
+from lamina_batch.apps.input_schema import URL_PATTERN, match
+from lamina_batch.catalog.input_validator import quote_value
+from lamina_batch.pipeline.names import normalise_name
+from lamina_batch.pipeline.schema_problems import FILL_IN
+from lamina_batch.sources.text import as_text, blank_to_null, can_be_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -71,7 +72,7 @@ class NamedColumns:
 
     def texts(self, column: str) -> pl.Series:
         """Every cell, null where it is blank."""
-        return self._frame.select(filled(as_text(pl.col(column), self._kinds[column]))).collect().to_series()
+        return self._frame.select(blank_to_null(as_text(pl.col(column), self._kinds[column]))).collect().to_series()
 
 
 def guess_key(catalog: Catalog) -> str | None:
@@ -96,7 +97,7 @@ def explain_missing_key(catalog: Catalog) -> str | None:
     if len(twice):
         several = rows.filter(texts == twice[0])
         more = f" and {len(several) - 2} more" if len(several) > 2 else ""
-        return f"{column} holds {shown(twice[0])} more than once: in the rows {several[0]} and {several[1]}{more}"
+        return f"{column} holds {quote_value(twice[0])} more than once: in the rows {several[0]} and {several[1]}{more}"
     blank = rows.filter(texts.is_null())
     return f"{column} is blank in row {blank[0]}" if len(blank) else None
 
@@ -156,7 +157,7 @@ def _same(parameter: Parameter, column: str) -> bool:
 
 
 def _leniently_same(parameter: Parameter, column: str) -> bool:
-    return lenient(parameter.name) == lenient(column)
+    return normalise_name(parameter.name) == normalise_name(column)
 
 
 def _same_words(parameter: Parameter, column: str) -> bool:
@@ -209,7 +210,7 @@ def _match_values(parameter: Parameter, column: str, cells: NamedColumns) -> Col
 def _guess_labels(values: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each value with the only label that begins with it: F is Female."""
     for value in values:
-        begun = [label for label in labels if lenient(label).startswith(lenient(value))]
+        begun = [label for label in labels if normalise_name(label).startswith(normalise_name(value))]
         yield value, begun[0] if len(begun) == 1 else FILL_IN
 
 

@@ -13,8 +13,8 @@ from lamina_batch.errors import UsageError
 from lamina_batch.runs.planning import refuse_source
 from lamina_batch.sheets.fields import fields
 from lamina_batch.sheets.template import write_template
-from lamina_batch.sources.source import read_catalog
-from lamina_batch.sources.table import form
+from lamina_batch.sources.read_catalog import read_catalog
+from lamina_batch.sources.table import normalise_header
 
 if TYPE_CHECKING:
     from lamina_batch.apps.app import App
@@ -39,8 +39,8 @@ def untyped_columns(pipeline: Pipeline, app: App, catalog: Catalog) -> tuple[str
     What `rows.types` names is none of them.
     """
     kinds = catalog.frame.collect_schema()
-    typed = {form(name) for name in pipeline.rows.types}
-    names = [field.column for field in fields(pipeline, app, catalog) if form(field.name) not in typed]
+    typed = {normalise_header(name) for name in pipeline.rows.types}
+    names = [field.column for field in fields(pipeline, app, catalog) if normalise_header(field.name) not in typed]
     return tuple(name for name in names if name is not None and kinds[name] not in (pl.String, pl.Null, pl.List))
 
 

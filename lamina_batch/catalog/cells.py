@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lamina_batch.catalog.columns import Use
-from lamina_batch.sources.text import as_text, as_type, can_be_text, filled, is_blank
+from lamina_batch.catalog.columns import ColumnReference
+from lamina_batch.sources.text import as_text, blank_to_null, can_be_text, is_blank, parse_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 # In the frame of work the source's columns stand under `_RAW`, whether a cell is not of its type under `_BAD`, and what
 # SQL sees under the very names that the SQL uses. No column of the source begins with `lamina_`, so none are confused.
-_RAW = "lamina_raw:"
-_BAD = "lamina_bad:"
+_RAW_PREFIX = "lamina_raw:"
+_MISTYPED_PREFIX = "lamina_bad:"
 
 
-class Cells:
+class CellExpressions:
     """Every column that the pipeline names, by the name as written there."""
 
     def __init__(self, catalog: Catalog, pipeline: Pipeline, names: Mapping[str, str]) -> None:
@@ -37,12 +37,12 @@ class Cells:
 
     def read(self, sql_names: Iterable[str]) -> pl.DataFrame:
         """The frame of work."""
-        raw = [pl.col(column).alias(_RAW + column) for column in dict.fromkeys(self._names.values())]
+        raw = [pl.col(column).alias(_RAW_PREFIX + column) for column in dict.fromkeys(self._names.values())]
         bad = [
-            (~self.blank(written) & self._typed(written).is_null()).alias(_BAD + self._names[written])
+            (~self.blank(written) & self._typed(written).is_null()).alias(_MISTYPED_PREFIX + self._names[written])
             for written in self._typed_names
         ]
-        sql = [self._seen_by_sql(written).alias(written) for written in sql_names]
+        sql = [self._sql_expression(written).alias(written) for written in sql_names]
         rows = self._catalog.collect(self._catalog.frame.select(*self._catalog.marks, *raw))
         return rows.with_columns(*bad, *sql) if bad or sql else rows
 
@@ -68,14 +68,14 @@ class Cells:
     def blank(self, written: str) -> pl.Expr:
         return is_blank(self._raw(written), self.kind(written))
 
-    def any_mistyped(self, written: Iterable[str]) -> pl.Expr:
-        typed = [_BAD + self._names[name] for name in written if self._names[name] in self._types]
+    def any_mistyped_expression(self, written: Iterable[str]) -> pl.Expr:
+        typed = [_MISTYPED_PREFIX + self._names[name] for name in written if self._names[name] in self._types]
         return pl.any_horizontal(typed) if typed else pl.lit(value=False)
 
     def mistyped(self, rows: pl.DataFrame) -> pl.DataFrame:
         """A line for each cell that is not of its type."""
         found = [
-            rows.filter(_BAD + self._names[written]).select(
+            rows.filter(_MISTYPED_PREFIX + self._names[written]).select(
                 "lamina_index",
                 pl.lit(self._names[written]).alias("column"),
                 as_text(self._raw(written), self.kind(written)).alias("value"),
@@ -83,11 +83,11 @@ class Cells:
             )
             for written in self._typed_names
         ]
-        return pl.concat([pl.DataFrame(schema=_MISTYPED), *found])
+        return pl.concat([pl.DataFrame(schema=_MISTYPED_SCHEMA), *found])
 
     def key(self) -> pl.Expr:
         """The text that names a row: the cell, or the cells joined so that no two lists of cells read the same."""
-        parts = [self.text(*use).fill_null("") for use in key_uses(self._pipeline)]
+        parts = [self.text(*use).fill_null("") for use in key_column_references(self._pipeline)]
         if len(parts) > 1:
             parts = [part.str.replace_many(["\\", "|"], ["\\\\", "\\|"]) for part in parts]
         return pl.concat_str(parts, separator="|").alias("lamina_key")
@@ -97,15 +97,15 @@ class Cells:
         return pl.coalesce(named).alias("lamina_blank_key")
 
     def _raw(self, written: str) -> pl.Expr:
-        return pl.col(_RAW + self._names[written])
+        return pl.col(_RAW_PREFIX + self._names[written])
 
     def _typed(self, written: str) -> pl.Expr:
-        return as_type(self.text(("rows", "types", written), written), self._types[self._names[written]])
+        return parse_as(self.text(("rows", "types", written), written), self._types[self._names[written]])
 
-    def _seen_by_sql(self, written: str) -> pl.Expr:
+    def _sql_expression(self, written: str) -> pl.Expr:
         if self._names[written] in self._types:
             return self._typed(written)
-        return filled(self._raw(written)) if self.kind(written) == pl.String else self._raw(written)
+        return blank_to_null(self._raw(written)) if self.kind(written) == pl.String else self._raw(written)
 
     def _refuse_nested(self, path: KeyPath, what: str, kind: pl.DataType) -> None:
         if not can_be_text(kind):
@@ -116,10 +116,10 @@ class Cells:
             )
 
 
-_MISTYPED = {"lamina_index": pl.UInt32, "column": pl.String, "value": pl.String, "type": pl.String}
+_MISTYPED_SCHEMA = {"lamina_index": pl.UInt32, "column": pl.String, "value": pl.String, "type": pl.String}
 
 
-def key_uses(pipeline: Pipeline) -> Iterator[Use]:
+def key_column_references(pipeline: Pipeline) -> Iterator[ColumnReference]:
     key = pipeline.rows.key
     for at, written in enumerate(key):
-        yield Use(("rows", "key") if len(key) == 1 else ("rows", "key", at), written)
+        yield ColumnReference(("rows", "key") if len(key) == 1 else ("rows", "key", at), written)

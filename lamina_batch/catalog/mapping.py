@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lamina_batch.catalog.cells import Cells, key_uses
-from lamina_batch.catalog.columns import Use, find_columns
-from lamina_batch.catalog.resolve import resolve
-from lamina_batch.catalog.rules import column_uses, finished, source_values
+from lamina_batch.catalog.cells import CellExpressions, key_column_references
+from lamina_batch.catalog.columns import ColumnReference, find_columns
+from lamina_batch.catalog.resolve_inputs import resolve_inputs
+from lamina_batch.catalog.rule_expressions import rule_column_references, rule_expression, source_expression
 from lamina_batch.catalog.sql import WHERE, parse_sql, run_sql
 from lamina_batch.pipeline.spec import Sql
 
@@ -44,7 +44,7 @@ class MappedInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class MappedPart:
     """Some of the rows, mapped."""
 
     #: a line for each row that is kept, in the order of the source: `lamina_index`, `lamina_row`, `lamina_source`
@@ -56,11 +56,11 @@ class Part:
     mistyped: pl.DataFrame
     #: rows left out by `blank: skip_row`, and the keys of the first of them (`row 7` where that is blank)
     skipped_rows: int
-    skipped_names: tuple[str, ...]
+    skipped_keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mapped:
+class RowMapping:
     """The rows that `where` lets through, and how they become inputs.
 
     What the rules make of them takes several times the room of the cells, so it is made part by part, for those who
@@ -76,10 +76,10 @@ class Mapped:
     _read: Callable[[], pl.DataFrame]
     #: the same, without holding them
     _again: Callable[[], pl.DataFrame]
-    _rules: Callable[[pl.DataFrame], Part]
+    _rules: Callable[[pl.DataFrame], MappedPart]
     _key: pl.Expr
 
-    def at_rest(self) -> Mapped:
+    def without_cells(self) -> RowMapping:
         """The same without the cells: they are read again whenever rows are asked for."""
         return replace(self, _read=self._again)
 
@@ -94,22 +94,22 @@ class Mapped:
         for start in range(0, max(rows.height, 1), size):
             yield rows.slice(start, size)
 
-    def part(self, rows: pl.DataFrame) -> Part:
+    def part(self, rows: pl.DataFrame) -> MappedPart:
         """What the rules make of these rows."""
         return self._rules(rows)
 
-    def whole(self, chosen: pl.Series | None = None) -> Part:
+    def whole(self, chosen: pl.Series | None = None) -> MappedPart:
         """All of it at once, or of the rows for which `chosen` is true."""
         rows = self._read()
         return self._rules(rows if chosen is None else rows.filter(chosen))
 
-    def some(self, index: pl.Series) -> Part:
+    def some(self, index: pl.Series) -> MappedPart:
         """What the rules make of the rows with this `lamina_index`."""
         rows = self._read()
         return self._rules(rows.filter(rows.get_column("lamina_index").is_in(index.implode())))
 
 
-def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
+def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> RowMapping:
     """Map every row that `where` lets through.
 
     A row is kept as well where `where` comes to NULL over a cell that is not of its type: it becomes a finding,
@@ -118,18 +118,18 @@ def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
     Raises PipelineError, at its place in the file, for a name that the app or the catalog lacks, a constant that the
     app would refuse, an input that must be supplied and is not, and SQL that cannot be read or run.
     """
-    resolved = resolve(pipeline, app)
-    sqls = _parsed(pipeline)
-    sql_uses = [Use(sql.path, root) for sql in sqls.values() for root in sql.roots]
-    names, notes = find_columns(catalog, pipeline, [*_uses(pipeline), *sql_uses])
-    cells = Cells(catalog, pipeline, names)
+    resolved = resolve_inputs(pipeline, app)
+    sqls = _parse_expressions(pipeline)
+    sql_uses = [ColumnReference(sql.path, root) for sql in sqls.values() for root in sql.column_names]
+    names, notes = find_columns(catalog, pipeline, [*_column_references(pipeline), *sql_uses])
+    cells = CellExpressions(catalog, pipeline, names)
 
     # SQL may look at the whole catalog (an average, say), so it is run over all of it and not in parts; and only once,
     # for nothing says that it would come to the same again.
     rows = cells.read(dict.fromkeys(use.written for use in sql_uses))
-    passed = _passed(pipeline, sqls[WHERE], rows, cells) if WHERE in sqls else None
+    passed = _apply_where(pipeline, sqls[WHERE], rows, cells) if WHERE in sqls else None
     rows = rows if passed is None else rows.filter(passed)
-    made = {f"{_MADE}{sql.path[1]}": run_sql(pipeline, sql, rows) for path, sql in sqls.items() if path != WHERE}
+    made = {f"{_SQL_PREFIX}{sql.path[1]}": run_sql(pipeline, sql, rows) for path, sql in sqls.items() if path != WHERE}
     rows = rows.drop({use.written for use in sql_uses} - set(catalog.marks)).with_columns(**made)
 
     def again() -> pl.DataFrame:
@@ -142,15 +142,15 @@ def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
         path = ("inputs", rule.parameter)
         sql = sqls.get((*path, "sql"))
         if sql is not None:
-            name = f"{_MADE}{rule.parameter}"
+            name = f"{_SQL_PREFIX}{rule.parameter}"
             source = cells.result(sql.path, name, made[name].dtype)
-            read = sql.roots
+            read = sql.column_names
         else:
-            source = source_values(cells, path, rule)
-            read = tuple(use.written for use in column_uses(path, rule))
+            source = source_expression(cells, path, rule)
+            read = tuple(use.written for use in rule_column_references(path, rule))
         slot = f"lamina_input_{number}"
         several = rows.lazy().select(source.alias(slot)).collect_schema()[slot] == pl.List
-        values.append(finished(source, rule, several=several).alias(slot))
+        values.append(rule_expression(source, rule, several=several).alias(slot))
         inputs.append(
             MappedInput(
                 parameter=parameter,
@@ -162,28 +162,28 @@ def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
         )
     # What SQL makes of a mistyped cell is NULL, but no blank: that row is a finding.
     skips = [
-        pl.col(item.slot).is_null() & ~cells.any_mistyped(sqls[path].roots if path in sqls else ())
+        pl.col(item.slot).is_null() & ~cells.any_mistyped_expression(sqls[path].column_names if path in sqls else ())
         for item in inputs
         if item.rule.blank == "skip_row"
         for path in [("inputs", item.rule.parameter, "sql")]
     ]
 
-    def apply(some: pl.DataFrame) -> Part:
+    def apply(some: pl.DataFrame) -> MappedPart:
         mapped = some.with_columns(*values)
         kept, skipped = mapped, mapped.clear()
         if skips:
             skip = mapped.select(pl.any_horizontal(skips)).to_series()
-            kept, skipped = mapped.filter(~skip), mapped.filter(skip).head(MOST_NAMED)
+            kept, skipped = mapped.filter(~skip), mapped.filter(skip).head(MAX_LISTED_ROWS)
         number = pl.format("row {}", "lamina_row")
         names = skipped.select(pl.when(cells.blank_key().is_null()).then(cells.key()).otherwise(number)).to_series()
-        return Part(
+        return MappedPart(
             frame=kept.select(*catalog.marks, cells.key(), cells.blank_key(), *(item.slot for item in inputs)),
             mistyped=cells.mistyped(kept),
             skipped_rows=mapped.height - kept.height,
-            skipped_names=tuple(names),
+            skipped_keys=tuple(names),
         )
 
-    return Mapped(
+    return RowMapping(
         inputs=tuple(inputs),
         matrix=resolved.matrix,
         notes=(*catalog.notes, *notes, *resolved.notes),
@@ -195,12 +195,12 @@ def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> Mapped:
 
 
 #: rows left out that are named
-MOST_NAMED = 5
+MAX_LISTED_ROWS = 5
 #: what SQL made for each row; no column of the source begins so
-_MADE = "lamina_sql:"
+_SQL_PREFIX = "lamina_sql:"
 
 
-def _parsed(pipeline: Pipeline) -> dict[KeyPath, SqlExpression]:
+def _parse_expressions(pipeline: Pipeline) -> dict[KeyPath, SqlExpression]:
     """Every SQL expression of the pipeline by its path."""
     texts: dict[KeyPath, str] = {}
     if pipeline.rows.where is not None:
@@ -211,21 +211,21 @@ def _parsed(pipeline: Pipeline) -> dict[KeyPath, SqlExpression]:
     return {path: parse_sql(pipeline, path, text) for path, text in texts.items()}
 
 
-def _passed(pipeline: Pipeline, where: SqlExpression, rows: pl.DataFrame, cells: Cells) -> pl.Series:
+def _apply_where(pipeline: Pipeline, where: SqlExpression, rows: pl.DataFrame, cells: CellExpressions) -> pl.Series:
     passed = run_sql(pipeline, where, rows)
     if passed.dtype not in (pl.Boolean, pl.Null):
         raise pipeline.error(
             WHERE, f"this gives {passed.dtype}, and must give yes or no", "compare the column with something"
         )
     decided = passed.cast(pl.Boolean).fill_null(value=False)
-    mistyped = rows.with_columns(cells.any_mistyped(where.roots).alias("lamina_result"))
+    mistyped = rows.with_columns(cells.any_mistyped_expression(where.column_names).alias("lamina_result"))
     return decided | (passed.is_null() & mistyped.get_column("lamina_result"))
 
 
-def _uses(pipeline: Pipeline) -> Iterator[Use]:
+def _column_references(pipeline: Pipeline) -> Iterator[ColumnReference]:
     """The columns named outside of SQL."""
-    yield from key_uses(pipeline)
+    yield from key_column_references(pipeline)
     for written in pipeline.rows.types:
-        yield Use(("rows", "types", written), written)
+        yield ColumnReference(("rows", "types", written), written)
     for rule in pipeline.inputs:
-        yield from column_uses(("inputs", rule.parameter), rule)
+        yield from rule_column_references(("inputs", rule.parameter), rule)

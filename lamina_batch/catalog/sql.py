@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 WHERE = ("rows", "where")
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`""")
 #: what would let a text look like something else here than to the SQL parser
-_HIDING = re.compile(r"""--|/\*|\$\w*\$|\b(?:\w|U&)'""", re.IGNORECASE)
+_UNSUPPORTED_SYNTAX = re.compile(r"""--|/\*|\$\w*\$|\b(?:\w|U&)'""", re.IGNORECASE)
 #: what a query could read from is no column of the row: other files, for one, already while it is parsed
 _QUERY = re.compile(r"\bselect\b|\(\s*(from|with|values)\b", re.IGNORECASE)
-_READER = re.compile(r"""\bread_\w+["`]?\s*\(""", re.IGNORECASE)
+_READER_FUNCTION = re.compile(r"""\bread_\w+["`]?\s*\(""", re.IGNORECASE)
 
 
 class SqlExpression(NamedTuple):
     path: KeyPath
     expression: pl.Expr
     #: the columns it reads, as written
-    roots: tuple[str, ...]
+    column_names: tuple[str, ...]
 
 
 def parse_sql(pipeline: Pipeline, path: KeyPath, text: str) -> SqlExpression:
     """Raises PipelineError where `text` is not one SQL expression."""
-    if said := _refused(text):
-        raise pipeline.error(path, f"{said} inside the expression is not supported", _EXAMPLE)
+    if said := _unsupported_construct(text):
+        raise pipeline.error(path, f"{said} inside the expression is not supported", _EXAMPLE_HINT)
     try:
         expression = pl.sql_expr(text)
     except pl.exceptions.PolarsError as error:
-        raise pipeline.error(path, f"this SQL cannot be read: {_first_line(error)}", _EXAMPLE) from error
+        raise pipeline.error(path, f"this SQL cannot be read: {_first_line(error)}", _EXAMPLE_HINT) from error
     return SqlExpression(path, expression, tuple(dict.fromkeys(expression.meta.root_names())))
 
 
@@ -47,19 +47,19 @@ def run_sql(pipeline: Pipeline, sql: SqlExpression, rows: pl.DataFrame) -> pl.Se
         if "string" in said or "str" in said or "Utf8" in said:
             hint = "cells of text files are text: name the column's type under `rows.types`, as {price: float}"
         else:
-            hint = _EXAMPLE
+            hint = _EXAMPLE_HINT
         raise pipeline.error(sql.path, f"this SQL cannot be run over the rows: {said}", hint) from error
 
 
-_EXAMPLE = "it is one expression over the columns, such as active = 'yes' AND \"Unit price\" > 100"
+_EXAMPLE_HINT = "it is one expression over the columns, such as active = 'yes' AND \"Unit price\" > 100"
 
 
-def _refused(text: str) -> str | None:
+def _unsupported_construct(text: str) -> str | None:
     names = _QUOTED.sub(lambda found: "''" if found[0].startswith("'") else found[0], text)
     bare = _QUOTED.sub(lambda found: "''" if found[0].startswith("'") else '""', text)
-    if _HIDING.search(bare):
+    if _UNSUPPORTED_SYNTAX.search(bare):
         return "a comment, or a text in other quotes than '…',"
-    if _QUERY.search(bare) or _READER.search(names):
+    if _QUERY.search(bare) or _READER_FUNCTION.search(names):
         return "a query"
     return None
 

@@ -12,9 +12,9 @@ import click
 import lamina_batch
 from lamina_batch.cli.apps import apps
 from lamina_batch.cli.authoring import init, sheet
-from lamina_batch.cli.checking import plan, validate
+from lamina_batch.cli.doctor import doctor
 from lamina_batch.cli.ledger import held, state, status
-from lamina_batch.cli.operations import doctor
+from lamina_batch.cli.preview import plan, validate
 from lamina_batch.cli.results import results
 from lamina_batch.cli.running import collect, run
 from lamina_batch.cli.sandbox import sandbox

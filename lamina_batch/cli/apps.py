@@ -39,7 +39,7 @@ async def _find_app(
     client: LaminaClient, ask: Callable[[str], Awaitable[Any]], app_id: str, service: RedactingServiceOptions
 ) -> Any:
     """What `ask` answers for this app. Raises UsageError where no id was given, with those of the app of that name."""
-    from lamina_batch.apps.schema import lenient
+    from lamina_batch.pipeline.names import normalise_name
 
     try:
         return await ask(app_id)
@@ -48,7 +48,7 @@ async def _find_app(
             found = await client.list_apps(search=app_id, limit=100)
         except ServiceError:
             raise error from None
-        same = [app.app_id for app in found if lenient(app.name) == lenient(app_id)]
+        same = [app.app_id for app in found if normalise_name(app.name) == normalise_name(app_id)]
         listing = f"`lamina-batch apps list{' --sandbox' if service.sandbox else ''}` finds them"
         if not same and _APP_ID.fullmatch(app_id):
             raise UnknownAppError(
@@ -214,7 +214,7 @@ def apps_diff(what: str, *, pin: Path | None, sandbox: bool, base_url: str | Non
 
 
 def _diff_pipeline(file: Path, service: RedactingServiceOptions) -> Drift:
-    from lamina_batch.edge import PipelineTarget
+    from lamina_batch.runs.bootstrap import PipelineTarget
     from lamina_batch.runs.contract import drift as pipeline_drift
 
     call = PipelineTarget(file=file, service=service, overrides=())
@@ -252,7 +252,7 @@ def apps_schema(app_id: str, *, pin: Path | None, sandbox: bool, base_url: str |
     """
     import json
 
-    from lamina_batch.authoring.specialise import app_schema
+    from lamina_batch.authoring.app_schema import app_schema
     from lamina_batch.drift.pins import read_pin
 
     if pin is not None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lamina_batch import edge
 from lamina_batch.cli.shell import note, redact_secret
-from lamina_batch.edge import PipelineTarget
+from lamina_batch.runs import bootstrap
+from lamina_batch.runs.bootstrap import PipelineTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -140,13 +140,13 @@ def pipeline_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RedactingServiceOptions(edge.ServiceOptions):
+class RedactingServiceOptions(bootstrap.ServiceOptions):
     """Which service the user means."""
 
     @contextmanager
     def open(self, sandbox_data: Path | None) -> Iterator[Access]:
         """As above, and what is printed from now on never shows the key."""
-        with edge.ServiceOptions.open(self, sandbox_data) as access:
+        with bootstrap.ServiceOptions.open(self, sandbox_data) as access:
             redact_secret(access.api_key)
             yield access
 

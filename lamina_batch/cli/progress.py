@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.check_rows import CheckedRows
     from lamina_batch.execution.engine import Progress
     from lamina_batch.execution.plan import Plan
     from lamina_batch.ledger.job import Job
@@ -43,7 +43,7 @@ class Console:
         if not self._quiet:
             self._print(f"note: {text}")
 
-    def planned(self, plan: Plan, checked: Checked) -> None:
+    def planned(self, plan: Plan, checked: CheckedRows) -> None:
         if self._quiet:
             return
         self._print(plan_summary_line(plan))

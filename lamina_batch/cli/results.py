@@ -13,7 +13,7 @@ from lamina_batch.cli.shell import Command, out, say
 from lamina_batch.errors import UsageError
 
 if TYPE_CHECKING:
-    from lamina_batch.edge import PipelineTarget
+    from lamina_batch.runs.bootstrap import PipelineTarget
 
 _PAGES = {".html", ".htm"}
 

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from lamina_batch.edge import PipelineTarget
     from lamina_batch.monitoring.notify import CommandResult
     from lamina_batch.pipeline.spec import Notify, Pipeline
     from lamina_batch.results.summary import Summary
+    from lamina_batch.runs.bootstrap import PipelineTarget
     from lamina_batch.runs.context import RunRequest
     from lamina_batch.runs.run import Reporter
 
@@ -230,7 +230,7 @@ def _run(call: PipelineTarget, request: RunRequest, shown: OutputOptions) -> Non
 
 def _error_text(error: Exception) -> str:
     if isinstance(error, LaminaBatchError):
-        return error.fact
+        return error.located_message
     return f"{error.__class__.__name__}: {error}"
 
 

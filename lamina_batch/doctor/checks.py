@@ -92,7 +92,7 @@ def _fail(message: str, hint: str) -> CheckOutcome:
 
 
 def _from_error(error: LaminaBatchError) -> CheckOutcome:
-    return _fail(error.fact, error.hint or "put that right, then ask again")
+    return _fail(error.located_message, error.hint or "put that right, then ask again")
 
 
 def _versions(facts: Facts) -> Iterator[CheckOutcome]:

@@ -30,7 +30,7 @@ from lamina_batch.results.lost_ledger import refuse_lost, refuse_renamed
 from lamina_batch.runs.contract import check_contract
 from lamina_batch.runs.planning import binding, download_pattern
 from lamina_batch.runs.service import app_of, ask
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.read_catalog import read_catalog
 from lamina_batch.sources.table import Catalog
 
 if TYPE_CHECKING:

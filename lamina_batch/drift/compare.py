@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from lamina_batch.apps.schema import lenient, match
+from lamina_batch.apps.input_schema import match
+from lamina_batch.pipeline.names import normalise_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lamina_batch.apps.app import App, Parameter
 
 
-class Kind(StrEnum):
+class ChangeKind(StrEnum):
     PARAMETER_REMOVED = "parameter removed"
     PARAMETER_ADDED = "parameter added"
     RETYPED = "retyped"
@@ -37,7 +38,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    kind: Kind
+    kind: ChangeKind
     #: the parameter as it was; None where it is new
     before: Parameter | None
     #: the parameter as it is; None where it is gone
@@ -69,29 +70,31 @@ def compare(before: App, after: App) -> tuple[Change, ...]:
         still = now.get(parameter.name)
         if still is None:
             changes.append(
-                Change(kind=Kind.PARAMETER_REMOVED, before=parameter, after=None, likely=likely.get(parameter.name))
+                Change(
+                    kind=ChangeKind.PARAMETER_REMOVED, before=parameter, after=None, likely=likely.get(parameter.name)
+                )
             )
         else:
-            changes += (change for rule in _RULES for change in rule(parameter, still))
-    changes += (Change(kind=Kind.PARAMETER_ADDED, before=None, after=parameter) for parameter in new)
+            changes += (change for rule in _COMPARISON_RULES for change in rule(parameter, still))
+    changes += (Change(kind=ChangeKind.PARAMETER_ADDED, before=None, after=parameter) for parameter in new)
     return tuple(changes)
 
 
 # -- what can change of one parameter: a rule for each ----------------------------------------------------------
 
 
-def _type(before: Parameter, after: Parameter) -> Iterator[Change]:
+def _type_changes(before: Parameter, after: Parameter) -> Iterator[Change]:
     if before.type != after.type:
-        yield Change(kind=Kind.RETYPED, before=before, after=after)
+        yield Change(kind=ChangeKind.RETYPED, before=before, after=after)
 
 
-def _required(before: Parameter, after: Parameter) -> Iterator[Change]:
+def _required_changes(before: Parameter, after: Parameter) -> Iterator[Change]:
     if before.must_supply != after.must_supply:
-        kind = Kind.MADE_REQUIRED if after.must_supply else Kind.NO_LONGER_REQUIRED
+        kind = ChangeKind.MADE_REQUIRED if after.must_supply else ChangeKind.NO_LONGER_REQUIRED
         yield Change(kind=kind, before=before, after=after)
 
 
-def _labels(before: Parameter, after: Parameter) -> Iterator[Change]:
+def _label_changes(before: Parameter, after: Parameter) -> Iterator[Change]:
     if before.type != after.type:
         return  # with another type there are no labels to look for
     gone = [label for label in before.options if label not in after.options]
@@ -100,37 +103,37 @@ def _labels(before: Parameter, after: Parameter) -> Iterator[Change]:
     if not likely and len(gone) == len(new) == 1 and before.options.index(gone[0]) == after.options.index(new[0]):
         likely = {gone[0]: new[0]}
     for label in gone:
-        kind = Kind.LABEL_RENAMED if label in likely else Kind.LABEL_REMOVED
+        kind = ChangeKind.LABEL_RENAMED if label in likely else ChangeKind.LABEL_REMOVED
         yield Change(kind=kind, before=before, after=after, label=label, likely=likely.get(label))
     for label in new:
         if label not in likely.values():
-            yield Change(kind=Kind.LABEL_ADDED, before=before, after=after, label=label)
+            yield Change(kind=ChangeKind.LABEL_ADDED, before=before, after=after, label=label)
 
 
-def _default(before: Parameter, after: Parameter) -> Iterator[Change]:
+def _default_changes(before: Parameter, after: Parameter) -> Iterator[Change]:
     # Where a default decides whether the parameter may be left out, that is what is said of it.
     if before.default != after.default and before.must_supply == after.must_supply:
-        yield Change(kind=Kind.DEFAULT_CHANGED, before=before, after=after)
+        yield Change(kind=ChangeKind.DEFAULT_CHANGED, before=before, after=after)
 
 
-def _accept(before: Parameter, after: Parameter) -> Iterator[Change]:
+def _accept_changes(before: Parameter, after: Parameter) -> Iterator[Change]:
     if before.type == after.type and set(before.accept) != set(after.accept):
-        yield Change(kind=Kind.ACCEPT_CHANGED, before=before, after=after)
+        yield Change(kind=ChangeKind.ACCEPT_CHANGED, before=before, after=after)
 
 
-def _multiple(before: Parameter, after: Parameter) -> Iterator[Change]:
+def _multiple_changes(before: Parameter, after: Parameter) -> Iterator[Change]:
     if before.multiple != after.multiple:
-        kind = Kind.MULTIPLE_GIVEN if after.multiple else Kind.MULTIPLE_WITHDRAWN
+        kind = ChangeKind.MULTIPLE_GIVEN if after.multiple else ChangeKind.MULTIPLE_WITHDRAWN
         yield Change(kind=kind, before=before, after=after)
 
 
-_RULES: tuple[Callable[[Parameter, Parameter], Iterator[Change]], ...] = (
-    _type,
-    _required,
-    _labels,
-    _default,
-    _accept,
-    _multiple,
+_COMPARISON_RULES: tuple[Callable[[Parameter, Parameter], Iterator[Change]], ...] = (
+    _type_changes,
+    _required_changes,
+    _label_changes,
+    _default_changes,
+    _accept_changes,
+    _multiple_changes,
 )
 
 
@@ -142,14 +145,14 @@ def likely_names(gone: Sequence[str], new: Iterable[str]) -> dict[str, str]:
     left = list(new)
     found: dict[str, str] = {}
     for old in gone:
-        same = [name for name in left if lenient(name) == lenient(old)]
+        same = [name for name in left if normalise_name(name) == normalise_name(old)]
         if same:
             found[old] = same[0]
             left.remove(same[0])
     for old in gone:
         if old not in found:
-            forms = {lenient(name): name for name in left}
-            near = difflib.get_close_matches(lenient(old), forms, n=1, cutoff=0.6)
+            forms = {normalise_name(name): name for name in left}
+            near = difflib.get_close_matches(normalise_name(old), forms, n=1, cutoff=0.6)
             if near:
                 found[old] = forms[near[0]]
                 left.remove(forms[near[0]])
@@ -170,7 +173,7 @@ def _likely_parameters(gone: Sequence[Parameter], new: Sequence[Parameter]) -> d
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
+class Usage:
     """Where a pipeline uses something of a contract."""
 
     #: keys of the pipeline file that name it: `inputs.Style.map.Luxe`
@@ -184,30 +187,30 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Uses:
+class ContractUsage:
     """What a pipeline, and the rows of its catalog, use of the contract that it was made for."""
 
     #: parameters as the pipeline writes them, in `inputs` and `matrix`
     written: frozenset[str] = frozenset()
     #: by name
-    parameters: Mapping[str, Use] = field(default_factory=dict)
+    parameters: Mapping[str, Usage] = field(default_factory=dict)
     #: by name and label
-    labels: Mapping[tuple[str, str], Use] = field(default_factory=dict)
+    labels: Mapping[tuple[str, str], Usage] = field(default_factory=dict)
     #: parameters that get several values at once
-    several: Mapping[str, Use] = field(default_factory=dict)
+    several: Mapping[str, Usage] = field(default_factory=dict)
     #: rows that leave out a parameter, by name; a parameter that no rule gives is left out of all
     blank: Mapping[str, int] = field(default_factory=dict)
 
-    def gives(self, parameter: str, among: Iterable[str]) -> bool:
+    def supplies(self, parameter: str, among: Iterable[str]) -> bool:
         """Whether the pipeline means this one of the contract's parameters with something that it writes."""
         names = tuple(among)
         return any(match(written, names) == parameter for written in self.written)
 
 
-def everything(app: App) -> Uses:
+def full_usage(app: App) -> ContractUsage:
     """The uses of a pipeline that leaves nothing out: for what could break some pipeline."""
-    use = Use(places=("inputs",))
-    return Uses(
+    use = Usage(places=("inputs",))
+    return ContractUsage(
         written=frozenset(p.name for p in app.parameters),
         parameters={p.name: use for p in app.parameters},
         labels={(p.name, label): use for p in app.parameters for label in p.options},
@@ -215,36 +218,36 @@ def everything(app: App) -> Uses:
     )
 
 
-def breaking(change: Change, uses: Uses, after: App) -> Use | None:
+def broken_usage(change: Change, uses: ContractUsage, after: App) -> Usage | None:
     """What of the pipeline this change breaks; None: nothing, the change is only worth telling."""
-    use = _BREAKS[change.kind](change, uses, after)
+    use = _BREAKAGE_RULES[change.kind](change, uses, after)
     return use if use is not None and use.used else None
 
 
-def _never(_change: Change, _uses: Uses, _after: App) -> None:
+def _never(_change: Change, _uses: ContractUsage, _after: App) -> None:
     return None
 
 
-def _if_given(change: Change, uses: Uses, _after: App) -> Use | None:
+def _if_given(change: Change, uses: ContractUsage, _after: App) -> Usage | None:
     return uses.parameters.get(change.parameter)
 
 
-def _if_label_used(change: Change, uses: Uses, _after: App) -> Use | None:
+def _if_label_used(change: Change, uses: ContractUsage, _after: App) -> Usage | None:
     return uses.labels.get((change.parameter, change.label or ""))
 
 
-def _if_several_sent(change: Change, uses: Uses, _after: App) -> Use | None:
+def _if_several_sent(change: Change, uses: ContractUsage, _after: App) -> Usage | None:
     return uses.several.get(change.parameter)
 
 
-def _if_needed(change: Change, uses: Uses, after: App) -> Use | None:
+def _if_needed(change: Change, uses: ContractUsage, after: App) -> Usage | None:
     new = change.after
-    if new is None or not new.must_supply or uses.gives(new.name, [p.name for p in after.parameters]):
+    if new is None or not new.must_supply or uses.supplies(new.name, [p.name for p in after.parameters]):
         return None
-    return Use(places=("inputs",))
+    return Usage(places=("inputs",))
 
 
-def _if_narrower(change: Change, uses: Uses, after: App) -> Use | None:
+def _if_narrower(change: Change, uses: ContractUsage, after: App) -> Usage | None:
     """Which kind of file an address leads to is not known, so any kind that is no longer taken counts."""
     if change.before is None or change.after is None or not change.after.accept:
         return None
@@ -252,71 +255,71 @@ def _if_narrower(change: Change, uses: Uses, after: App) -> Use | None:
     return _if_given(change, uses, after) if withdrawn else None
 
 
-_BREAKS: Mapping[Kind, Callable[[Change, Uses, App], Use | None]] = {
-    Kind.PARAMETER_REMOVED: _if_given,
-    Kind.PARAMETER_ADDED: _if_needed,
-    Kind.RETYPED: _if_given,
-    Kind.MADE_REQUIRED: _if_needed,
-    Kind.NO_LONGER_REQUIRED: _never,
-    Kind.LABEL_REMOVED: _if_label_used,
-    Kind.LABEL_RENAMED: _if_label_used,
-    Kind.LABEL_ADDED: _never,
-    Kind.DEFAULT_CHANGED: _never,
-    Kind.ACCEPT_CHANGED: _if_narrower,
-    Kind.MULTIPLE_GIVEN: _never,
-    Kind.MULTIPLE_WITHDRAWN: _if_several_sent,
+_BREAKAGE_RULES: Mapping[ChangeKind, Callable[[Change, ContractUsage, App], Usage | None]] = {
+    ChangeKind.PARAMETER_REMOVED: _if_given,
+    ChangeKind.PARAMETER_ADDED: _if_needed,
+    ChangeKind.RETYPED: _if_given,
+    ChangeKind.MADE_REQUIRED: _if_needed,
+    ChangeKind.NO_LONGER_REQUIRED: _never,
+    ChangeKind.LABEL_REMOVED: _if_label_used,
+    ChangeKind.LABEL_RENAMED: _if_label_used,
+    ChangeKind.LABEL_ADDED: _never,
+    ChangeKind.DEFAULT_CHANGED: _never,
+    ChangeKind.ACCEPT_CHANGED: _if_narrower,
+    ChangeKind.MULTIPLE_GIVEN: _never,
+    ChangeKind.MULTIPLE_WITHDRAWN: _if_several_sent,
 }
 
 
 # -- in words ---------------------------------------------------------------------------------------------------
 
 
-def words(change: Change) -> str:
+def describe_change(change: Change) -> str:
     """The change as a sentence for people."""
     before, after, name = change.before, change.after, repr(change.parameter)
     likely = "" if change.likely is None else f"; it is probably {change.likely!r} now"
     match change.kind:
-        case Kind.PARAMETER_REMOVED:
+        case ChangeKind.PARAMETER_REMOVED:
             return f"the input {name} is gone{likely}"
-        case Kind.PARAMETER_ADDED:
+        case ChangeKind.PARAMETER_ADDED:
             needed = ", and must be given" if after is not None and after.must_supply else ""
             return f"the input {name} ({after.type if after else ''}) is new{needed}"
-        case Kind.RETYPED:
+        case ChangeKind.RETYPED:
             return f"{name} is of the type {after.type if after else ''} now, and was {before.type if before else ''}"
-        case Kind.MADE_REQUIRED:
+        case ChangeKind.MADE_REQUIRED:
             return f"{name} must be given now"
-        case Kind.NO_LONGER_REQUIRED:
+        case ChangeKind.NO_LONGER_REQUIRED:
             return f"{name} need not be given any more"
-        case Kind.LABEL_REMOVED | Kind.LABEL_RENAMED:
+        case ChangeKind.LABEL_REMOVED | ChangeKind.LABEL_RENAMED:
             return f"{name} has no label {change.label!r} any more{likely}"
-        case Kind.LABEL_ADDED:
+        case ChangeKind.LABEL_ADDED:
             return f"{name} has a new label {change.label!r}"
-        case Kind.DEFAULT_CHANGED:
-            return f"the app's own default for {name} is {_default_of(after)} now, and was {_default_of(before)}"
-        case Kind.ACCEPT_CHANGED:
-            return f"{name} takes {_kinds_of(after)} now, and took {_kinds_of(before)}"
-        case Kind.MULTIPLE_GIVEN:
+        case ChangeKind.DEFAULT_CHANGED:
+            return f"the app's own default for {name} is {_default_text(after)} now, and was {_default_text(before)}"
+        case ChangeKind.ACCEPT_CHANGED:
+            return f"{name} takes {_accepted_media(after)} now, and took {_accepted_media(before)}"
+        case ChangeKind.MULTIPLE_GIVEN:
             return f"{name} takes several values now"
-        case Kind.MULTIPLE_WITHDRAWN:
+        case ChangeKind.MULTIPLE_WITHDRAWN:
             return f"{name} takes one value now, and took several"
 
 
-_ROWS_NAMED = 5
+_MAX_LISTED_ROWS = 5
 
 
-def use_words(use: Use) -> str:
+def describe_usage(use: Usage) -> str:
     """Where it is used, as a clause for people: places in the pipeline file, and the first rows with their count."""
     parts = list(use.places)
     if use.rows:
-        more = f", ... ({len(use.rows)} rows)" if len(use.rows) > _ROWS_NAMED else ""
-        parts.append(f"row{'s' if len(use.rows) > 1 else ''} {', '.join(use.rows[:_ROWS_NAMED])}{more}")
+        more = f", ... ({len(use.rows)} rows)" if len(use.rows) > _MAX_LISTED_ROWS else ""
+        parts.append(f"row{'s' if len(use.rows) > 1 else ''} {', '.join(use.rows[:_MAX_LISTED_ROWS])}{more}")
     return ", ".join(parts)
 
 
-def _default_of(parameter: Parameter | None) -> str:
+def _default_text(parameter: Parameter | None) -> str:
     value = None if parameter is None else parameter.default
     return "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _kinds_of(parameter: Parameter | None) -> str:
+def _accepted_media(parameter: Parameter | None) -> str:
     return " or ".join(parameter.accept) if parameter is not None and parameter.accept else "any kind"

@@ -6,21 +6,29 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamina_batch.drift.compare import Kind, Uses, breaking, compare, everything, use_words, words
-from lamina_batch.drift.pins import SANDBOX, read_pin
-from lamina_batch.drift.usage import find_uses
+from lamina_batch.drift.compare import (
+    ChangeKind,
+    ContractUsage,
+    broken_usage,
+    compare,
+    describe_change,
+    describe_usage,
+    full_usage,
+)
+from lamina_batch.drift.pins import SANDBOX_SOURCE, read_pin
+from lamina_batch.drift.usage import find_usage
 from lamina_batch.errors import DriftError, UsageError
 
 if TYPE_CHECKING:
     from lamina_batch.apps.app import App
-    from lamina_batch.drift.compare import Change, Use
+    from lamina_batch.drift.compare import Change, Usage
     from lamina_batch.drift.pins import Pin
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.sources.table import Catalog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class Baseline:
     """The contract that a pipeline is held to."""
 
     app: App
@@ -34,10 +42,10 @@ class Known:
 class Drift:
     """What changed since a contract, and what of it breaks."""
 
-    known: Known
+    known: Baseline
     #: each change with what it breaks; None: it is only worth telling
-    changes: tuple[tuple[Change, Use | None], ...] = ()
-    uses: Uses
+    changes: tuple[tuple[Change, Usage | None], ...] = ()
+    uses: ContractUsage
 
     @property
     def breaks(self) -> bool:
@@ -47,24 +55,24 @@ class Drift:
         """The changes that break, or those that do not, a line for each."""
         return tuple(self._line(change, use) for change, use in self.changes if (use is not None) is broken)
 
-    def _line(self, change: Change, use: Use | None) -> str:
-        told = words(change)
-        if use is not None and change.kind not in {Kind.PARAMETER_ADDED, Kind.MADE_REQUIRED}:
-            return f"{told}: used by {use_words(use)}"
+    def _line(self, change: Change, use: Usage | None) -> str:
+        told = describe_change(change)
+        if use is not None and change.kind not in {ChangeKind.PARAMETER_ADDED, ChangeKind.MADE_REQUIRED}:
+            return f"{told}: used by {describe_usage(use)}"
         if use is not None:
             return f"{told}: neither inputs nor matrix gives it"
-        if change.kind is Kind.DEFAULT_CHANGED:
-            return f"{told}: {_takers(self.uses.blank.get(change.parameter))}"
+        if change.kind is ChangeKind.DEFAULT_CHANGED:
+            return f"{told}: {_default_rows_text(self.uses.blank.get(change.parameter))}"
         return told
 
 
-def _takers(rows: int | None) -> str:
+def _default_rows_text(rows: int | None) -> str:
     if rows is None:
         return "every row takes it"
     return f"{rows} row takes it" if rows == 1 else f"{rows or 'no'} rows take it"
 
 
-def read_pinned(pipeline: Pipeline) -> Pin | None:
+def read_pipeline_pin(pipeline: Pipeline) -> Pin | None:
     """The pin that the pipeline names; None: it names none.
 
     Raises PipelineError for one that is missing, cannot be used, or belongs to another app.
@@ -83,32 +91,32 @@ def read_pinned(pipeline: Pipeline) -> Pin | None:
     return pin
 
 
-def known_contract(pipeline: Pipeline, service: str, last: App | None) -> Known | str | None:
+def find_baseline(pipeline: Pipeline, service: str, last: App | None) -> Baseline | str | None:
     """What the live contract at `service` is held against: the pin, or without one the contract of the last run.
 
     None: there is nothing yet. Words: why a pin is passed over. Raises PipelineError as `read_pinned` does, and where
     a pin of the stand-in meets the real service: it says nothing about the real app.
     """
-    pin = read_pinned(pipeline)
+    pin = read_pipeline_pin(pipeline)
     if pin is None:
         if last is None or last.app_id != pipeline.app:
             return None
         again = f"{pipeline.command('run')} --set schema.on_drift=warn"
-        return Known(
+        return Baseline(
             app=last,
             called="the last run",
             accept=f"`{again}` once; or name as schema.pin what "
             f"`lamina-batch apps pin {pipeline.app}{pipeline.sandbox_option}` writes",
         )
-    if pin.taken_from == SANDBOX != service:
+    if pin.taken_from == SANDBOX_SOURCE != service:
         raise pipeline.error(
             ("schema", "pin"),
             f"{pipeline.schema.pin}: this pin was taken from the sandbox, which stands in for the real app",
             f"take the real one: `{pin_command(pipeline)}`",
         )
-    if service == SANDBOX != pin.taken_from:
+    if service == SANDBOX_SOURCE != pin.taken_from:
         return f"the pin was taken from {pin.taken_from}: what the sandbox serves is not held against it"
-    return Known(app=pin.app, called=f"the pin of {pin.taken_at[:10]}", accept=f"`{pin_command(pipeline)}`")
+    return Baseline(app=pin.app, called=f"the pin of {pin.taken_at[:10]}", accept=f"`{pin_command(pipeline)}`")
 
 
 def pin_command(pipeline: Pipeline) -> str:
@@ -116,19 +124,19 @@ def pin_command(pipeline: Pipeline) -> str:
     return f"lamina-batch apps pin {pipeline.app} -o {shlex.quote(str(pipeline.schema.pin))}{pipeline.sandbox_option}"
 
 
-def judge(known: Known, app: App, pipeline: Pipeline | None, catalog: Catalog | None) -> Drift:
+def assess_drift(known: Baseline, app: App, pipeline: Pipeline | None, catalog: Catalog | None) -> Drift:
     """What is different between the known contract and `app`, and what that breaks of the pipeline and its rows.
 
     Without a pipeline: what could break one.
     """
     changes = () if known.app.fingerprint == app.fingerprint else compare(known.app, app)
     if not changes:
-        return Drift(known=known, uses=Uses())
-    uses = everything(known.app) if pipeline is None else find_uses(pipeline, catalog, known.app)
-    return Drift(known=known, changes=tuple((change, breaking(change, uses, app)) for change in changes), uses=uses)
+        return Drift(known=known, uses=ContractUsage())
+    uses = full_usage(known.app) if pipeline is None else find_usage(pipeline, catalog, known.app)
+    return Drift(known=known, changes=tuple((change, broken_usage(change, uses, app)) for change in changes), uses=uses)
 
 
-def refuse_drift(drift: Drift, app: App, pipeline: Pipeline) -> tuple[str, ...]:
+def enforce_drift_policy(drift: Drift, app: App, pipeline: Pipeline) -> tuple[str, ...]:
     """Notes about what changed. Raises DriftError where it breaks the pipeline, unless that only warns."""
     if drift.breaks and pipeline.schema.on_drift == "fail":
         breaks = [f"\n  - {line}" for line in drift.lines(broken=True)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lamina_batch.atomic_files import write_text
-from lamina_batch.drift.compare import compare, words
-from lamina_batch.drift.judge import Drift, Known, judge
-from lamina_batch.drift.pins import SANDBOX, parse_pin, pin_text
+from lamina_batch.drift.compare import compare, describe_change
+from lamina_batch.drift.judge import Baseline, Drift, assess_drift
+from lamina_batch.drift.pins import SANDBOX_SOURCE, parse_pin, pin_text
 from lamina_batch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,18 +38,18 @@ def compare_with_pin(pin: Pin, file: Path, now: Pin) -> Drift:
 
     Raises UsageError for the pin of another app, and for one of the stand-in where the real service is asked.
     """
-    sandbox = " --sandbox" if now.taken_from == SANDBOX else ""
+    sandbox = " --sandbox" if now.taken_from == SANDBOX_SOURCE else ""
     take_again = f"`lamina-batch apps pin {now.app.app_id} -o {file}{sandbox}`"
     if pin.app.app_id != now.app.app_id:
         raise UsageError(f"this is the pin of another app, {pin.app.app_id} ({pin.app.name})", where=str(file))
-    if pin.taken_from == SANDBOX != now.taken_from:
+    if pin.taken_from == SANDBOX_SOURCE != now.taken_from:
         raise UsageError(
             "this pin was taken from the sandbox, which stands in for the real app",
             where=str(file),
             hint=f"take the real one: {take_again}",
         )
     called = f"the pin of {pin.taken_at[:10]}"
-    return judge(Known(app=pin.app, called=called, accept=take_again), now.app, None, None)
+    return assess_drift(Baseline(app=pin.app, called=called, accept=take_again), now.app, None, None)
 
 
 def _read_existing_pin(file: Path) -> Pin | UsageError | None:
@@ -72,7 +72,7 @@ def _read_existing_pin(file: Path) -> Pin | UsageError | None:
 
 def _saved_lines(pin: Pin) -> Iterator[str]:
     yield f"pinned {pin.app.name!r}: {len(pin.app.parameters)} parameters, taken from {pin.taken_from}"
-    if pin.taken_from == SANDBOX:
+    if pin.taken_from == SANDBOX_SOURCE:
         yield "  the sandbox stands in for the real app: take the pin again with your key before the first real run"
 
 
@@ -88,6 +88,6 @@ def _replaced_lines(before: Pin | UsageError | None, after: Pin) -> Iterator[str
     if before.taken_from != after.taken_from:
         yield f"replaced a pin that was taken from {before.taken_from}"
     changes = compare(before.app, after.app)
-    yield from (f"changed: {words(change)}" for change in changes)
+    yield from (f"changed: {describe_change(change)}" for change in changes)
     if not changes:
         yield f"nothing of it that matters to a pipeline has changed since {before.taken_at}"

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from jsonschema.exceptions import ValidationError
 
-FORMAT = 1
+PIN_VERSION = 1
 #: what a pin names as its source if it came from the stand-in
-SANDBOX = "sandbox"
+SANDBOX_SOURCE = "sandbox"
 #: where pins are kept, below the folder of the project
-FOLDER = Path("schemas/apps")
+PIN_FOLDER = Path("schemas/apps")
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}")
 
@@ -42,7 +42,7 @@ class Pin:
     @property
     def sha256(self) -> str:
         """Of the app's id and its parameters as served: tells whether two pins hold the same, and an edited one."""
-        return _digest(self.app.app_id, _served(self.app)["parameters"])
+        return _digest(self.app.app_id, _served_data(self.app)["parameters"])
 
 
 def take_pin(app: App, app_id: str, *, taken_from: str, at: datetime) -> Pin:
@@ -56,9 +56,9 @@ def take_pin(app: App, app_id: str, *, taken_from: str, at: datetime) -> Pin:
 
 def pin_text(pin: Pin) -> str:
     """The pin as its file holds it."""
-    served = _served(pin.app)
+    served = _served_data(pin.app)
     told = {
-        "pin_version": FORMAT,
+        "pin_version": PIN_VERSION,
         "app_id": pin.app.app_id,
         "name": pin.app.name,
         **({} if pin.app.description is None else {"description": pin.app.description}),
@@ -80,15 +80,15 @@ def parse_pin(text: bytes, where: str) -> Pin:
         told = json.loads(text)
     except ValueError as error:
         raise UsageError(f"this pin is not JSON: {error}", where=where, hint=again) from error
-    if isinstance(told, dict) and told.get("pin_version", FORMAT) != FORMAT:
+    if isinstance(told, dict) and told.get("pin_version", PIN_VERSION) != PIN_VERSION:
         raise UsageError(
-            f"this pin is of version {told['pin_version']!r}, and this lamina-batch reads version {FORMAT}",
+            f"this pin is of version {told['pin_version']!r}, and this lamina-batch reads version {PIN_VERSION}",
             where=where,
             hint=again,
         )
-    fault = _first_fault(told)
+    fault = _first_schema_error(told)
     if fault is not None:
-        raise UsageError(f"this is not a pin: {_place(fault)}: {fault.message[:200]}", where=where, hint=again)
+        raise UsageError(f"this is not a pin: {_error_path(fault)}: {fault.message[:200]}", where=where, hint=again)
     data = {"appId": told["app_id"], **{key: told[key] for key in ("name", "description", "parameters") if key in told}}
     try:
         pin = Pin(app=parse_app(data), taken_from=told["taken_from"], taken_at=told["taken_at"])
@@ -121,10 +121,10 @@ def pin_file(app_id: str) -> Path:
     """
     if not _FILE_NAME.fullmatch(app_id):
         raise UsageError(f"{app_id!r} is not an app id", hint="`lamina-batch apps list` shows the ids")
-    return FOLDER / f"{app_id}.json"
+    return PIN_FOLDER / f"{app_id}.json"
 
 
-def _served(app: App) -> dict[str, Any]:
+def _served_data(app: App) -> dict[str, Any]:
     served: dict[str, Any] = json.loads(app.served)
     return served
 
@@ -134,7 +134,7 @@ def _digest(app_id: str, parameters: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _first_fault(told: object) -> ValidationError | None:
+def _first_schema_error(told: object) -> ValidationError | None:
     # importing jsonschema takes longer than reading many pins
     from jsonschema import Draft202012Validator  # noqa: PLC0415
     from jsonschema.exceptions import best_match  # noqa: PLC0415
@@ -145,5 +145,5 @@ def _first_fault(told: object) -> ValidationError | None:
     return fault
 
 
-def _place(fault: ValidationError) -> str:
+def _error_path(fault: ValidationError) -> str:
     return ".".join(map(str, fault.absolute_path)) or "the whole"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lamina_batch.apps.app import App, Parameter
-from lamina_batch.apps.schema import match
+from lamina_batch.apps.input_schema import match
 from lamina_batch.catalog.mapping import map_rows
-from lamina_batch.drift.compare import Use, Uses
+from lamina_batch.drift.compare import ContractUsage, Usage
 from lamina_batch.errors import UsageError
 from lamina_batch.pipeline.spec import Value
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from lamina_batch.sources.table import Catalog
 
 
-def find_uses(pipeline: Pipeline, catalog: Catalog | None, before: App) -> Uses:
+def find_usage(pipeline: Pipeline, catalog: Catalog | None, before: App) -> ContractUsage:
     """What the pipeline, and the rows if there is a catalog, use of the contract `before`.
 
     Rows that cannot be mapped for another reason than the app are left out: mapping says so itself, afterwards.
     """
     names = {p.name: p for p in before.parameters}
-    meant = {written: names.get(match(written, names) or "") for _, written in _places(pipeline)}
+    meant = {written: names.get(match(written, names) or "") for _, written in _parameter_sections(pipeline)}
     known = {written: parameter for written, parameter in meant.items() if parameter is not None}
-    found = _Found()
-    _in_the_file(pipeline, known, found)
-    _in_the_rows(pipeline, catalog, known, found)
-    return Uses(
+    found = _UsageCollector()
+    _collect_constants(pipeline, known, found)
+    _collect_rows(pipeline, catalog, known, found)
+    return ContractUsage(
         written=frozenset(meant),
         parameters={
-            known[written].name: Use(places=(f"{section}.{written}",))
-            for section, written in _places(pipeline)
+            known[written].name: Usage(places=(f"{section}.{written}",))
+            for section, written in _parameter_sections(pipeline)
             if written in known
         },
         labels={key: spots.use() for key, spots in found.labels.items()},
@@ -48,25 +48,25 @@ def find_uses(pipeline: Pipeline, catalog: Catalog | None, before: App) -> Uses:
     )
 
 
-class _Spots:
+class _Usages:
     def __init__(self) -> None:
         self.places: list[str] = []
         self.rows: list[str] = []
 
-    def use(self) -> Use:
-        return Use(places=tuple(dict.fromkeys(self.places)), rows=tuple(dict.fromkeys(self.rows)))
+    def use(self) -> Usage:
+        return Usage(places=tuple(dict.fromkeys(self.places)), rows=tuple(dict.fromkeys(self.rows)))
 
 
-class _Found:
+class _UsageCollector:
     """What is used, as it is found; by parameter, or parameter and label."""
 
     def __init__(self) -> None:
-        self.labels: dict[tuple[str, str], _Spots] = defaultdict(_Spots)
-        self.several: dict[str, _Spots] = defaultdict(_Spots)
+        self.labels: dict[tuple[str, str], _Usages] = defaultdict(_Usages)
+        self.several: dict[str, _Usages] = defaultdict(_Usages)
         self.blank: dict[str, int] = {}
 
 
-def _in_the_file(pipeline: Pipeline, known: Mapping[str, Parameter], found: _Found) -> None:
+def _collect_constants(pipeline: Pipeline, known: Mapping[str, Parameter], found: _UsageCollector) -> None:
     """Constants: labels, and several values at once."""
     for written, place, constant in _constants(pipeline):
         parameter = known.get(written)
@@ -78,11 +78,15 @@ def _in_the_file(pipeline: Pipeline, known: Mapping[str, Parameter], found: _Fou
             found.several[known[rule.parameter].name].places.append(f"inputs.{rule.parameter}.value")
 
 
-def _in_the_rows(pipeline: Pipeline, catalog: Catalog | None, known: Mapping[str, Parameter], found: _Found) -> None:
+def _collect_rows(
+    pipeline: Pipeline, catalog: Catalog | None, known: Mapping[str, Parameter], found: _UsageCollector
+) -> None:
     """What cells come to: labels, several values at once, and nothing."""
     if catalog is None:
         return
-    takes_all = tuple(Parameter(name=written, type="text", multiple=True) for _, written in _places(pipeline))
+    takes_all = tuple(
+        Parameter(name=written, type="text", multiple=True) for _, written in _parameter_sections(pipeline)
+    )
     anything = App(app_id=pipeline.app, name="", description=None, parameters=takes_all, served="{}")
     try:
         mapped = map_rows(catalog, pipeline, anything)
@@ -93,7 +97,7 @@ def _in_the_rows(pipeline: Pipeline, catalog: Catalog | None, known: Mapping[str
         parameter = known.get(item.rule.parameter)
         if parameter is None:
             continue
-        rows = frame.select(_named(frame).alias("named"), pl.col(item.slot).alias("value"))
+        rows = frame.select(_row_label(frame).alias("named"), pl.col(item.slot).alias("value"))
         found.blank[parameter.name] = rows["value"].null_count()
         if isinstance(item.rule.source, Value):
             continue
@@ -101,11 +105,11 @@ def _in_the_rows(pipeline: Pipeline, catalog: Catalog | None, known: Mapping[str
             sends = rows.filter(pl.col("value").list.drop_nulls().list.len() > 1)
             found.several[parameter.name].rows += sends["named"].to_list()
             rows = rows.explode("value")
-        for label, named in _by_label(rows.drop_nulls(), parameter) if parameter.options else ():
+        for label, named in _rows_by_label(rows.drop_nulls(), parameter) if parameter.options else ():
             found.labels[parameter.name, label].rows += named
 
 
-def _by_label(rows: pl.DataFrame, parameter: Parameter) -> Iterator[tuple[str, list[str]]]:
+def _rows_by_label(rows: pl.DataFrame, parameter: Parameter) -> Iterator[tuple[str, list[str]]]:
     """Each label with the rows that come to it, in whatever spelling."""
     meant = {value: match(value, parameter.options) for value in rows["value"].unique()}
     labels = {value: label for value, label in meant.items() if label is not None}
@@ -113,7 +117,7 @@ def _by_label(rows: pl.DataFrame, parameter: Parameter) -> Iterator[tuple[str, l
     yield from found.group_by("value", maintain_order=True).agg(pl.col("named").unique(maintain_order=True)).iter_rows()
 
 
-def _places(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
+def _parameter_sections(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
     yield from (("inputs", rule.parameter) for rule in pipeline.inputs)
     yield from (("matrix", written) for written in pipeline.matrix)
 
@@ -131,6 +135,6 @@ def _constants(pipeline: Pipeline) -> Iterator[tuple[str, str, str]]:
         yield from ((written, f"matrix.{written}", value) for value in values)
 
 
-def _named(rows: pl.DataFrame) -> pl.Expr:
+def _row_label(rows: pl.DataFrame) -> pl.Expr:
     named = pl.col("lamina_row").cast(pl.String)
     return pl.format("{} of {}", named, "lamina_source") if "lamina_source" in rows.columns else named

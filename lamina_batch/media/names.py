@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from lamina_batch.errors import nearest
+from lamina_batch.errors import closest_match
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -207,7 +207,7 @@ def _add_literal(components: list[list[str]], text: str) -> None:
 
 def _unknown(name: str) -> str:
     known = ", ".join(f"{{{placeholder}}}" for placeholder in PLACEHOLDERS)
-    near = nearest(name.strip(), PLACEHOLDERS)
+    near = closest_match(name.strip(), PLACEHOLDERS)
     return f"{{{name}}} is no placeholder: {f'did you mean {{{near}}}?' if near else f'there are {known}'}"
 
 

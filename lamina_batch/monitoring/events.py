@@ -18,7 +18,7 @@ from lamina_batch.execution.plan import Action
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.check_rows import CheckedRows
     from lamina_batch.execution.engine import Progress
     from lamina_batch.execution.plan import Plan
     from lamina_batch.ledger.job import Job
@@ -107,7 +107,7 @@ class EventLog:
     def note(self, text: str) -> None:
         self.event("note", text)
 
-    def planned(self, plan: Plan, checked: Checked) -> None:
+    def planned(self, plan: Plan, checked: CheckedRows) -> None:
         actions = {str(action): plan.count(action) for action in Action}
         self.event("planned", plan_summary_line(plan), jobs=plan.frame.height, actions=actions)
         errors = checked.findings.filter(checked.findings["severity"] == "error")

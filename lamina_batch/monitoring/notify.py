@@ -22,7 +22,7 @@ from lamina_batch.results.summary import PROBLEMS, STATUSES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from lamina_batch.pipeline.spec import Ending, Notify
+    from lamina_batch.pipeline.spec import Notify, RunOutcome
     from lamina_batch.results.summary import Summary
     from lamina_batch.runtime import Runtime
 
@@ -57,7 +57,7 @@ class CommandResult:
     error: str | None = None
 
     @property
-    def ending(self) -> Ending:
+    def ending(self) -> RunOutcome:
         match self.exit_code:
             case 0:
                 return "success"

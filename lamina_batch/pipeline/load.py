@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lamina_batch.errors import PipelineError, UsageError
-from lamina_batch.pipeline.check import check
-from lamina_batch.pipeline.document import FROM_SET, read_document
-from lamina_batch.pipeline.names import folded
+from lamina_batch.pipeline.file_schema import pipeline_schema
+from lamina_batch.pipeline.names import normalise_name
 from lamina_batch.pipeline.overrides import apply_override
-from lamina_batch.pipeline.problems import Problem, Steps, as_error
-from lamina_batch.pipeline.schema import pipeline_schema
-from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS, split_sheet
+from lamina_batch.pipeline.problems import KeyPath, Problem, as_error
+from lamina_batch.pipeline.schema_problems import check_document
+from lamina_batch.pipeline.sheet_reference import WORKBOOK_EXTENSIONS, split_sheet
 from lamina_batch.pipeline.spec import (
     Api,
     Column,
@@ -29,27 +28,28 @@ from lamina_batch.pipeline.spec import (
     InputRule,
     Notify,
     Pipeline,
+    PipelineLocation,
     Poll,
     Results,
     Rows,
-    RunOptions,
+    RunSettings,
     SchemaOptions,
     Source,
     Sql,
     Template,
     Value,
     Webhook,
-    Whereabouts,
 )
-from lamina_batch.pipeline.template import TemplateError, template_parts
-from lamina_batch.pipeline.values import plain_values
+from lamina_batch.pipeline.template import TemplateError, parse_template
+from lamina_batch.pipeline.typed_values import typed_values
+from lamina_batch.pipeline.yaml_tree import OVERRIDE_POSITION, read_tree
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from lamina_batch.pipeline.schema import Schema
-    from lamina_batch.pipeline.values import Document
+    from lamina_batch.pipeline.file_schema import Schema
+    from lamina_batch.pipeline.typed_values import Document
 
 SOURCE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".ndjson", ".jsonl", *WORKBOOK_EXTENSIONS)
 MANIFEST_EXTENSIONS = (".csv", ".xlsx", ".parquet", ".ndjson")
@@ -73,11 +73,11 @@ def load_pipeline(
     Raises PipelineError, naming every problem with its line and column, and UsageError for an override that
     cannot be applied.
     """
-    document, schema = _document(file, overrides, environ)
-    problems = [*document.problems, *check(document, schema)]
+    document, schema = _load_document(file, overrides, environ)
+    problems = [*document.problems, *check_document(document, schema)]
     if problems:
         raise as_error(document.file, problems)
-    builder = _Builder(document, today, suffix)
+    builder = _PipelineBuilder(document, today, suffix)
     pipeline = builder.pipeline()
     if builder.problems:
         raise as_error(document.file, builder.problems)
@@ -91,30 +91,30 @@ def locate_pipeline(
     environ: Mapping[str, str],
     today: dt.date,
     suffix: str | None = None,
-) -> Whereabouts:
+) -> PipelineLocation:
     """The name and the ledger of a pipeline, whatever is wrong with the rest of its file. The arguments are as above.
 
     Raises PipelineError where the file is no YAML, or where `name` or `state` itself cannot be read.
     """
-    document, _ = _document(file, overrides, environ)
-    problems = [problem for problem in document.problems if problem.steps[:1] in {(key,) for key in _LOCATED}]
+    document, _ = _load_document(file, overrides, environ)
+    problems = [problem for problem in document.problems if problem.steps[:1] in {(key,) for key in _LOCATION_KEYS}]
     problems += [
         document.problem((key,), "must be text")
-        for key in _LOCATED
+        for key in _LOCATION_KEYS
         if not isinstance(document.values.get(key, ""), str)
     ]
     if problems:
         raise as_error(document.file, problems)
-    return _Builder(document, today, suffix).whereabouts()
+    return _PipelineBuilder(document, today, suffix).location()
 
 
 #: what may stand where a path has `{date}`
-_ANY_DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
+_DATE_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 #: what `locate_pipeline` reads
-_LOCATED = ("name", "state")
+_LOCATION_KEYS = ("name", "state")
 
 
-def _document(file: Path, overrides: Sequence[str], environ: Mapping[str, str]) -> tuple[Document, Schema]:
+def _load_document(file: Path, overrides: Sequence[str], environ: Mapping[str, str]) -> tuple[Document, Schema]:
     """The values of the file, the overrides among them, and the schema that they have not been checked against."""
     if file.suffix.casefold() in SOURCE_EXTENSIONS:
         raise PipelineError(
@@ -122,19 +122,19 @@ def _document(file: Path, overrides: Sequence[str], environ: Mapping[str, str]) 
             where=str(file),
             hint=f"`lamina-batch init --rows {shlex.quote(str(file))} --app ID` begins one",
         )
-    file = Path(_absolute(Path.cwd(), str(file)))
+    file = Path(_absolute_path(Path.cwd(), str(file)))
     schema = pipeline_schema()
-    tree = read_document(file)
+    tree = read_tree(file)
     for override in overrides:
         apply_override(tree, override, schema)
-    return plain_values(tree, schema, file, environ), schema
+    return typed_values(tree, schema, file, environ), schema
 
 
 _DURATION = re.compile(r"([0-9]{1,6})(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def duration(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Seconds of a duration as the pipeline file writes it: `150ms`, `3s`, `45m`, `2h`. Raises UsageError."""
     match = _DURATION.fullmatch(text)
     if match is None:
@@ -142,7 +142,7 @@ def duration(text: str) -> float:
     return int(match[1]) * _SECONDS[match[2]]
 
 
-class _Builder:
+class _PipelineBuilder:
     """Builds the Pipeline from values that fit the schema, and finds what a schema cannot say."""
 
     def __init__(self, document: Document, today: dt.date, suffix: str | None) -> None:
@@ -153,8 +153,8 @@ class _Builder:
         self._today = today
         self._suffix = suffix
 
-    def whereabouts(self) -> Whereabouts:
-        return Whereabouts(name=self._name(), state=self._state())
+    def location(self) -> PipelineLocation:
+        return PipelineLocation(name=self._name(), state=self._state())
 
     def pipeline(self) -> Pipeline:
         name = self._name()
@@ -185,18 +185,18 @@ class _Builder:
         options: dict[str, Any] = {}
         if "encoding" in rows:
             options["encoding"] = self._encoding(rows["encoding"])
-        sources = [self._source(steps, path) for steps, path in _listed(("rows", "from"), rows["from"])]
+        sources = [self._source(steps, path) for steps, path in _with_key_paths(("rows", "from"), rows["from"])]
         return Rows(
             sources=tuple(path for path, _ in sources),
             sheets={index: sheet for index, (_, sheet) in enumerate(sources) if sheet is not None},
-            key=tuple(column for _, column in _listed(("rows", "key"), rows["key"])),
+            key=tuple(column for _, column in _with_key_paths(("rows", "key"), rows["key"])),
             where=rows.get("where"),
-            types={column: _TYPES.get(kind, kind) for column, kind in rows.get("types", {}).items()},
-            separator=_SEPARATORS.get(text := rows.get("separator", "auto"), text),
+            types={column: _TYPE_ALIASES.get(kind, kind) for column, kind in rows.get("types", {}).items()},
+            separator=_SEPARATOR_ALIASES.get(text := rows.get("separator", "auto"), text),
             **options,
         )
 
-    def _source(self, steps: Steps, path: str) -> tuple[str, str | None]:
+    def _source(self, steps: KeyPath, path: str) -> tuple[str, str | None]:
         """The absolute path or pattern, and the sheet that is named with it."""
         path, sheet = split_sheet(self._dated(path), self._file.parent)
         self._check_extension(steps, path, SOURCE_EXTENSIONS)
@@ -204,7 +204,9 @@ class _Builder:
             self._problem(steps, "names no sheet after the #", "write catalog.xlsx#Sheet, or leave the # out")
         folder = str(self._file.parent)
         # only what the user wrote is a pattern, not the folder that the file happens to stand in
-        return _absolute(Path(_GLOB.sub(r"[\g<0>]", folder) if _GLOB.search(path) else folder), path), sheet
+        return _absolute_path(
+            Path(_GLOB_CHARACTERS.sub(r"[\g<0>]", folder) if _GLOB_CHARACTERS.search(path) else folder), path
+        ), sheet
 
     def _encoding(self, encoding: str) -> str:
         try:
@@ -221,11 +223,11 @@ class _Builder:
 
     def _check_names(self) -> None:
         """The same parameter twice, also where only case or spaces differ: the service would get one of the two."""
-        first: dict[str, Steps] = {}
+        first: dict[str, KeyPath] = {}
         for section in ("inputs", "matrix"):
             for parameter in self._values.get(section, {}):
-                steps: Steps = (section, parameter)
-                before = first.setdefault(folded(parameter), steps)
+                steps: KeyPath = (section, parameter)
+                before = first.setdefault(normalise_name(parameter), steps)
                 if before != steps:
                     what = f"is the same parameter as {before[1]!r} in `{before[0]}`"
                     hint = "keep one of them; case and repeated spaces make no difference"
@@ -234,7 +236,7 @@ class _Builder:
     def _schema(self) -> SchemaOptions:
         schema = self._values.get("schema", {})
         options = {"on_drift": schema["on_drift"]} if "on_drift" in schema else {}
-        pin = Path(_absolute(self._file.parent, schema["pin"])) if "pin" in schema else None
+        pin = Path(_absolute_path(self._file.parent, schema["pin"])) if "pin" in schema else None
         return SchemaOptions(pin=pin, **options)
 
     def _rule(self, parameter: str, rule: dict[str, Any]) -> InputRule:
@@ -253,22 +255,22 @@ class _Builder:
             case {"columns": names}:
                 return Columns(names=tuple(names))
             case {"value": value}:
-                return Value(values=tuple(text for _, text in _listed((), value)))
+                return Value(values=tuple(text for _, text in _with_key_paths((), value)))
             case {"sql": expression}:
                 return Sql(expression=expression)
             case _:
                 return Template(parts=self._template(("inputs", parameter, "template"), rule["template"]))
 
-    def _template(self, steps: Steps, text: str) -> tuple[str, ...]:
+    def _template(self, steps: KeyPath, text: str) -> tuple[str, ...]:
         try:
-            return template_parts(text)
+            return parse_template(text)
         except TemplateError as error:
             self._problem(steps, error.what, error.hint)
             return ("",)
 
-    def _run(self) -> RunOptions:
+    def _run(self) -> RunSettings:
         run = self._values.get("run", {})
-        options = RunOptions(**{key: _RUN[key](value) for key, value in run.items() if key in _RUN})
+        options = RunSettings(**{key: _RUN_PARSERS[key](value) for key, value in run.items() if key in _RUN_PARSERS})
         shortest = 1.0 if options.poll.min_interval is None else options.poll.min_interval
         if shortest < 1.0:
             self._problem(("run", "poll", "min_interval"), "must be at least 1s", "the service asks not to poll faster")
@@ -282,7 +284,7 @@ class _Builder:
 
     def _webhook(self, webhook: dict[str, str]) -> Webhook:
         url = webhook.get("public_url", "")
-        steps: Steps = ("run", "webhook")
+        steps: KeyPath = ("run", "webhook")
         if not _is_web_address(url):
             what = f"must be an http or https address without a user or a fragment, is {url!r}"
             steps = (*steps, "public_url") if url else steps
@@ -302,11 +304,11 @@ class _Builder:
         values = self._values.get("notify")
         if values is None:
             return None
-        steps: Steps = ("notify", "url")
+        steps: KeyPath = ("notify", "url")
         if not _is_web_address(values["url"]):
             what = "must be an http or https address without a user or a fragment (it may be secret, and is not shown)"
             self._problem(steps, what, "copy it again from the tool that shall be told")
-        if self._suffix is not None and self._document.places[steps] != FROM_SET:
+        if self._suffix is not None and self._document.places[steps] != OVERRIDE_POSITION:
             return None
         options = {"on": tuple(values["on"])} if "on" in values else {}
         return Notify(url=values["url"], **options)
@@ -315,7 +317,9 @@ class _Builder:
         results = self._values.get("results", {})
         manifests: list[Path] = []
         patterns: list[str] = []
-        for steps, path in _listed(("results", "manifest"), results.get("manifest", f"out/{_file_name(name)}.csv")):
+        for steps, path in _with_key_paths(
+            ("results", "manifest"), results.get("manifest", f"out/{_safe_file_name(name)}.csv")
+        ):
             self._check_extension(steps, path, MANIFEST_EXTENSIONS)
             manifest = self._result(path)
             if manifest in manifests:
@@ -324,7 +328,7 @@ class _Builder:
                 self._problem(steps, "would replace the rows it is made from", "give it another name")
             manifests.append(manifest)
             if "{date}" in path:
-                patterns.append(glob.escape(str(self._result(path, "{date}"))).replace("{date}", _ANY_DAY))
+                patterns.append(glob.escape(str(self._result(path, "{date}"))).replace("{date}", _DATE_GLOB))
         options: dict[str, Any] = {"layout": results["layout"]} if "layout" in results else {}
         if "{date}" not in self._values.get("state", ""):
             options["other_days"] = tuple(patterns)
@@ -337,15 +341,17 @@ class _Builder:
 
     def _result(self, path: str, day: str | None = None) -> Path:
         """Where a result goes, today unless a day is given. A run of a kind of its own has its own results."""
-        result = Path(_absolute(self._file.parent, self._dated(path) if day is None else path.replace("{date}", day)))
+        result = Path(
+            _absolute_path(self._file.parent, self._dated(path) if day is None else path.replace("{date}", day))
+        )
         return result if self._suffix is None else result.with_suffix(f".{self._suffix}{result.suffix}")
 
     def _state(self) -> Path:
         path = self._dated(self._values.get("state", f".lamina-batch/{self._file.stem}"))
-        state = _absolute(self._file.parent, path)
+        state = _absolute_path(self._file.parent, path)
         return Path(state if self._suffix is None else f"{state}.{self._suffix}")
 
-    def _check_extension(self, steps: Steps, path: str, known: Sequence[str]) -> None:
+    def _check_extension(self, steps: KeyPath, path: str, known: Sequence[str]) -> None:
         extension = Path(path).suffix
         if extension.casefold() not in known:
             what = f"{path!r} ends in {extension!r}" if extension else f"{path!r} has no extension"
@@ -354,24 +360,24 @@ class _Builder:
     def _dated(self, path: str) -> str:
         return path.replace("{date}", self._today.isoformat())
 
-    def _problem(self, steps: Steps, what: str, hint: str | None) -> None:
+    def _problem(self, steps: KeyPath, what: str, hint: str | None) -> None:
         self.problems.append(self._document.problem(steps, what, hint))
 
 
-_TYPES = {"int": "integer", "bool": "boolean"}
-_SEPARATORS: Mapping[str, str | None] = {"auto": None, "tab": "\t", r"\t": "\t"}
-_GLOB = re.compile(r"[*?\[]")
+_TYPE_ALIASES = {"int": "integer", "bool": "boolean"}
+_SEPARATOR_ALIASES: Mapping[str, str | None] = {"auto": None, "tab": "\t", r"\t": "\t"}
+_GLOB_CHARACTERS = re.compile(r"[*?\[]")
 
 
 def _duration_or_auto(text: str) -> float | None:
-    return None if text == "auto" else duration(text)
+    return None if text == "auto" else parse_duration(text)
 
 
-def _poll(poll: dict[str, str]) -> Poll:
-    return Poll(**{key: _POLL[key](text) for key, text in poll.items()})
+def _parse_poll(poll: dict[str, str]) -> Poll:
+    return Poll(**{key: _POLL_PARSERS[key](text) for key, text in poll.items()})
 
 
-def _failure_limit(limit: float | str | None) -> FailureLimit | None:
+def _parse_failure_limit(limit: float | str | None) -> FailureLimit | None:
     if limit is None:
         return None
     if isinstance(limit, str):
@@ -380,26 +386,26 @@ def _failure_limit(limit: float | str | None) -> FailureLimit | None:
 
 
 #: key of `run` -> its field's value
-_RUN: Mapping[str, Callable[[Any], Any]] = {
+_RUN_PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "max_in_flight": int,
     "requests_per_minute": lambda value: None if value == "auto" else int(value),
     "share": float,
     "completion": str,
-    "poll": _poll,
-    "execution_timeout": duration,
-    "request_timeout": duration,
+    "poll": _parse_poll,
+    "execution_timeout": parse_duration,
+    "request_timeout": parse_duration,
     "on_unknown": str,
     "on_invalid_rows": str,
     "share_identical": bool,
     "max_executions": int,
     "canary": int,
-    "max_failures": _failure_limit,
+    "max_failures": _parse_failure_limit,
     "credits_per_execution": lambda value: None if value is None else float(value),
 }
-_POLL: Mapping[str, Callable[[str], Any]] = {"min_interval": _duration_or_auto, "max_interval": duration}
+_POLL_PARSERS: Mapping[str, Callable[[str], Any]] = {"min_interval": _duration_or_auto, "max_interval": parse_duration}
 
 
-def _listed(steps: Steps, value: str | list[str]) -> Iterator[tuple[Steps, str]]:
+def _with_key_paths(steps: KeyPath, value: str | list[str]) -> Iterator[tuple[KeyPath, str]]:
     """One text or a list of them, each with where it stands."""
     if isinstance(value, str):
         yield steps, value
@@ -422,12 +428,12 @@ def _is_web_address(url: str) -> bool:
         return False
 
 
-def _file_name(name: str) -> str:
+def _safe_file_name(name: str) -> str:
     """`name` as a file name on any system: letters, digits, dots, dashes and underscores."""
     return re.sub(r"[^\w.-]+", "-", name).strip(".-")[:100] or "results"
 
 
-def _absolute(folder: Path, path: str) -> str:
+def _absolute_path(folder: Path, path: str) -> str:
     """`path` from `folder`, without `..` where leaving it out changes nothing.
 
     Behind a symbolic link `..` is the parent of the link's target: there it stays.

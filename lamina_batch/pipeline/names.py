@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 
-def folded(name: str) -> str:
+def normalise_name(name: str) -> str:
     """`name` for lenient comparison (DESIGN.md section 4): without case, outer and repeated spaces."""
     return " ".join(name.split()).casefold()

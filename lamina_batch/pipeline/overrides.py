@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from lamina_batch.errors import PipelineError, UsageError
-from lamina_batch.pipeline.document import FROM_SET, ListNode, MappingNode, Node, ScalarNode, parse
-from lamina_batch.pipeline.problems import redacted
-from lamina_batch.pipeline.schema import Schema, below, kinds, takes_only_text
+from lamina_batch.pipeline.file_schema import Schema, schema_types, subschema, takes_only_text
+from lamina_batch.pipeline.problems import redact
+from lamina_batch.pipeline.yaml_tree import OVERRIDE_POSITION, ListNode, MappingNode, Node, ScalarNode, parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +22,7 @@ def apply_override(tree: MappingNode, override: str, schema: Schema) -> None:
     path, equals, text = override.partition("=")
     if not equals:
         raise UsageError(
-            f"{redacted(override)!r} has no =",
+            f"{redact(override)!r} has no =",
             where="--set",
             hint="write it as KEY=VALUE, such as --set rows.from=today.csv",
         )
@@ -32,14 +32,14 @@ def apply_override(tree: MappingNode, override: str, schema: Schema) -> None:
     while True:
         if isinstance(node, MappingNode):
             key, rest = _first_key(path, rest, node.entries)
-            here = below(schema, here, key)
-            node.keys.setdefault(key, FROM_SET)
+            here = subschema(schema, here, key)
+            node.keys.setdefault(key, OVERRIDE_POSITION)
             if not rest:
-                node.entries[key] = _value(text, here, path)
+                node.entries[key] = _parse_value(text, here, path)
                 return
             existing = node.entries.get(key)
             if existing is None or (isinstance(existing, ScalarNode) and existing.missing):
-                node.entries[key] = MappingNode({}, {}, FROM_SET)
+                node.entries[key] = MappingNode({}, {}, OVERRIDE_POSITION)
             node = node.entries[key]
         elif isinstance(node, ListNode):
             step, _, remainder = rest.partition(".")
@@ -47,9 +47,9 @@ def apply_override(tree: MappingNode, override: str, schema: Schema) -> None:
             if step not in indexes:
                 _refuse(path, f"{step!r} is no item of this list of {len(indexes)}", "items count from 0")
             index, rest = indexes.index(step), remainder
-            here = below(schema, here, index)
+            here = subschema(schema, here, index)
             if not rest:
-                node.items[index] = _value(text, here, path)
+                node.items[index] = _parse_value(text, here, path)
                 return
             node = node.items[index]
         else:
@@ -73,17 +73,17 @@ def _first_key(path: str, rest: str, existing: Iterable[str]) -> tuple[str, str]
     return key, remainder
 
 
-def _value(text: str, schema: Schema | None, path: str) -> Node:
+def _parse_value(text: str, schema: Schema | None, path: str) -> Node:
     """YAML, but text as typed where only text can be meant: no shell user expects `#` or `{` to be syntax."""
-    name = f"--set {redacted(path)}"
-    typed = ScalarNode(text, plain=True, place=FROM_SET)
-    if not (takes_only_text(schema) and "string" in kinds(schema)):
-        return parse(text, name=name, placed=False) or typed
-    if "array" in kinds(schema) and text.startswith("["):
-        return parse(text, name=name, placed=False) or typed
+    name = f"--set {redact(path)}"
+    typed = ScalarNode(text, plain=True, place=OVERRIDE_POSITION)
+    if not (takes_only_text(schema) and "string" in schema_types(schema)):
+        return parse_yaml(text, name=name, placed=False) or typed
+    if "array" in schema_types(schema) and text.startswith("["):
+        return parse_yaml(text, name=name, placed=False) or typed
     if text.startswith(("'", '"')):
         try:
-            quoted = parse(text, name=name, placed=False)
+            quoted = parse_yaml(text, name=name, placed=False)
         except PipelineError:  # SQL can begin with a quoted column: "list price" > 10
             return typed
         return quoted if isinstance(quoted, ScalarNode) else typed
@@ -91,4 +91,4 @@ def _value(text: str, schema: Schema | None, path: str) -> Node:
 
 
 def _refuse(path: str, what: str, hint: str) -> NoReturn:
-    raise UsageError(redacted(what), where=f"--set {redacted(path)}".rstrip(), hint=hint)
+    raise UsageError(redact(what), where=f"--set {redact(path)}".rstrip(), hint=hint)

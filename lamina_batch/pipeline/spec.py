@@ -20,10 +20,10 @@ Layout = Literal["wide", "long"]
 Completion = Literal["poll", "webhook"]
 OnDrift = Literal["fail", "warn"]
 #: How a command ended, by its exit code: 0, 3, anything else.
-Ending = Literal["success", "partial", "failure"]
+RunOutcome = Literal["success", "partial", "failure"]
 
 
-class Place(NamedTuple):
+class FilePosition(NamedTuple):
     """Where in the file something stands, both counted from 1. Line 0: it came from `--set`."""
 
     line: int
@@ -139,7 +139,7 @@ class FailureLimit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
+class RunSettings:
     max_in_flight: int = 100
     #: None: follow the RateLimit headers
     requests_per_minute: int | None = None
@@ -180,11 +180,11 @@ class Notify:
     #: it may hold a token, so it is never shown
     url: str = field(repr=False)
     #: which ends are told
-    on: tuple[Ending, ...] = ("success", "partial", "failure")
+    on: tuple[RunOutcome, ...] = ("success", "partial", "failure")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Whereabouts:
+class PipelineLocation:
     """What a file that is perhaps no pipeline any more still says: what it is called, and where its ledger is."""
 
     name: str
@@ -205,14 +205,14 @@ class Pipeline:
     matrix: Mapping[str, tuple[str, ...]]
     api: Api
     schema: SchemaOptions = field(default_factory=SchemaOptions)
-    run: RunOptions
+    run: RunSettings
     results: Results
     #: the folder of the ledger, absolute
     state: Path
     #: None: nobody is told
     notify: Notify | None = None
     #: path of keys -> where it stands, for errors that only the live schema or the catalog can find
-    places: Mapping[tuple[str | int, ...], Place] = field(default_factory=dict)
+    places: Mapping[tuple[str | int, ...], FilePosition] = field(default_factory=dict)
 
     @property
     def sandbox_option(self) -> str:

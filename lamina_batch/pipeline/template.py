@@ -16,7 +16,7 @@ class TemplateError(ValueError):
         super().__init__(what)
 
 
-def template_parts(text: str) -> tuple[str, ...]:
+def parse_template(text: str) -> tuple[str, ...]:
     """Literals and column names in turn, a literal first and last; `{{` and `}}` are braces.
 
     A name is taken as it stands: `{a.b}` is the column `a.b`. Raises TemplateError.

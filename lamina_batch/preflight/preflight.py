@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import polars as pl
 
-from lamina_batch.catalog.verdict import Judge
+from lamina_batch.catalog.input_validator import InputValidator
 from lamina_batch.client.retry import retryable
 from lamina_batch.media.content_encoding import decoder
 from lamina_batch.media.host_queue import Manners, Turns
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from lamina_batch.apps.app import Parameter
-    from lamina_batch.catalog.mapping import Mapped
-    from lamina_batch.catalog.verdict import Verdict
+    from lamina_batch.catalog.input_validator import Verdict
+    from lamina_batch.catalog.mapping import RowMapping
     from lamina_batch.media.content_encoding import Decoder
     from lamina_batch.runtime import Runtime
 
@@ -64,7 +64,7 @@ class Preflights:
     limits: Limits = LIMITS
     manners: Manners = field(default_factory=lambda: MANNERS)
 
-    async def look(self, mapped: Mapped) -> Preflight:
+    async def look(self, mapped: RowMapping) -> Preflight:
         """Ask all URLs of the rows. Nothing that a host does is raised."""
         wanted = [*_of_rows(mapped), *_of_matrix(mapped)]
         left_out = {url for _, urls in wanted for url in urls if self._not_asked(url)}
@@ -126,7 +126,7 @@ class Preflights:
         return seen
 
 
-def _of_rows(mapped: Mapped) -> Iterator[tuple[Parameter, list[str]]]:
+def _of_rows(mapped: RowMapping) -> Iterator[tuple[Parameter, list[str]]]:
     """The distinct URLs for each parameter that takes some, without those that are none."""
     items = [item for item in mapped.inputs if item.parameter.type == "url"]
     found: list[dict[str, None]] = [{} for _ in items]
@@ -135,13 +135,13 @@ def _of_rows(mapped: Mapped) -> Iterator[tuple[Parameter, list[str]]]:
         for item, urls in zip(items, found, strict=True):
             values = frame.get_column(item.slot)
             values = (values.explode() if item.several else values).drop_nulls().unique(maintain_order=True)
-            proper = Judge(item.parameter).clears(pl.col("value"))
+            proper = InputValidator(item.parameter).valid_expression(pl.col("value"))
             urls.update(dict.fromkeys(values.to_frame("value").filter(proper).get_column("value")))
     for item, urls in zip(items, found, strict=True):
         yield item.parameter, list(urls)
 
 
-def _of_matrix(mapped: Mapped) -> Iterator[tuple[Parameter, list[str]]]:
+def _of_matrix(mapped: RowMapping) -> Iterator[tuple[Parameter, list[str]]]:
     for parameter, values in mapped.matrix:
         if parameter.type == "url":
             yield parameter, list(values)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING
 
-from lamina_batch.catalog.verdict import Verdict, shown
+from lamina_batch.catalog.input_validator import Verdict, quote_value
 from lamina_batch.media.http import PAGES, Failure
 from lamina_batch.preflight.addresses import lapses_at, share_hint
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from lamina_batch.apps.app import Parameter
-    from lamina_batch.catalog.verdict import Code, Severity
+    from lamina_batch.catalog.input_validator import FindingCode, Severity
     from lamina_batch.preflight.sniff import Contents
 
-    Said = tuple[Code, Severity, str, str]
+    Said = tuple[FindingCode, Severity, str, str]
 
 #: Pixels of the shorter side below which a picture is an icon or a placeholder, and below which it is small.
 TINY, SMALL = 32, 256
@@ -63,7 +63,7 @@ def judge(
     if first is None:
         return None
     code, severity, message, hint = first
-    return Verdict(url, code, severity, f"{shown(url)} {message}", hint)
+    return Verdict(url, code, severity, f"{quote_value(url)} {message}", hint)
 
 
 def private(url: str) -> Verdict:
@@ -72,7 +72,7 @@ def private(url: str) -> Verdict:
         url,
         "private_url",
         "error",
-        f"{shown(url)} is an address of this machine or its own network",
+        f"{quote_value(url)} is an address of this machine or its own network",
         "the service fetches it over the internet: put the file where anybody can get it",
     )
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lamina_batch.apps.app import App
-    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.check_rows import CheckedRows
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.sources.table import Catalog
 
@@ -50,7 +50,7 @@ def _write_csv(table: pl.DataFrame, file: Path) -> None:
             safe.write_csv(out, include_header=False)
 
 
-def write_marked(checked: Checked, file: Path, *, catalog: Catalog, pipeline: Pipeline, app: App) -> Path:
+def write_marked(checked: CheckedRows, file: Path, *, catalog: Catalog, pipeline: Pipeline, app: App) -> Path:
     """Write the workbook that the findings are about again, its bad cells marked.
 
     Raises UsageError where it cannot be marked, or not under this name; StateError where it cannot be written.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lamina_batch.errors import UsageError
-from lamina_batch.pipeline.check import expectation, shown
+from lamina_batch.pipeline.schema_problems import display_value, expectation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -132,7 +132,7 @@ def _faults(errors: Iterator[Any]) -> list[str]:
                 if key not in error.instance:
                     found.setdefault((*path, key), "is missing")
         else:
-            found.setdefault(path, f"{expectation(error.schema)}, is {shown(error.instance)}")
+            found.setdefault(path, f"{expectation(error.schema)}, is {display_value(error.instance)}")
     ordered = sorted(found.items(), key=lambda fault: [(isinstance(step, str), step) for step in fault[0]])
     return [f"{_place(path)}: {what}" for path, what in ordered]
 

@@ -7,11 +7,11 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lamina_batch.drift.judge import Drift, judge, known_contract, refuse_drift
+from lamina_batch.drift.judge import Drift, assess_drift, enforce_drift_policy, find_baseline
 from lamina_batch.errors import UsageError
 from lamina_batch.ledger.ledger import Ledger, find_ledger
 from lamina_batch.runs.service import fetch_app, last_run_app, make_budget
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
     from lamina_batch.apps.app import App
@@ -30,10 +30,10 @@ def check_contract(
 
     Raises DriftError where it breaks the pipeline, PipelineError for a pin that cannot be used.
     """
-    known = known_contract(pipeline, service, _last_run_contract(ledger, service))
+    known = find_baseline(pipeline, service, _last_run_contract(ledger, service))
     if known is None or isinstance(known, str):
         return () if known is None else (known,)
-    return refuse_drift(judge(known, app, pipeline, catalog), app, pipeline)
+    return enforce_drift_policy(assess_drift(known, app, pipeline, catalog), app, pipeline)
 
 
 def drift(pipeline: Pipeline, access: Access, runtime: Runtime) -> Drift:
@@ -45,7 +45,7 @@ def drift(pipeline: Pipeline, access: Access, runtime: Runtime) -> Drift:
     app = asyncio.run(fetch_app(pipeline, access, runtime, make_budget(pipeline)))
     ledger = find_ledger(pipeline.state)
     with ledger or nullcontext():
-        known = known_contract(pipeline, access.service, _last_run_contract(ledger, access.service))
+        known = find_baseline(pipeline, access.service, _last_run_contract(ledger, access.service))
     if isinstance(known, str):
         raise UsageError(known, where=str(pipeline.file), hint="leave out --sandbox")
     if known is None:
@@ -54,7 +54,7 @@ def drift(pipeline: Pipeline, access: Access, runtime: Runtime) -> Drift:
             where=str(pipeline.file),
             hint=f"name as schema.pin what `lamina-batch apps pin {pipeline.app}{pipeline.sandbox_option}` writes",
         )
-    return judge(known, app, pipeline, catalog)
+    return assess_drift(known, app, pipeline, catalog)
 
 
 def _last_run_contract(ledger: Ledger | None, service: str) -> App | None:

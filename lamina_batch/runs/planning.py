@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lamina_batch.catalog.check import Checked, check_rows
+from lamina_batch.catalog.check_rows import CheckedRows, check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.errors import UsageError, did_you_mean
 from lamina_batch.execution.guards import Stopped
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from lamina_batch.apps.app import App
-    from lamina_batch.catalog.mapping import Mapped
+    from lamina_batch.catalog.mapping import RowMapping
     from lamina_batch.execution.output_files import Files
     from lamina_batch.media.names import Pattern
     from lamina_batch.pipeline.spec import Pipeline
@@ -44,7 +44,7 @@ class Prepared:
 
     app: App
     catalog: Catalog
-    checked: Checked
+    checked: CheckedRows
     #: what the contract itself has to say
     told: tuple[str, ...] = ()
 
@@ -54,7 +54,7 @@ class Prepared:
         read = self.catalog.frame.select(pl.len()).collect().item()
         kept = self.checked.jobs["lamina_index"].n_unique()
         skipped = self.checked.skipped_rows
-        named = self.checked.skipped_names
+        named = self.checked.skipped_keys
         which = f"{', '.join(named)}{', …' if skipped > len(named) else ''}"
         left_out = [f"{skipped} by `blank: skip_row`: {which}"] if skipped else []
         if read - kept - skipped:
@@ -98,7 +98,7 @@ def prepare(
     *,
     contents: bool = True,
     told: tuple[str, ...] = (),
-    look: Callable[[Mapped], Preflight] | None = None,
+    look: Callable[[RowMapping], Preflight] | None = None,
 ) -> Prepared:
     """Map -> check, with what `look` finds out about the mapped values.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 import polars as pl
 
 from lamina_batch.client.generations import RUNS
-from lamina_batch.drift.judge import read_pinned
+from lamina_batch.drift.judge import read_pipeline_pin
 from lamina_batch.execution.forecast import forecast
 from lamina_batch.execution.plan import Action, Plan, completed
 from lamina_batch.ledger.ledger import Ledger, find_ledger
@@ -30,15 +30,15 @@ from lamina_batch.runs.planning import (
     refuse_picks,
 )
 from lamina_batch.runs.service import SETUP_REQUESTS, fetch_app, make_budget, makes_video_meta_key, min_poll_interval
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from lamina_batch.apps.app import App
-    from lamina_batch.catalog.check import Checked
-    from lamina_batch.catalog.mapping import Mapped
+    from lamina_batch.catalog.check_rows import CheckedRows
+    from lamina_batch.catalog.mapping import RowMapping
     from lamina_batch.client.budget import Budget
     from lamina_batch.execution.forecast import Forecast
     from lamina_batch.execution.guards import Stopped
@@ -82,7 +82,7 @@ def validate(
 
 def validate_offline(pipeline: Pipeline) -> Prepared:
     """Check the file and every row against the pin alone. Raises PipelineError where there is none."""
-    pin = read_pinned(pipeline)
+    pin = read_pipeline_pin(pipeline)
     if pin is None:
         raise pipeline.error(
             ("schema", "pin"),
@@ -96,7 +96,7 @@ def validate_offline(pipeline: Pipeline) -> Prepared:
 
 def _make_url_check(
     pipeline: Pipeline, access: Access, runtime: Runtime, on_progress: Callable[[int, int], None]
-) -> Callable[[Mapped], Preflight]:
+) -> Callable[[RowMapping], Preflight]:
     # What it imports takes longer than many a command, and few ask for it.
     from lamina_batch.preflight.addresses import is_private  # noqa: PLC0415
     from lamina_batch.preflight.preflight import Preflights  # noqa: PLC0415
@@ -181,7 +181,7 @@ def _forecasts(
     return {completion: by(completion) for completion in get_args(Completion)}
 
 
-def _changed_inputs(plan: Plan, checked: Checked, ledger: Ledger) -> dict[str, tuple[str, ...]]:
+def _changed_inputs(plan: Plan, checked: CheckedRows, ledger: Ledger) -> dict[str, tuple[str, ...]]:
     """For each changed job, the names of the inputs that differ from its newest revision."""
     changed = checked.with_inputs(plan.frame.filter(pl.col("reason") == "changed"))
     answer: dict[str, tuple[str, ...]] = {}

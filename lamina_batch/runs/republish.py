@@ -24,7 +24,7 @@ from lamina_batch.runs.planning import (
     shown_job_ids,
 )
 from lamina_batch.runs.service import last_run_app
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -65,14 +65,14 @@ from lamina_batch.runs.service import (
     makes_video,
     min_poll_interval,
 )
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from lamina_batch.apps.app import App
-    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.check_rows import CheckedRows
     from lamina_batch.client.budget import Budget
     from lamina_batch.client.lamina import Generation
     from lamina_batch.execution.engine import Progress
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
 class Reporter(Listener, Protocol):
     """Is told how the run goes, and shows it."""
 
-    def planned(self, plan: Plan, checked: Checked) -> None:
+    def planned(self, plan: Plan, checked: CheckedRows) -> None:
         """What the run is going to do, before it does."""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lamina_batch.apps.app import App, parse_app
 from lamina_batch.client.budget import Budget
 from lamina_batch.errors import ServiceError, UnknownAppError, UsageError
-from lamina_batch.pipeline.spec import RunOptions
+from lamina_batch.pipeline.spec import RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -108,7 +108,7 @@ def make_client(pipeline: Pipeline | None, access: Access, runtime: Runtime, bud
     # What it imports takes a tenth of a second; `preview` has the ledger read meanwhile.
     from lamina_batch.client.lamina import LaminaClient  # noqa: PLC0415
 
-    run = RunOptions() if pipeline is None else pipeline.run
+    run = RunSettings() if pipeline is None else pipeline.run
     return LaminaClient(
         base_url=access.base_url,
         api_key=access.api_key,

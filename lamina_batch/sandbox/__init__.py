@@ -5,7 +5,7 @@ It imports no other room of lamina_batch: shared code would make client and serv
 
 from __future__ import annotations
 
-from lamina_batch.sandbox.generations import GENERATIONS
+from lamina_batch.sandbox.api_versions import GENERATIONS
 from lamina_batch.sandbox.hosting import embedded, last_port, serve
 from lamina_batch.sandbox.options import SandboxOptions
 from lamina_batch.sandbox.server import Sandbox

@@ -7,15 +7,15 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamina_batch.sandbox.answers import ApiError, HttpReply, error_body, to_json
 from lamina_batch.sandbox.limiter import retry_after
+from lamina_batch.sandbox.responses import ApiError, HttpReply, error_body, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lamina_batch.sandbox.answers import ApiSuccess
-    from lamina_batch.sandbox.generations import SandboxApiVersion
+    from lamina_batch.sandbox.api_versions import SandboxApiVersion
     from lamina_batch.sandbox.limiter import Hit
+    from lamina_batch.sandbox.responses import ApiSuccess
 
 JSON_TYPE = "application/json; charset=utf-8"
 HTML_TYPE = "text/html; charset=utf-8"

@@ -13,15 +13,15 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
-from lamina_batch.sandbox.generations import ID_FIELDS
+from lamina_batch.sandbox.api_versions import ID_FIELDS
 from lamina_batch.sandbox.journal import Journal, read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from lamina_batch.sandbox.api_versions import SandboxApiVersion
     from lamina_batch.sandbox.apps import SandboxApp, SandboxOutput
-    from lamina_batch.sandbox.generations import SandboxApiVersion
 
     #: the `value` of an output that is there: a URL, or the text itself
     ValueOf = Callable[["SandboxExecution", SandboxOutput], str]

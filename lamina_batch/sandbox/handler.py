@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from lamina_batch.sandbox.answers import ApiSuccess, HttpReply
-from lamina_batch.sandbox.calls import Endpoint, RoutedRequest, authentication_error, bad_request, read_start, route
+from lamina_batch.sandbox.api_versions import default_api_version
 from lamina_batch.sandbox.envelope import HTML_TYPE, Envelope, no_such_path
+from lamina_batch.sandbox.fault_responses import client_disconnected, fault_reply, is_sent_whole, send
 from lamina_batch.sandbox.faults import FaultStage
-from lamina_batch.sandbox.generations import default_api_version
 from lamina_batch.sandbox.limiter import rate_limit_headers
 from lamina_batch.sandbox.media import MediaRequest
-from lamina_batch.sandbox.misbehaviour import client_disconnected, fault_reply, is_sent_whole, send
+from lamina_batch.sandbox.requests import Endpoint, RoutedRequest, authentication_error, bad_request, read_start, route
+from lamina_batch.sandbox.responses import ApiSuccess, HttpReply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-    from lamina_batch.sandbox.answers import ApiError
-    from lamina_batch.sandbox.calls import StartRequest
     from lamina_batch.sandbox.executions import ExecutionStore, SandboxExecution
     from lamina_batch.sandbox.faults import FaultPlan, SandboxFault
     from lamina_batch.sandbox.journal import Journal
     from lamina_batch.sandbox.limiter import FixedWindowLimiter
     from lamina_batch.sandbox.media import MediaStore
     from lamina_batch.sandbox.options import SandboxOptions
+    from lamina_batch.sandbox.requests import StartRequest
+    from lamina_batch.sandbox.responses import ApiError
     from lamina_batch.sandbox.service import SandboxService
     from lamina_batch.sandbox.webhooks import WebhookDeliveries
 

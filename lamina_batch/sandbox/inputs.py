@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from yarl import URL
 
-from lamina_batch.sandbox.answers import InputProblem
+from lamina_batch.sandbox.responses import InputProblem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

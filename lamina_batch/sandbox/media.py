@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lamina_batch.sandbox.apps import OutputKind, SandboxApp, SandboxOutput
     from lamina_batch.sandbox.cards import Card
     from lamina_batch.sandbox.executions import ExecutionStore, SandboxExecution
-    from lamina_batch.sandbox.links import LinkSigner
+    from lamina_batch.sandbox.signed_urls import LinkSigner
 
 _EXTENSIONS: Mapping[OutputKind, str] = {"image": "png", "video": "mp4"}
 _CONTENT_TYPES: Mapping[OutputKind, str] = {"image": "image/png", "video": "video/mp4", "text": "text/plain"}

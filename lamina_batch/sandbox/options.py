@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lamina_batch.sandbox.api_versions import GENERATIONS
 from lamina_batch.sandbox.faults import parse_faults
-from lamina_batch.sandbox.generations import GENERATIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamina_batch.sandbox.generations import SandboxApiVersion
+    from lamina_batch.sandbox.api_versions import SandboxApiVersion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from lamina_batch.sandbox.calls import bad_request
 from lamina_batch.sandbox.executions import requested_outputs, status_at, status_fields, view
+from lamina_batch.sandbox.requests import bad_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from lamina_batch.sandbox.answers import ApiError
     from lamina_batch.sandbox.apps import SandboxApp, SandboxOutput
     from lamina_batch.sandbox.executions import SandboxExecution, ValueOf
+    from lamina_batch.sandbox.responses import ApiError
 
     #: what is known of an output that is there: mimeType, dimensions, durationSeconds
     OutputMetadata = Callable[[SandboxExecution, SandboxOutput], Mapping[str, Any]]

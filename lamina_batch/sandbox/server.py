@@ -21,9 +21,9 @@ from lamina_batch.sandbox.faults import FaultPlan, parse_faults
 from lamina_batch.sandbox.handler import Handler
 from lamina_batch.sandbox.journal import Journal, read_journal
 from lamina_batch.sandbox.limiter import FixedWindowLimiter
-from lamina_batch.sandbox.links import LinkSigner
 from lamina_batch.sandbox.media import MediaStore
 from lamina_batch.sandbox.service import SandboxService
+from lamina_batch.sandbox.signed_urls import LinkSigner
 from lamina_batch.sandbox.webhooks import WebhookDeliveries, WebhookKeys
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from lamina_batch.sandbox.answers import ApiError, ApiSuccess, success, to_json
-from lamina_batch.sandbox.calls import Endpoint, RoutedRequest, StartRequest, bad_request, not_found
+from lamina_batch.sandbox.api_versions import ID_FIELDS
 from lamina_batch.sandbox.executions import (
     SandboxExecution,
     draw_durations,
@@ -18,17 +17,18 @@ from lamina_batch.sandbox.executions import (
     status_at,
     view,
 )
-from lamina_batch.sandbox.generations import ID_FIELDS
 from lamina_batch.sandbox.inputs import input_problems
+from lamina_batch.sandbox.requests import Endpoint, RoutedRequest, StartRequest, bad_request, not_found
+from lamina_batch.sandbox.responses import ApiError, ApiSuccess, success, to_json
 from lamina_batch.sandbox.runs import list_page, read_list_query, read_wait_timeout, run_view, selected_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from lamina_batch.sandbox.api_versions import SandboxApiVersion
     from lamina_batch.sandbox.apps import SandboxApp
     from lamina_batch.sandbox.executions import ExecutionEnding, ExecutionStore, ValueOf
     from lamina_batch.sandbox.faults import SandboxFault
-    from lamina_batch.sandbox.generations import SandboxApiVersion
     from lamina_batch.sandbox.runs import OutputMetadata
     from lamina_batch.sandbox.webhooks import WebhookKeys
 

@@ -17,7 +17,7 @@ import polars as pl
 from xlsxwriter.utility import xl_col_to_name
 
 from lamina_batch.errors import UsageError
-from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS
+from lamina_batch.pipeline.sheet_reference import WORKBOOK_EXTENSIONS
 from lamina_batch.sheets.marking import REASONS, Marks, Paint, Sheet, anchor, merged_areas
 from lamina_batch.sheets.notes import NO_NOTES, NO_SHAPES, noted_cells, with_notes, with_shapes
 from lamina_batch.sheets.package import WORKBOOK, Package, is_untouched
@@ -25,14 +25,14 @@ from lamina_batch.sheets.styles import NO_STYLES, Styles
 from lamina_batch.sheets.summary import DARK, ERROR, PAGE, WARNING, Line, Page, page_xml, put_last
 from lamina_batch.sheets.words import columns_of, named_columns, plain_words
 from lamina_batch.sheets.xlsx import new_book, refuse_too_large, width_of
-from lamina_batch.sources.workbook import sheets_of
+from lamina_batch.sources.workbook import list_worksheets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.check_rows import CheckedRows
     from lamina_batch.sheets.fields import Field
-    from lamina_batch.sources.table import Catalog, Part
+    from lamina_batch.sources.table import Catalog, SourceFile
 
 #: findings about what is not there: of several columns only those that are blank are meant
 _BLANKS = ("blank_image", "missing_input")
@@ -66,7 +66,7 @@ class Place(NamedTuple):
     findings: Sequence[Finding]
 
 
-def annotate(checked: Checked, file: Path, *, catalog: Catalog, fields: Sequence[Field]) -> None:
+def annotate(checked: CheckedRows, file: Path, *, catalog: Catalog, fields: Sequence[Field]) -> None:
     """Write the catalog's own workbook again, with what `checked` has found; `fields` say what each column takes.
 
     Where the rows are of no workbook, or of several files, it is a new one: a sheet for each file in which something
@@ -180,7 +180,7 @@ def _write_cells(catalog: Catalog, found: Mapping[str, Sequence[Finding]], file:
     return written
 
 
-def _sheet_name(part: Part, taken: set[str]) -> str:
+def _sheet_name(part: SourceFile, taken: set[str]) -> str:
     """A name for the sheet of a file, as Excel allows it."""
     stem = "".join("_" if char in "[]:*?/\\'" else char for char in part.path.stem)[:25].strip() or "rows"
     name, number = stem, 2
@@ -196,7 +196,7 @@ def _sheet_name(part: Part, taken: set[str]) -> str:
 def _mark(source: Path, places: Sequence[Place], file: Path, checked: int) -> None:
     try:
         with zipfile.ZipFile(source) as archive:
-            parts = {tab.name: tab.part for tab in sheets_of(archive)}
+            parts = {tab.name: tab.part for tab in list_worksheets(archive)}
             package = Package(archive)
             styles, styles_part = _styles(package)
             paint = _paint(styles)

@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, assert_never
 
-from lamina_batch.catalog.cells import key_uses
-from lamina_batch.catalog.columns import Use, find_columns
-from lamina_batch.catalog.resolve import resolve
-from lamina_batch.catalog.rules import column_uses
+from lamina_batch.catalog.cells import key_column_references
+from lamina_batch.catalog.columns import ColumnReference, find_columns
+from lamina_batch.catalog.resolve_inputs import resolve_inputs
+from lamina_batch.catalog.rule_expressions import rule_column_references
 from lamina_batch.catalog.sql import WHERE, parse_sql
 from lamina_batch.pipeline.spec import Column, Columns, Sql, Template, Value
-from lamina_batch.sources.table import SOURCE, form
+from lamina_batch.sources.table import SOURCE_COLUMN, normalise_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,7 +29,7 @@ class Field:
     """One column to fill."""
 
     #: where the pipeline file names it first
-    use: Use
+    use: ColumnReference
     #: its column in the catalog, if there is one already
     column: str | None = None
     #: its cells together name a product
@@ -57,10 +57,10 @@ def fields(pipeline: Pipeline, app: App, catalog: Catalog | None = None) -> tupl
     With a `catalog`, each knows its column there. Raises PipelineError where the pipeline does not fit the app, or
     names a column that the catalog lacks.
     """
-    parts = [part for part in _parts(pipeline, app) if part.name != SOURCE]
+    parts = [part for part in _parts(pipeline, app) if part.name != SOURCE_COLUMN]
     if catalog is None:
         # What counts as the same name where there is only one column for it.
-        names = {part.name: form(part.name) for part in parts}
+        names = {part.name: normalise_header(part.name) for part in parts}
     else:
         names = dict(find_columns(catalog, pipeline, [part.use for part in parts]).found)
     found: dict[str, Field] = {}
@@ -78,28 +78,28 @@ def _parts(pipeline: Pipeline, app: App) -> Iterator[Field]:
     """What each place of the pipeline that names a column makes of it."""
     several = len(pipeline.rows.key) > 1
     names = "Together with the other key columns it names the product" if several else "Names the product"
-    for use in key_uses(pipeline):
+    for use in key_column_references(pipeline):
         purpose = f"{names}: every product has its own and keeps it, because its pictures are found by it."
         yield Field(use=use, key=True, required=True, purpose=(purpose,))
-    for parameter, rule in resolve(pipeline, app).inputs:
+    for parameter, rule in resolve_inputs(pipeline, app).inputs:
         path = ("inputs", rule.parameter)
         if isinstance(rule.source, Sql):
             uses = _sql_uses(pipeline, (*path, "sql"), rule.source.expression)
         else:
-            uses = tuple(column_uses(path, rule))
+            uses = tuple(rule_column_references(path, rule))
         yield from (_part(use, parameter, rule, uses) for use in uses)
     if pipeline.rows.where is not None:
         for use in _sql_uses(pipeline, WHERE, pipeline.rows.where):
             yield Field(use=use, purpose=(f"Says whether the row is made: only where {pipeline.rows.where}.",))
     # Nothing may use them, but a catalog without them is refused.
-    yield from (Field(use=Use(("rows", "types", name), name)) for name in pipeline.rows.types)
+    yield from (Field(use=ColumnReference(("rows", "types", name), name)) for name in pipeline.rows.types)
 
 
-def _sql_uses(pipeline: Pipeline, path: tuple[str | int, ...], text: str) -> tuple[Use, ...]:
-    return tuple(Use(path, root) for root in parse_sql(pipeline, path, text).roots)
+def _sql_uses(pipeline: Pipeline, path: tuple[str | int, ...], text: str) -> tuple[ColumnReference, ...]:
+    return tuple(ColumnReference(path, root) for root in parse_sql(pipeline, path, text).column_names)
 
 
-def _part(use: Use, parameter: Parameter, rule: InputRule, uses: tuple[Use, ...]) -> Field:
+def _part(use: ColumnReference, parameter: Parameter, rule: InputRule, uses: tuple[ColumnReference, ...]) -> Field:
     """What one rule makes of one of its columns."""
     direct = isinstance(rule.source, Column | Columns)
     alone = isinstance(rule.source, Column) and rule.source.split is None
@@ -122,7 +122,7 @@ def _choices(parameter: Parameter, rule: InputRule) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*rule.map, *parameter.options])) if parameter.options else ()
 
 
-def _purpose(parameter: Parameter, rule: InputRule, uses: tuple[Use, ...]) -> Iterator[str]:
+def _purpose(parameter: Parameter, rule: InputRule, uses: tuple[ColumnReference, ...]) -> Iterator[str]:
     name = f"“{parameter.name.strip()}”"
     match rule.source:
         case Column(split=split):

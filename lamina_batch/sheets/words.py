@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lamina_batch.catalog.verdict import shown
+from lamina_batch.catalog.input_validator import quote_value
 from lamina_batch.errors import did_you_mean
-from lamina_batch.sources.table import form
+from lamina_batch.sources.table import normalise_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def named_columns(catalog: Catalog) -> dict[str, str]:
     """The columns by what a finding may call them."""
-    return {form(name): name for name in catalog.columns} | {name: name for name in catalog.columns}
+    return {normalise_header(name): name for name in catalog.columns} | {name: name for name in catalog.columns}
 
 
 def columns_of(named: str, known: Mapping[str, str]) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ def columns_of(named: str, known: Mapping[str, str]) -> tuple[str, ...]:
     while words:
         for end in range(len(words), 0, -1):
             name = ", ".join(words[:end])
-            column = known.get(name) or known.get(form(name))
+            column = known.get(name) or known.get(normalise_header(name))
             if column is not None:
                 columns.append(column)
                 break
@@ -63,7 +63,7 @@ def plain_words(line: Mapping[str, str], choices: Sequence[str]) -> tuple[str, s
             return "This is no web address of a file", line["hint"].removeprefix("the service fetches it itself: ")
         case _:
             # What is said of a value need not repeat it: it stands in the cell.
-            said = line["message"].removeprefix(f"{shown(line['value'])} ")
+            said = line["message"].removeprefix(f"{quote_value(line['value'])} ")
             return said if said == line["message"] else f"This {said}", line["hint"]
 
 

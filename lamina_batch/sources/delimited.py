@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 _TAB = "\t"
 SEPARATORS = (",", ";", _TAB, "|")
-_NAMES = {",": "commas", ";": "semicolons", _TAB: "tabs", "|": "vertical bars"}
+_SEPARATOR_NAMES = {",": "commas", ";": "semicolons", _TAB: "tabs", "|": "vertical bars"}
 #: bytes at the end of a file in which its last line is looked for
-_TAIL = 65_536
+_TAIL_BYTES = 65_536
 #: records turned into a frame at a time
-_BATCH = 50_000
+_BATCH_RECORDS = 50_000
 #: rows of which what polars read is held against what the csv module reads at a time
-_COMPARED = 10_000
+_COMPARE_ROWS = 10_000
 
 
 def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table:
@@ -44,7 +44,7 @@ def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table
     try:
         if separator is None:
             separator = _TAB if path.suffix.lower() == ".tsv" else _likely_separator(path, codec)
-        headers, header_row = _header(path, codec, separator)
+        headers, header_row = _read_header(path, codec, separator)
         if not any(name.strip() for name in headers):
             raise CatalogError(
                 "the first line holds no column names",
@@ -52,10 +52,10 @@ def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table
                 hint="the first line of the file must be the header",
             )
         _refuse_wrong_separator(path, codec, separator, headers)
-        _refuse_torn_end(path, codec, separator, len(headers))
-        frame = _read_fast(path, codec, separator, headers)
+        _refuse_truncated(path, codec, separator, len(headers))
+        frame = _read_with_polars(path, codec, separator, headers)
         if frame is None:
-            frame = _read_strictly(path, codec, separator, len(headers), header_row)
+            frame = _read_with_csv(path, codec, separator, len(headers), header_row)
     except UnicodeDecodeError as error:
         read_text(path, encoding)  # says where
         raise CatalogError(f"the file is not {encoding}", where=str(path)) from error
@@ -64,19 +64,19 @@ def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table
 
 def _likely_separator(path: Path, codec: str) -> str:
     """The one that parts the header into the most names."""
-    return max(SEPARATORS, key=lambda separator: _names_in_header(path, codec, separator))
+    return max(SEPARATORS, key=lambda separator: _count_header_names(path, codec, separator))
 
 
-def _names_in_header(path: Path, codec: str, separator: str) -> int:
+def _count_header_names(path: Path, codec: str, separator: str) -> int:
     try:
-        return len(_header(path, codec, separator)[0])
+        return len(_read_header(path, codec, separator)[0])
     except CatalogError:  # quoted cells do not end where another separator stands
         return 0
 
 
-def _header(path: Path, codec: str, separator: str) -> tuple[tuple[str, ...], int]:
+def _read_header(path: Path, codec: str, separator: str) -> tuple[tuple[str, ...], int]:
     """The names in the first line that is not empty, and the row number it has."""
-    for row, (_, record) in enumerate(_records(path, codec, separator), start=1):
+    for row, (_, record) in enumerate(_read_records(path, codec, separator), start=1):
         if record:
             return tuple(record), row
     raise CatalogError(
@@ -88,22 +88,22 @@ def _header(path: Path, codec: str, separator: str) -> tuple[tuple[str, ...], in
 
 def _refuse_wrong_separator(path: Path, codec: str, separator: str, headers: tuple[str, ...]) -> None:
     better = _likely_separator(path, codec)
-    if len(headers) > 1 or _names_in_header(path, codec, better) <= 1:
+    if len(headers) > 1 or _count_header_names(path, codec, better) <= 1:
         return
     raise CatalogError(
-        f"the header is one single column when parted at {_NAMES.get(separator, repr(separator))}, "
-        f"and several when parted at {_NAMES[better]}",
+        f"the header is one single column when parted at {_SEPARATOR_NAMES.get(separator, repr(separator))}, "
+        f"and several when parted at {_SEPARATOR_NAMES[better]}",
         where=str(path),
         hint=f"set `separator: {'tab' if better == _TAB else repr(better)}` under `rows`",
     )
 
 
-def _refuse_torn_end(path: Path, codec: str, separator: str, width: int) -> None:
+def _refuse_truncated(path: Path, codec: str, separator: str, width: int) -> None:
     """A last line that stops short, without a line end, is what a broken export leaves: half a URL looks like one."""
     if not "a\n".encode(codec).endswith(b"a\n"):
         return  # in UTF-16 a line end is no single byte to look for
     with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, 2) - _TAIL))
+        file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
         tail = file.read()
     last = tail[max(tail.rfind(b"\n"), tail.rfind(b"\r")) + 1 :].decode(codec, "replace")
     cells = last.count(separator) + 1
@@ -116,12 +116,12 @@ def _refuse_torn_end(path: Path, codec: str, separator: str, width: int) -> None
         )
 
 
-def _read_fast(path: Path, codec: str, separator: str, headers: tuple[str, ...]) -> pl.LazyFrame | None:
+def _read_with_polars(path: Path, codec: str, separator: str, headers: tuple[str, ...]) -> pl.LazyFrame | None:
     """What polars makes of the file; None where the csv module must decide."""
     plain = codec in {"utf-8", "utf-8-sig"}
     source = path if plain else path.read_bytes().decode(codec).encode()
     try:
-        frame = _packed(pl.scan_csv(source, separator=separator, infer_schema=False, glob=False))
+        frame = _compress_in_memory(pl.scan_csv(source, separator=separator, infer_schema=False, glob=False))
     except pl.exceptions.PolarsError:
         return None
     # polars ends lines at \n only, so the old Mac's \r leaves it with other columns than the header has.
@@ -134,10 +134,14 @@ def _read_fast(path: Path, codec: str, separator: str, headers: tuple[str, ...])
             & (pl.col(names).str.contains(separator, literal=True) | pl.col(names).str.contains("\n", literal=True))
         )
     )
-    return frame if _agree(source, separator, _packed(doubtful), frame.select(pl.len()).collect().item()) else None
+    return (
+        frame
+        if _csv_agrees(source, separator, _compress_in_memory(doubtful), frame.select(pl.len()).collect().item())
+        else None
+    )
 
 
-def _packed(rows: pl.LazyFrame) -> pl.LazyFrame:
+def _compress_in_memory(rows: pl.LazyFrame) -> pl.LazyFrame:
     """The same rows, held in memory in a tenth of the room: they are read once and come back byte for byte.
 
     The file may change during a run of hours, and every stage must see the same rows.
@@ -148,7 +152,7 @@ def _packed(rows: pl.LazyFrame) -> pl.LazyFrame:
     return pl.scan_parquet(memory)
 
 
-def _agree(source: Path | bytes, separator: str, doubtful: pl.LazyFrame, rows: int) -> bool:
+def _csv_agrees(source: Path | bytes, separator: str, doubtful: pl.LazyFrame, rows: int) -> bool:
     """Whether the csv module reads these rows from their lines as polars did; False where that cannot be told.
 
     `lamina_line` counts the lines below the header, of which there must be as many as `rows`.
@@ -163,11 +167,15 @@ def _agree(source: Path | bytes, separator: str, doubtful: pl.LazyFrame, rows: i
     try:
         if lines.select(pl.len()).collect().item() != rows:
             return False
-        found = _packed(lines.join(wanted, on="lamina_line", how="semi", maintain_order="left").select("line"))
-        for start in range(0, count, _COMPARED):
-            texts = found.slice(start, _COMPARED).collect().get_column("line").fill_null("")
+        found = _compress_in_memory(
+            lines.join(wanted, on="lamina_line", how="semi", maintain_order="left").select("line")
+        )
+        for start in range(0, count, _COMPARE_ROWS):
+            texts = found.slice(start, _COMPARE_ROWS).collect().get_column("line").fill_null("")
             records = csv.reader(texts, delimiter=separator, strict=True)
-            cells = doubtful.slice(start, _COMPARED).drop("lamina_line").with_columns(pl.all().fill_null("")).collect()
+            cells = (
+                doubtful.slice(start, _COMPARE_ROWS).drop("lamina_line").with_columns(pl.all().fill_null("")).collect()
+            )
             if [tuple(record) for record in records] != cells.rows():
                 return False
     except (csv.Error, pl.exceptions.PolarsError):
@@ -175,18 +183,18 @@ def _agree(source: Path | bytes, separator: str, doubtful: pl.LazyFrame, rows: i
     return True
 
 
-def _read_strictly(path: Path, codec: str, separator: str, width: int, header_row: int) -> pl.LazyFrame:
+def _read_with_csv(path: Path, codec: str, separator: str, width: int, header_row: int) -> pl.LazyFrame:
     """What the csv module makes of the file, or the line at which it is wrong."""
-    records = itertools.islice(_records(path, codec, separator), header_row, None)
+    records = itertools.islice(_read_records(path, codec, separator), header_row, None)
     schema = [(f"column_{number}", pl.String) for number in range(width)]
     frames = [pl.DataFrame(schema=schema)]
-    while batch := list(itertools.islice(records, _BATCH)):
-        rows = [_fitted(path, line, record, width) for line, record in batch]
+    while batch := list(itertools.islice(records, _BATCH_RECORDS)):
+        rows = [_fit_to_header(path, line, record, width) for line, record in batch]
         frames.append(pl.DataFrame(rows, schema=schema, orient="row"))
-    return _packed(pl.concat(frames).lazy())
+    return _compress_in_memory(pl.concat(frames).lazy())
 
 
-def _fitted(path: Path, line: int, record: list[str], width: int) -> list[str | None]:
+def _fit_to_header(path: Path, line: int, record: list[str], width: int) -> list[str | None]:
     """The record at the header's width. Nothing is lost: separators at the end of a line may stand over."""
     if any(cell.strip() for cell in record[width:]):
         raise CatalogError(
@@ -197,7 +205,7 @@ def _fitted(path: Path, line: int, record: list[str], width: int) -> list[str | 
     return [*record[:width], *[None] * (width - len(record))]
 
 
-def _records(path: Path, codec: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _read_records(path: Path, codec: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Each record with the line it begins in. A record spans several lines where a quoted cell does."""
     with path.open(encoding=codec, newline="") as text:
         reader = csv.reader(text, delimiter=separator, strict=True)

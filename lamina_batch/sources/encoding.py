@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: the marks that spreadsheets put first in a text file; each with the names of codecs it agrees with
-_MARKS = (
+_BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, ("utf-8", "utf-8-sig")),
     (codecs.BOM_UTF16_LE, ("utf-16", "utf-16-le")),
     (codecs.BOM_UTF16_BE, ("utf-16", "utf-16-be")),
@@ -27,7 +27,7 @@ def codec_for(path: Path, encoding: str) -> str:
     name = codecs.lookup(encoding).name
     with path.open("rb") as file:
         start = file.read(4)
-    for mark, agreeing in _MARKS:
+    for mark, agreeing in _BYTE_ORDER_MARKS:
         if not start.startswith(mark):
             continue
         if name not in agreeing:
@@ -54,11 +54,11 @@ def read_text(path: Path, encoding: str) -> str:
         raise CatalogError(
             f"byte 0x{content[error.start]:02X} at offset {error.start} is not {encoding}",
             where=f"{path}:{before.count(chr(10)) + 1}",
-            hint=_suggestion(content, error.start, encoding),
+            hint=_encoding_hint(content, error.start, encoding),
         ) from error
 
 
-def _suggestion(content: bytes, offset: int, encoding: str) -> str:
+def _encoding_hint(content: bytes, offset: int, encoding: str) -> str:
     """What to write under `rows.encoding`, with the word at the bad byte as it would then read."""
     if b"\x00" in content[:64]:
         return "the file has zero bytes as UTF-16 has: set `encoding: utf-16-le` (or utf-16-be) under `rows`"

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from lamina_batch.apps.schema import lenient
 from lamina_batch.errors import CatalogError
+from lamina_batch.pipeline.names import normalise_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 #: columns of ours in a source are ignored, so that a manifest can be fed back in
-OURS = "lamina_"
+OWN_PREFIX = "lamina_"
 #: those of ours in a catalog's frame that say which row it is
-MARKS = ("lamina_index", "lamina_row", "lamina_source")
+ROW_ID_COLUMNS = ("lamina_index", "lamina_row", "lamina_source")
 #: rows that are decoded at once only to see that they can be
 _DECODED_AT_A_TIME = 20_000
 
 
 #: names the file of a row, where there are several
-SOURCE = "lamina_source"
+SOURCE_COLUMN = "lamina_source"
 
 
 class Table(NamedTuple):
@@ -46,7 +46,7 @@ class Table(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class SourceFile:
     """One of the files of a catalog, and where in it the cells stand."""
 
     path: Path
@@ -77,16 +77,16 @@ class Catalog:
     #: what a person should know about the files as a whole
     notes: tuple[str, ...] = ()
     #: the files in the order in which they were read
-    parts: tuple[Part, ...] = ()
+    parts: tuple[SourceFile, ...] = ()
 
     @property
     def marks(self) -> tuple[str, ...]:
         """The columns of ours in `frame` that say which row it is."""
-        return MARKS if self.several else MARKS[:-1]
+        return ROW_ID_COLUMNS if self.several else ROW_ID_COLUMNS[:-1]
 
     def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         """What was made of `frame`. Raises CatalogError where a file turns out to be damaged."""
-        return collected(rows)
+        return collect(rows)
 
     def refuse_damaged(self) -> None:
         """Decode every cell once, some rows at a time, those included that no rule reads.
@@ -96,18 +96,18 @@ class Catalog:
         # Files of other forms were read whole.
         if not any(part.path.suffix.lower() == ".parquet" for part in self.parts):
             return
-        with _damage_told():
+        with _damage_as_catalog_error():
             for _ in self.frame.collect_batches(chunk_size=_DECODED_AT_A_TIME, maintain_order=False):
                 pass
 
 
-def collected(rows: pl.LazyFrame) -> pl.DataFrame:
-    with _damage_told():
+def collect(rows: pl.LazyFrame) -> pl.DataFrame:
+    with _damage_as_catalog_error():
         return rows.collect()
 
 
 @contextmanager
-def _damage_told() -> Iterator[None]:
+def _damage_as_catalog_error() -> Iterator[None]:
     try:
         yield
     except pl.exceptions.ComputeError as error:
@@ -122,11 +122,11 @@ def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def unmarked(name: str) -> str:
+def without_required_mark(name: str) -> str:
     """Without the mark that `lamina-batch sheet` puts on columns that must be filled."""
     return name.removesuffix(" *")
 
 
-def form(name: str) -> str:
+def normalise_header(name: str) -> str:
     """The form in which two names of a column count as the same."""
-    return lenient(unmarked(name.strip()))
+    return normalise_name(without_required_mark(name.strip()))

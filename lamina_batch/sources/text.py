@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import ColumnType
 
 # Past this, not every whole number has a float of its own.
-_LAST_WHOLE_FLOAT = 2.0**53
+_MAX_EXACT_INTEGER = 2.0**53
 
 
 def is_blank(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
@@ -24,12 +24,12 @@ def is_blank(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
     return cell.is_null()
 
 
-def filled(text: pl.Expr) -> pl.Expr:
+def blank_to_null(text: pl.Expr) -> pl.Expr:
     """The text as it stands; null where it is blank."""
     return pl.when(text.str.strip_chars() != "").then(text)
 
 
-def bytes_of(text: pl.Expr) -> pl.Expr:
+def utf8_bytes(text: pl.Expr) -> pl.Expr:
     """The bytes of the text, as UTF-8 has them. To compare those takes a fraction of what a regular expression does."""
     return text.cast(pl.Binary).cast(pl.List(pl.UInt8))
 
@@ -48,7 +48,7 @@ def as_text(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
     if kind == pl.String:
         return cell
     if kind.is_float():
-        whole = (cell == cell.round()) & (cell.abs() < _LAST_WHOLE_FLOAT)
+        whole = (cell == cell.round()) & (cell.abs() < _MAX_EXACT_INTEGER)
         digits = pl.when(whole).then(cell.cast(pl.Int64, strict=False).cast(pl.String))
         return pl.when(cell.is_not_nan()).then(digits.otherwise(cell.cast(pl.String)))
     if isinstance(kind, pl.Datetime):
@@ -58,10 +58,10 @@ def as_text(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
     return cell.cast(pl.String)
 
 
-def as_type(text: pl.Expr, kind: ColumnType) -> pl.Expr:
+def parse_as(text: pl.Expr, kind: ColumnType) -> pl.Expr:
     """The text read as `rows.types` says; null where it is blank or cannot be read so."""
     if kind == "text":
-        return filled(text)
+        return blank_to_null(text)
     word = text.str.strip_chars()
     match kind:
         case "integer":
@@ -77,11 +77,11 @@ def as_type(text: pl.Expr, kind: ColumnType) -> pl.Expr:
             return word.str.to_date("%Y-%m-%d", strict=False)
         case "datetime":
             instant = word.str.replace(" ", "T", literal=True).str.strip_suffix("Z")
-            return pl.coalesce(instant.str.to_datetime(form, strict=False) for form in _DATETIMES)
+            return pl.coalesce(instant.str.to_datetime(form, strict=False) for form in _DATETIME_FORMATS)
         case _:
             assert_never(kind)
 
 
 _TRUE = ("true", "yes", "1")
 _FALSE = ("false", "no", "0")
-_DATETIMES = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
+_DATETIME_FORMATS = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")

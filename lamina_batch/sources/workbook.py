@@ -16,8 +16,8 @@ from xml.etree import ElementTree as ET
 import polars as pl
 
 from lamina_batch.errors import CatalogError, did_you_mean
-from lamina_batch.pipeline.names import folded
-from lamina_batch.sources.table import SOURCE, Table, form
+from lamina_batch.pipeline.names import normalise_name
+from lamina_batch.sources.table import SOURCE_COLUMN, Table, normalise_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from fastexcel import DType, ExcelReader
 
 #: cells, blank ones included, that a sheet may span: fastexcel needs some 50 bytes for each
-_MOST_CELLS = 50_000_000
+_MAX_CELLS = 50_000_000
 #: bytes of a workbook's list of sheets
-_LONGEST_LIST = 4_000_000
-_CHUNK = 4_000_000
-_NAMED_CELLS = 5
+_MAX_PART_BYTES = 4_000_000
+_CHUNK_BYTES = 4_000_000
+_MAX_LISTED_CELLS = 5
 #: what a broken archive, or one that is no workbook, makes the standard library raise
-_DAMAGED = (
+_ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     EOFError,
@@ -55,19 +55,19 @@ def read_workbook(path: Path, *, sheet: str | None, key: Sequence[str]) -> Table
         with path.open("rb") as file:
             _refuse_old_format(path, file.read(8), file)
             with zipfile.ZipFile(file) as archive:
-                chosen = _chosen(path, sheet, list(sheets_of(archive)))
-                look = _look(archive, chosen.part, _zero_formats(archive))
-    except _DAMAGED as error:
-        raise _damaged(path, str(error)) from error
+                chosen = _choose_sheet(path, sheet, list(list_worksheets(archive)))
+                look = _scan_sheet(archive, chosen.part, _zero_formats(archive))
+    except _ARCHIVE_ERRORS as error:
+        raise _damaged_error(path, str(error)) from error
     where = f"{path}#{chosen.name}"
     _refuse_too_large(where, look)
-    return _table(path, chosen, look, key)
+    return _build_table(path, chosen, look, key)
 
 
 # --- the sheets of the workbook ---
 
 
-class Tab(NamedTuple):
+class WorksheetEntry(NamedTuple):
     """A sheet of a workbook."""
 
     name: str
@@ -76,7 +76,7 @@ class Tab(NamedTuple):
     part: str
 
 
-def sheets_of(archive: zipfile.ZipFile) -> Iterator[Tab]:
+def list_worksheets(archive: zipfile.ZipFile) -> Iterator[WorksheetEntry]:
     """The sheets that hold cells, in the order of their tabs."""
     parts = {
         relation.get("Id"): relation.get("Target", "")
@@ -87,25 +87,25 @@ def sheets_of(archive: zipfile.ZipFile) -> Iterator[Tab]:
         target = next((parts.get(value) for name, value in entry.items() if name.endswith("}id")), None)
         if target is not None:
             part = posixpath.normpath(posixpath.join("/xl", target)).lstrip("/")
-            yield Tab(entry.get("name", ""), entry.get("state", "visible") == "visible", part)
+            yield WorksheetEntry(entry.get("name", ""), entry.get("state", "visible") == "visible", part)
 
 
 def _xml(archive: zipfile.ZipFile, part: str) -> ET.Element:
     with archive.open(part) as file:
-        text = file.read(_LONGEST_LIST + 1)
-    if len(text) > _LONGEST_LIST:
+        text = file.read(_MAX_PART_BYTES + 1)
+    if len(text) > _MAX_PART_BYTES:
         raise zipfile.BadZipFile(f"{part} is too long")
     return ET.fromstring(text)  # noqa: S314 - bounded above, and expat bounds what entities make of it
 
 
-def _chosen(path: Path, wanted: str | None, sheets: list[Tab]) -> Tab:
+def _choose_sheet(path: Path, wanted: str | None, sheets: list[WorksheetEntry]) -> WorksheetEntry:
     if wanted is None:
         visible = next((sheet for sheet in sheets if sheet.visible), None)
         if visible is None:
             raise CatalogError("the workbook has no visible sheet with cells", where=str(path))
         return visible
     exact = [sheet for sheet in sheets if sheet.name == wanted]
-    found = exact or [sheet for sheet in sheets if folded(sheet.name) == folded(wanted)]
+    found = exact or [sheet for sheet in sheets if normalise_name(sheet.name) == normalise_name(wanted)]
     if len(found) == 1:
         return found[0]
     names = [sheet.name for sheet in sheets]
@@ -119,7 +119,7 @@ def _chosen(path: Path, wanted: str | None, sheets: list[Tab]) -> Tab:
 # --- the XML of the sheet ---
 
 
-class _Look(NamedTuple):
+class _SheetScan(NamedTuple):
     """What the XML of a sheet says that fastexcel does not."""
 
     #: the last row and the last column that hold something, counted from 1
@@ -137,44 +137,44 @@ class _Look(NamedTuple):
 
 
 _TAG = rb"<(?:\w+:)?"
-_FILLED = re.compile(_TAG + rb'c\s[^>]*?\br="([A-Z]{1,3})([0-9]{1,7})"[^>]*(?<!/)>')
-_ERROR = re.compile(_TAG + rb'c\s(?=[^>]*\bt="e")[^>]*?\br="([A-Z]{1,3}[0-9]{1,7})"')
-_UNCALCULATED = re.compile(
+_FILLED_CELL = re.compile(_TAG + rb'c\s[^>]*?\br="([A-Z]{1,3})([0-9]{1,7})"[^>]*(?<!/)>')
+_ERROR_CELL = re.compile(_TAG + rb'c\s(?=[^>]*\bt="e")[^>]*?\br="([A-Z]{1,3}[0-9]{1,7})"')
+_UNCALCULATED_CELL = re.compile(
     # A formula whose result is an empty text is t="str".
     _TAG + rb'c\s(?![^>]*\bt="str")[^>]*?\br="([A-Z]{1,3}[0-9]{1,7})"[^>]*>\s*'
     rb"<(?:\w+:)?f(?:\s[^>]*)?(?:/>|>[^<]*</(?:\w+:)?f>)\s*"
     rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
-_MERGED = re.compile(_TAG + rb'mergeCell\s[^>]*?\bref="([A-Z]{1,3})([0-9]{1,7}):([A-Z]{1,3})([0-9]{1,7})"')
+_MERGED_RANGE = re.compile(_TAG + rb'mergeCell\s[^>]*?\bref="([A-Z]{1,3})([0-9]{1,7}):([A-Z]{1,3})([0-9]{1,7})"')
 _STYLED_NUMBER = re.compile(
     _TAG + rb'c\s(?=[^>]*\bs="([0-9]{1,5})")(?![^>]*\bt="[^n])[^>]*?\br="([A-Z]{1,3})([0-9]{1,7})"[^>]*(?<!/)>'
 )
 _ZEROS = re.compile("0{2,}")
 
 
-def _look(archive: zipfile.ZipFile, part: str, zero_formats: Mapping[int, int]) -> _Look:
+def _scan_sheet(archive: zipfile.ZipFile, part: str, zero_formats: Mapping[int, int]) -> _SheetScan:
     last_row, columns, valued = 0, {b"A"}, set[bytes]()
     errors: list[str] = []
     uncalculated: list[str] = []
     merged: list[tuple[tuple[int, int], tuple[int, int]]] = []
     padded: dict[tuple[int, int], int] = {}
-    for text in _pieces(archive, part):
-        filled = _FILLED.findall(text)
+    for text in _row_chunks(archive, part):
+        filled = _FILLED_CELL.findall(text)
         here = {column for column, _ in filled}
         columns |= here
         last_row = max(last_row, *(int(row) for row in {row for _, row in filled}), 0)
-        errors += (name.decode() for name in _ERROR.findall(text))
-        blank = dict.fromkeys(_UNCALCULATED.findall(text))
+        errors += (name.decode() for name in _ERROR_CELL.findall(text))
+        blank = dict.fromkeys(_UNCALCULATED_CELL.findall(text))
         uncalculated += (name.decode() for name in blank)
         valued |= {column for column, row in filled if column + row not in blank} if blank else here
-        for left, top, right, bottom in _MERGED.findall(text) if b"mergeCell " in text else ():
-            merged.append(((_number(left), int(top)), (_number(right), int(bottom))))
+        for left, top, right, bottom in _MERGED_RANGE.findall(text) if b"mergeCell " in text else ():
+            merged.append(((_column_number(left), int(top)), (_column_number(right), int(bottom))))
         if zero_formats:
             for style, column, row in _STYLED_NUMBER.findall(text):
                 if int(style) in zero_formats:
-                    padded[_number(column), int(row)] = zero_formats[int(style)]
-    first_column = min(map(_number, valued), default=1)
-    return _Look(last_row, max(map(_number, columns)), first_column, errors, uncalculated, merged, padded)
+                    padded[_column_number(column), int(row)] = zero_formats[int(style)]
+    first_column = min(map(_column_number, valued), default=1)
+    return _SheetScan(last_row, max(map(_column_number, columns)), first_column, errors, uncalculated, merged, padded)
 
 
 def _zero_formats(archive: zipfile.ZipFile) -> dict[int, int]:
@@ -191,11 +191,11 @@ def _zero_formats(archive: zipfile.ZipFile) -> dict[int, int]:
     return {style: formats[kind] for style, kind in enumerate(of_styles) if kind in formats}
 
 
-def _pieces(archive: zipfile.ZipFile, part: str) -> Iterator[bytes]:
+def _row_chunks(archive: zipfile.ZipFile, part: str) -> Iterator[bytes]:
     """The XML in pieces that end where a row does."""
     rest = b""
     with archive.open(part) as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_CHUNK_BYTES):
             head, end, tail = chunk.rpartition(b"row>")
             if end:
                 yield rest + head + end
@@ -205,7 +205,7 @@ def _pieces(archive: zipfile.ZipFile, part: str) -> Iterator[bytes]:
     yield rest
 
 
-def _number(column: bytes) -> int:
+def _column_number(column: bytes) -> int:
     """A as 1, Z as 26, AA as 27."""
     number = 0
     for letter in column:
@@ -213,8 +213,8 @@ def _number(column: bytes) -> int:
     return number
 
 
-def _refuse_too_large(where: str, look: _Look) -> None:
-    if look.rows * look.columns > _MOST_CELLS:
+def _refuse_too_large(where: str, look: _SheetScan) -> None:
+    if look.rows * look.columns > _MAX_CELLS:
         raise CatalogError(
             f"the sheet reaches to row {look.rows} and column {look.columns}, which is more than fits in memory",
             where=where,
@@ -225,33 +225,33 @@ def _refuse_too_large(where: str, look: _Look) -> None:
 # --- the cells ---
 
 
-def _table(path: Path, sheet: Tab, look: _Look, key: Sequence[str]) -> Table:
+def _build_table(path: Path, sheet: WorksheetEntry, look: _SheetScan, key: Sequence[str]) -> Table:
     import fastexcel  # noqa: PLC0415 - the other sources do without
 
     where = f"{path}#{sheet.name}"
-    keys = {form(name) for name in key} - {SOURCE}
+    keys = {normalise_header(name) for name in key} - {SOURCE_COLUMN}
     try:
         reader = fastexcel.read_excel(path)
-        cells = _as_text(reader, sheet.name)
-        top, skipped = _header_row(where, cells, keys)
-        header_row = _header_end(cells, top, look, keys)
+        cells = _load_as_text(reader, sheet.name)
+        top, skipped = _find_header_row(where, cells, keys)
+        header_row = _last_header_row(cells, top, look, keys)
         headers = _headers(cells[top : header_row + 1])
         frame = cells[header_row + 1 :]
         # Formatted columns beside the table belong to no one's catalog.
         kept = [at for at, name in enumerate(headers) if name.strip() or frame.to_series(at).null_count() < len(frame)]
         headers, frame = tuple(headers[at] for at in kept), frame[:, kept]
         of_key = [
-            _Key(name, at + look.first_column, header_row + 2, frame.to_series(number))
+            _KeyColumn(name, at + look.first_column, header_row + 2, frame.to_series(number))
             for number, (at, name) in enumerate(zip(kept, headers, strict=True))
-            if form(name) in keys
+            if normalise_header(name) in keys
         ]
-        lost = [_lost_zeros(reader, sheet.name, one, look) for one in of_key]
+        lost = [_lost_zeros_note(reader, sheet.name, one, look) for one in of_key]
     except fastexcel.FastExcelError as error:
-        raise _damaged(path, str(error).partition("\n")[0]) from error
+        raise _damaged_error(path, str(error).partition("\n")[0]) from error
     told = [
         *skipped,
-        *_told(look.errors, "an error (such as #N/A)"),
-        *_told(look.uncalculated, _NEVER),
+        *_blank_cells_notes(look.errors, "an error (such as #N/A)"),
+        *_blank_cells_notes(look.uncalculated, _NOT_CALCULATED),
         *filter(None, lost),
     ]
     return Table(
@@ -264,29 +264,31 @@ def _table(path: Path, sheet: Tab, look: _Look, key: Sequence[str]) -> Table:
     )
 
 
-_NEVER = "a formula that was never calculated (a spreadsheet program does it when it saves the file)"
+_NOT_CALCULATED = "a formula that was never calculated (a spreadsheet program does it when it saves the file)"
 
 
-def _load(reader: ExcelReader, sheet: str, kind: DType, columns: list[str] | None = None) -> pl.DataFrame:
+def _load_sheet(reader: ExcelReader, sheet: str, kind: DType, columns: list[str] | None = None) -> pl.DataFrame:
     """Every row of the sheet, the blank ones at its top included: line 0 is row 1."""
     return reader.load_sheet(sheet, header_row=None, skip_rows=0, dtypes=kind, use_columns=columns).to_polars()
 
 
-def _as_text(reader: ExcelReader, sheet: str) -> pl.DataFrame:
-    cells = _load(reader, sheet, "string")
-    dated = [column.name for column in cells if column.str.contains(_DATED).any()]
+def _load_as_text(reader: ExcelReader, sheet: str) -> pl.DataFrame:
+    cells = _load_sheet(reader, sheet, "string")
+    dated = [column.name for column in cells if column.str.contains(_DATE_PATTERN).any()]
     if not dated:
         return cells
     # A length of time is what fastexcel makes of dates and times only, never of text that looks like one.
-    times = _load(reader, sheet, "duration", dated)
-    return cells.with_columns(_iso(cells[name], time).alias(name) for name, time in zip(dated, times, strict=True))
+    times = _load_sheet(reader, sheet, "duration", dated)
+    return cells.with_columns(
+        _iso_dates(cells[name], time).alias(name) for name, time in zip(dated, times, strict=True)
+    )
 
 
 #: how fastexcel writes dates and times
-_DATED = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+_DATE_PATTERN = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
 
-def _iso(text: pl.Series, since: pl.Series) -> pl.Series:
+def _iso_dates(text: pl.Series, since: pl.Series) -> pl.Series:
     """Dates as 2026-11-24, with the time of day after a T where there is one; a time of day alone as 13:05:00."""
     day, time = text.str.head(10), text.str.tail(-11)
     told = (
@@ -296,17 +298,19 @@ def _iso(text: pl.Series, since: pl.Series) -> pl.Series:
         .then(day)
         .otherwise(pl.concat_str(day, time, separator="T"))
     )
-    return pl.select(pl.when(since.is_null() | ~text.str.contains(_DATED)).then(text).otherwise(told)).to_series()
+    return pl.select(
+        pl.when(since.is_null() | ~text.str.contains(_DATE_PATTERN)).then(text).otherwise(told)
+    ).to_series()
 
 
-def _header_row(where: str, cells: pl.DataFrame, keys: AbstractSet[str]) -> tuple[int, list[str]]:
+def _find_header_row(where: str, cells: pl.DataFrame, keys: AbstractSet[str]) -> tuple[int, list[str]]:
     """The row of the column names, counted from 0, and what to say about it.
 
     It is the first row that is not blank; or, where that one lacks the key, one of the next that has it: people write
     titles above their tables.
     """
     filled = cells.select(pl.any_horizontal(pl.all().str.strip_chars() != "").fill_null(value=False)).to_series()
-    rows = filled.arg_true().head(_TITLES).to_list()
+    rows = filled.arg_true().head(_HEADER_SEARCH_ROWS).to_list()
     if not rows:
         raise CatalogError(
             "the sheet has no header: it is empty",
@@ -315,16 +319,16 @@ def _header_row(where: str, cells: pl.DataFrame, keys: AbstractSet[str]) -> tupl
             "catalog.xlsx#Sheet",
         )
     for row in rows:
-        if keys and keys <= {form(text or "") for text in cells.row(row)}:
+        if keys and keys <= {normalise_header(text or "") for text in cells.row(row)}:
             return row, [] if row == rows[0] else [f"row {row + 1} is taken for the header: it has the key"]
     return rows[0], []
 
 
 #: in how many rows, blank ones aside, the header is looked for
-_TITLES = 10
+_HEADER_SEARCH_ROWS = 10
 
 
-def _header_end(cells: pl.DataFrame, top: int, look: _Look, keys: AbstractSet[str]) -> int:
+def _last_header_row(cells: pl.DataFrame, top: int, look: _SheetScan, keys: AbstractSet[str]) -> int:
     """The last row of a header whose cells are merged downwards, counted from 0.
 
     Only where the key's own cell is merged so far: below it no product can have a key, so none is taken for a name.
@@ -333,7 +337,7 @@ def _header_end(cells: pl.DataFrame, top: int, look: _Look, keys: AbstractSet[st
     ends = [
         merged.get((at + look.first_column, top + 1), top + 1)
         for at, text in enumerate(cells.row(top))
-        if form(text or "") in keys
+        if normalise_header(text or "") in keys
     ]
     return min(ends, default=top + 1) - 1
 
@@ -346,7 +350,7 @@ def _headers(rows: pl.DataFrame) -> tuple[str, ...]:
     )
 
 
-class _Key(NamedTuple):
+class _KeyColumn(NamedTuple):
     """A column of the key."""
 
     name: str
@@ -356,7 +360,7 @@ class _Key(NamedTuple):
     cells: pl.Series
 
 
-def _lost_zeros(reader: ExcelReader, sheet: str, key: _Key, look: _Look) -> str | None:
+def _lost_zeros_note(reader: ExcelReader, sheet: str, key: _KeyColumn, look: _SheetScan) -> str | None:
     """What to say where cells of the key are numbers, and seem to have had zeros in front.
 
     They have fewer digits than other cells (123 beside 01234), or fewer than their format shows (00123).
@@ -372,7 +376,7 @@ def _lost_zeros(reader: ExcelReader, sheet: str, key: _Key, look: _Look) -> str 
         return None
     else:
         # Numbers are yes or no to fastexcel, and text is neither.
-        numbers = _load(reader, sheet, "boolean", [keys.name]).to_series()[first_row - 1 :].is_not_null()
+        numbers = _load_sheet(reader, sheet, "boolean", [keys.name]).to_series()[first_row - 1 :].is_not_null()
         short, why = (numbers & (digits < digits.max()).fill_null(value=False)).arg_true(), "than the longest key"
     if short.is_empty():
         return None
@@ -384,22 +388,22 @@ def _lost_zeros(reader: ExcelReader, sheet: str, key: _Key, look: _Look) -> str 
     )
 
 
-def _told(names: list[str], what: str) -> list[str]:
+def _blank_cells_notes(names: list[str], what: str) -> list[str]:
     if not names:
         return []
-    shown = ", ".join(names[:_NAMED_CELLS])
-    more = f" and {len(names) - _NAMED_CELLS} more" if len(names) > _NAMED_CELLS else ""
+    shown = ", ".join(names[:_MAX_LISTED_CELLS])
+    more = f" and {len(names) - _MAX_LISTED_CELLS} more" if len(names) > _MAX_LISTED_CELLS else ""
     return [f"{'cells' if len(names) > 1 else 'a cell'} with {what} read as blank: {shown}{more}"]
 
 
 # --- what is no workbook ---
 
 #: how Excel's older files begin, and those that it encrypts
-_COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_OLE_SIGNATURE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 
 def _refuse_old_format(path: Path, begin: bytes, rest: Iterator[bytes]) -> None:
-    if begin != _COMPOUND:
+    if begin != _OLE_SIGNATURE:
         return
     if any("EncryptedPackage".encode("utf-16-le") in part for part in rest):
         raise CatalogError(
@@ -412,7 +416,7 @@ def _refuse_old_format(path: Path, begin: bytes, rest: Iterator[bytes]) -> None:
     )
 
 
-def _damaged(path: Path, why: str) -> CatalogError:
+def _damaged_error(path: Path, why: str) -> CatalogError:
     return CatalogError(
         "this is not an XLSX workbook, or it is damaged",
         where=str(path),

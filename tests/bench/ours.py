@@ -23,7 +23,7 @@ from lamina_batch.runs.run import run as run_pipeline
 from lamina_batch.runtime import Runtime
 
 if TYPE_CHECKING:
-    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.check_rows import CheckedRows
     from lamina_batch.execution.plan import Plan
     from lamina_batch.ledger.job import Job
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Silent:
     def note(self, text: str) -> None: ...
 
-    def planned(self, plan: Plan, checked: Checked) -> None: ...
+    def planned(self, plan: Plan, checked: CheckedRows) -> None: ...
 
     def changed(self, job: Job) -> None: ...
 

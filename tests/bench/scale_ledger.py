@@ -22,14 +22,14 @@ from lamina_batch.runs.context import Access
 from lamina_batch.runs.planning import binding, prepare
 from lamina_batch.runs.service import ask as ask_service
 from lamina_batch.runtime import Runtime
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Sequence
 
     from lamina_batch.apps.app import App
-    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.check_rows import CheckedRows
 
 AT = 1_790_000_000.0
 _BATCH = 50_000
@@ -45,7 +45,7 @@ _EVENT = (
 _OUTPUT = "INSERT INTO output VALUES (?, 0, ?, 'Image', 'image', 'completed', ?, NULL)"
 
 
-def fill(connection: sqlite3.Connection, checked: Checked, app: App) -> None:
+def fill(connection: sqlite3.Connection, checked: CheckedRows, app: App) -> None:
     """Every job as completed."""
     connection.execute("BEGIN")
     first = 1

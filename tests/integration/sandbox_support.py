@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from lamina_batch.sandbox.generations import SandboxApiVersion
+    from lamina_batch.sandbox.api_versions import SandboxApiVersion
 
 FULL_SET = "173692dd-0258-41bd-8a56-2cf9bbe89910"
 CARTOONIFY = "3f68debe-df0a-4fc9-bdd3-9d45a4160587"

@@ -28,13 +28,13 @@ from lamina_batch.runs.run import run as run_pipeline
 from lamina_batch.runs.service import last_run_app
 from lamina_batch.runtime import Runtime
 from lamina_batch.sandbox import SandboxOptions, embedded
-from lamina_batch.sandbox.generations import GENERATIONS
+from lamina_batch.sandbox.api_versions import GENERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.check_rows import CheckedRows
     from lamina_batch.execution.engine import Progress
     from lamina_batch.execution.plan import Plan
     from lamina_batch.ledger.job import Job, News
@@ -51,7 +51,7 @@ class Notes:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def planned(self, plan: Plan, checked: Checked) -> None: ...
+    def planned(self, plan: Plan, checked: CheckedRows) -> None: ...
 
     def changed(self, job: Job) -> None:
         self.states.append((job.key, job.state))

@@ -16,14 +16,14 @@ from PIL import Image
 from runtimes import make_runtime
 
 from lamina_batch.apps.app import App, parse_app
-from lamina_batch.catalog.check import Checked, check_rows
-from lamina_batch.catalog.mapping import Mapped, map_rows
+from lamina_batch.catalog.check_rows import CheckedRows, check_rows
+from lamina_batch.catalog.mapping import RowMapping, map_rows
 from lamina_batch.media.host_queue import Manners
 from lamina_batch.media.http import Limits
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.preflight.preflight import LIMITS, Preflight, Preflights
 from lamina_batch.preflight.sniff import HEAD_BYTES
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ class Desk:
             {"name": "More", "accept": ["image"], "multiple": True},
         ]
         self.app: App = parse_app({"appId": "an-app", "parameters": [{"type": "url", **one} for one in names]})
-        self.mapped: Mapped = map_rows(read_catalog(self.pipeline), self.pipeline, self.app)
+        self.mapped: RowMapping = map_rows(read_catalog(self.pipeline), self.pipeline, self.app)
         self.told: list[tuple[int, int]] = []
         self.pauses: list[float] = []
 
@@ -82,7 +82,7 @@ class Desk:
             **changes,
         ).look(self.mapped)
 
-    def check(self, seen: Preflight) -> Checked:
+    def check(self, seen: Preflight) -> CheckedRows:
         return check_rows(self.mapped, self.pipeline, self.app, service="sandbox", known=seen.verdicts)
 
 

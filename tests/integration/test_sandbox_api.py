@@ -19,8 +19,8 @@ from sandbox_support import CARTOONIFY, FULL_SET, MOOD_BOARD, PHOTO, ask, get, j
 import lamina_batch.sandbox
 from lamina_batch.sandbox import SANDBOX_KEY, Sandbox, SandboxOptions, embedded
 from lamina_batch.sandbox.apps import load_apps
-from lamina_batch.sandbox.calls import WORKSPACE_ID
 from lamina_batch.sandbox.inputs import is_absolute_url
+from lamina_batch.sandbox.requests import WORKSPACE_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from process import PATIENCE, wait_for
 from sandbox_support import CARTOONIFY, ask, cancel, get, journal, post, start, start_run, wait_for_end
 
 from lamina_batch.sandbox import GENERATIONS, SANDBOX_KEY, SandboxOptions, embedded
-from lamina_batch.sandbox.misbehaviour import client_disconnected
+from lamina_batch.sandbox.fault_responses import client_disconnected
 from lamina_batch.sandbox.server import Sandbox
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from lamina_batch.sandbox import SandboxOptions, embedded
 from lamina_batch.sandbox.apps import load_apps
 from lamina_batch.sandbox.cards import Card, card_for, draw_card, printable
 from lamina_batch.sandbox.executions import ExecutionStore, SandboxExecution
-from lamina_batch.sandbox.links import LinkSigner
 from lamina_batch.sandbox.media import MediaReply, MediaRequest, MediaStore
+from lamina_batch.sandbox.signed_urls import LinkSigner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -30,17 +30,17 @@ from sandbox_support import (
 
 from lamina_batch.sandbox import GENERATIONS, SANDBOX_KEY, SandboxOptions, embedded
 from lamina_batch.sandbox.apps import load_apps
-from lamina_batch.sandbox.calls import WORKSPACE_ID
 from lamina_batch.sandbox.executions import ExecutionStore, SandboxExecution
 from lamina_batch.sandbox.inputs import inputs_by_name
+from lamina_batch.sandbox.requests import WORKSPACE_ID
 from lamina_batch.sandbox.runs import run_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from lamina_batch.sandbox.api_versions import SandboxApiVersion
     from lamina_batch.sandbox.apps import SandboxOutput
-    from lamina_batch.sandbox.generations import SandboxApiVersion
 
 KEY = {"x-api-key": SANDBOX_KEY}
 RUNS, BOTH = GENERATIONS["runs"], GENERATIONS["both"]

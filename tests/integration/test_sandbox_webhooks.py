@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from email.message import Message
     from pathlib import Path
 
-    from lamina_batch.sandbox.generations import SandboxApiVersion
+    from lamina_batch.sandbox.api_versions import SandboxApiVersion
 
 FAST = 5000.0
 

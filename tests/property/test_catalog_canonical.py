@@ -9,13 +9,13 @@ import polars as pl
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lamina_batch.catalog.content import (
+from lamina_batch.catalog.content_hash import (
     content_hash,
     inputs_expression,
     list_member,
     string_json,
     text_member,
-    with_content,
+    with_content_hash,
 )
 
 #: any text that UTF-8 can hold, with what JSON escapes drawn often
@@ -82,7 +82,7 @@ def test_content_is_the_sha256_of_app_service_and_inputs(
         else text_member(pl.lit(pl.Series([value] * 2, dtype=pl.String)), optional=bool(len(name) % 2))
         for name, value in inputs.items()
     }
-    found = with_content(pl.DataFrame({"row": [0, 1]}), service, app_id, members).drop("row")
+    found = with_content_hash(pl.DataFrame({"row": [0, 1]}), service, app_id, members).drop("row")
     assert found.rows() == [(expected, len(canonical(inputs).encode()))] * 2
 
 

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_batch.apps.app import App, Parameter
-from lamina_batch.apps.schema import input_schema, match, value_schema
-from lamina_batch.catalog.check import check_rows
-from lamina_batch.catalog.content import content_hash
+from lamina_batch.apps.input_schema import input_schema, match, value_schema
+from lamina_batch.catalog.check_rows import check_rows
+from lamina_batch.catalog.content_hash import content_hash
+from lamina_batch.catalog.input_validator import InputValidator, Verdict, quote_value
 from lamina_batch.catalog.mapping import map_rows
-from lamina_batch.catalog.verdict import Judge, Verdict, shown
 from lamina_batch.pipeline.spec import (
     Api,
     BlankPolicy,
@@ -28,7 +28,7 @@ from lamina_batch.pipeline.spec import (
     Pipeline,
     Results,
     Rows,
-    RunOptions,
+    RunSettings,
     Template,
     Value,
 )
@@ -138,7 +138,7 @@ def pipeline_of(*rules: InputRule) -> Pipeline:
         inputs=rules,
         matrix={},
         api=Api(),
-        run=RunOptions(),
+        run=RunSettings(),
         results=Results(manifest=()),
         state=Path("/state"),
     )
@@ -283,7 +283,7 @@ def test_whole_columns_are_judged_as_the_json_schema_judges_each_value(
     """Which values are refused, under which keyword, and how each is shown."""
     parameter = Parameter(name="P", type=kind, options=tuple(labels) if kind == "options" else ())
     authority = jsonschema.Draft202012Validator(value_schema(parameter))
-    said = Judge(parameter).verdicts(pl.Series(values, dtype=pl.String))
+    said = InputValidator(parameter).verdicts(pl.Series(values, dtype=pl.String))
     found = {value: Verdict(*verdict) for value, *verdict in said.iter_rows()}
     assert set(found) == {value for value in values if not authority.is_valid(value)}
     for value, verdict in found.items():
@@ -291,7 +291,7 @@ def test_whole_columns_are_judged_as_the_json_schema_judges_each_value(
         assert verdict.refused == (label is None)
         assert verdict.sent == (value if label is None else label)
         if verdict.refused:
-            assert verdict.message.startswith(f"{shown(value)} is not ")
+            assert verdict.message.startswith(f"{quote_value(value)} is not ")
             assert verdict.code == {"options": "invalid_option", "url": "invalid_url"}[kind]
         if kind == "url":
             assert (verdict.hint == "remove the white space around it") == authority.is_valid(value.strip())
@@ -303,5 +303,5 @@ def test_every_sign_in_a_url_is_judged_as_the_json_schema_judges_it(url: str) ->
     authority = jsonschema.Draft202012Validator(value_schema(parameter))
     signs = ["", *(chr(code) for code in range(0x11000) if not 0xD800 <= code < 0xE000)]
     values = [url.format(sign) for sign in signs]
-    said = Judge(parameter).verdicts(pl.Series(values, dtype=pl.String))
+    said = InputValidator(parameter).verdicts(pl.Series(values, dtype=pl.String))
     assert set(said["value"]) == {value for value in values if not authority.is_valid(value)}

@@ -11,8 +11,8 @@ from typing import Literal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_batch.pipeline.spec import Api, Pipeline, Results, Rows, RunOptions
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.pipeline.spec import Api, Pipeline, Results, Rows, RunSettings
+from lamina_batch.sources.read_catalog import read_catalog
 
 CELL = st.one_of(
     st.sampled_from(["", " ", '"', '""', '5" heel', "a,b", "a;b", "a\tb", "x\ny", "x\r\ny", "\r", "\n", "No", "00123"]),
@@ -37,7 +37,7 @@ def read(
             inputs=(),
             matrix={},
             api=Api(),
-            run=RunOptions(),
+            run=RunSettings(),
             results=Results(manifest=()),
             state=Path(folder),
         )

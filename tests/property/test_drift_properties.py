@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_batch.apps.app import App, Parameter
-from lamina_batch.drift.compare import Kind, breaking, compare, everything, words
+from lamina_batch.drift.compare import ChangeKind, broken_usage, compare, describe_change, full_usage
 
 NAMES = st.sampled_from(["Front", "front", "Model  Body", "Model Body", "Prompt"])
 LABELS = st.lists(st.sampled_from(["Standard ", "Standard", "Plus Size", "Tall", "1:1"]), unique=True, max_size=4)
@@ -42,7 +42,7 @@ def test_every_difference_is_a_change_and_only_that(before: App, after: App) -> 
     assert (not changes) == (contract(before) == contract(after))
     assert len(set(map(str, changes))) == len(changes)
     for change in changes:
-        assert words(change)
+        assert describe_change(change)
 
 
 @given(apps(), apps())
@@ -58,7 +58,7 @@ def test_a_lost_name_is_probably_a_new_one_and_none_is_given_twice(before: App, 
             change.likely
             for change in compare(before, after)
             if change.likely is not None
-            and (change.kind is Kind.PARAMETER_REMOVED) == (parameter is None)
+            and (change.kind is ChangeKind.PARAMETER_REMOVED) == (parameter is None)
             and (parameter is None or change.before == parameter)
         ]
         assert len(set(likely)) == len(likely)
@@ -66,7 +66,12 @@ def test_a_lost_name_is_probably_a_new_one_and_none_is_given_twice(before: App, 
 
 @given(apps(), apps())
 def test_only_what_takes_something_away_or_asks_for_more_breaks(before: App, after: App) -> None:
-    additive = {Kind.NO_LONGER_REQUIRED, Kind.LABEL_ADDED, Kind.DEFAULT_CHANGED, Kind.MULTIPLE_GIVEN}
+    additive = {
+        ChangeKind.NO_LONGER_REQUIRED,
+        ChangeKind.LABEL_ADDED,
+        ChangeKind.DEFAULT_CHANGED,
+        ChangeKind.MULTIPLE_GIVEN,
+    }
     for change in compare(before, after):
         if change.kind in additive:
-            assert breaking(change, everything(before), after) is None
+            assert broken_usage(change, full_usage(before), after) is None

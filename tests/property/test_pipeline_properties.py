@@ -14,10 +14,10 @@ from thorough import examples
 
 from lamina_batch.errors import LaminaBatchError
 from lamina_batch.pipeline.load import load_pipeline
-from lamina_batch.pipeline.problems import KEY_SHAPE
+from lamina_batch.pipeline.problems import API_KEY_PATTERN
 from lamina_batch.pipeline.spec import Column, Columns, InputRule, Pipeline, Template, Value
-from lamina_batch.pipeline.template import template_parts
-from lamina_batch.pipeline.values import core_value, substituted
+from lamina_batch.pipeline.template import parse_template
+from lamina_batch.pipeline.typed_values import parse_scalar, substitute_variables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +63,9 @@ TRICKY = st.sampled_from(
         "...",
     ]
 )
-TEXT = (TRICKY | st.text(st.characters(exclude_categories=["Cs"]))).filter(lambda text: not KEY_SHAPE.search(text))
+TEXT = (TRICKY | st.text(st.characters(exclude_categories=["Cs"]))).filter(
+    lambda text: not API_KEY_PATTERN.search(text)
+)
 SOME_TEXT = TEXT.filter(bool)
 
 
@@ -150,17 +152,17 @@ def test_templates_give_back_their_literals_and_columns(parts: list[str]) -> Non
     expected = [literals[0]]
     for name, literal in zip(names, literals[1:], strict=True):
         expected += [name, literal]
-    assert template_parts(text) == Template(parts=tuple(expected)).parts
+    assert parse_template(text) == Template(parts=tuple(expected)).parts
 
 
 @given(text=TEXT)
 def test_a_doubled_dollar_is_always_a_dollar(text: str) -> None:
-    assert substituted(escaped(text), {}) == text
+    assert substitute_variables(escaped(text), {}) == text
 
 
 @given(number=st.integers(-(10**17), 10**17) | st.floats(-1e17, 1e17))
 def test_decimal_numbers_are_numbers(number: float) -> None:
-    assert core_value(str(number)) == number
+    assert parse_scalar(str(number)) == number
 
 
 # Only our own errors

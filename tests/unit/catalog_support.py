@@ -8,10 +8,10 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from lamina_batch.apps.app import App, parse_app
-from lamina_batch.catalog.check import Checked, check_rows
-from lamina_batch.catalog.mapping import Mapped, map_rows
+from lamina_batch.catalog.check_rows import CheckedRows, check_rows
+from lamina_batch.catalog.mapping import RowMapping, map_rows
 from lamina_batch.pipeline.load import load_pipeline
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,21 +61,21 @@ class Desk:
         """The catalog that `rows` of a pipeline describe."""
         return read_catalog(self.pipeline(f"rows: {rows}\ninputs:\n  Prompt: {{value: x}}\n"))
 
-    def map(self, app: App, body: str) -> Mapped:
+    def map(self, app: App, body: str) -> RowMapping:
         pipeline = self.pipeline(body)
         return map_rows(read_catalog(pipeline), pipeline, app)
 
-    def check(self, app: App, body: str, *, contents: bool = True) -> Checked:
+    def check(self, app: App, body: str, *, contents: bool = True) -> CheckedRows:
         pipeline = self.pipeline(body)
         mapped = map_rows(read_catalog(pipeline), pipeline, app)
         return check_rows(mapped, pipeline, app, service="sandbox", contents=contents)
 
 
-def with_inputs(checked: Checked) -> pl.DataFrame:
+def with_inputs(checked: CheckedRows) -> pl.DataFrame:
     """The jobs with the canonical inputs of each."""
     return checked.with_inputs(checked.jobs)
 
 
-def sent(checked: Checked) -> list[dict[str, Any] | None]:
+def sent(checked: CheckedRows) -> list[dict[str, Any] | None]:
     """The inputs of each job; None for one that is not valid."""
     return [None if inputs is None else json.loads(inputs) for inputs in with_inputs(checked)["inputs"]]

@@ -10,15 +10,15 @@ import polars as pl
 import pytest
 
 from lamina_batch.apps.app import App, Parameter, parse_app
-from lamina_batch.apps.schema import (
-    NOT_IN_A_URL,
+from lamina_batch.apps.input_schema import (
+    URL_FORBIDDEN_PATTERN,
     URL_PATTERN,
     input_schema,
-    lenient,
     match,
     parameter_schema,
     value_schema,
 )
+from lamina_batch.pipeline.names import normalise_name
 
 
 def an_app(*parameters: dict[str, Any]) -> App:
@@ -44,7 +44,7 @@ def test_the_whole_schema_of_the_vendors_sample_app() -> None:
             "Upload": {
                 "type": "string",
                 "pattern": URL_PATTERN,
-                "not": {"pattern": NOT_IN_A_URL},
+                "not": {"pattern": URL_FORBIDDEN_PATTERN},
                 "default": "https://m.example/a.png",
             },
             "Style": {"type": "string", "enum": ["Ghibli", "Disney / Pixar"]},
@@ -154,7 +154,7 @@ def test_anything_else_is_no_url(url: str) -> None:
     assert not accepts(an_app({"name": "P", "type": "url"}), {"P": url})
 
 
-@pytest.mark.parametrize("pattern", [URL_PATTERN, NOT_IN_A_URL], ids=["url", "not in a url"])
+@pytest.mark.parametrize("pattern", [URL_PATTERN, URL_FORBIDDEN_PATTERN], ids=["url", "not in a url"])
 def test_python_and_polars_read_the_patterns_alike(pattern: str) -> None:
     """The first is what jsonschema asks, the second what clears whole columns; in between lies a paid mistake."""
     every = [chr(code) for code in range(0x11000) if not 0xD800 <= code < 0xE000]
@@ -186,9 +186,9 @@ def test_notes_stand_beside_the_alternatives() -> None:
 
 
 def test_leniency_is_about_case_and_spaces_only() -> None:
-    assert lenient("  Model\t ETHNICITY\n") == "model ethnicity"
-    assert lenient("STRASSE") == lenient("straße")
-    assert lenient("Plus-Size") != lenient("Plus Size")
+    assert normalise_name("  Model\t ETHNICITY\n") == "model ethnicity"
+    assert normalise_name("STRASSE") == normalise_name("straße")
+    assert normalise_name("Plus-Size") != normalise_name("Plus Size")
 
 
 def test_the_exact_spelling_wins_and_is_what_comes_back() -> None:

@@ -11,13 +11,13 @@ import polars as pl
 import pytest
 from catalog_support import STOCK, Desk, app, image, options, sent, text, with_inputs
 
-from lamina_batch.catalog import check
-from lamina_batch.catalog.content import content_hash
-from lamina_batch.catalog.verdict import Code
+from lamina_batch.catalog import check_rows as check
+from lamina_batch.catalog.content_hash import content_hash
+from lamina_batch.catalog.input_validator import FindingCode
 
 if TYPE_CHECKING:
     from lamina_batch.apps.app import App
-    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.check_rows import CheckedRows
 
 ROWS = "rows: {from: rows.csv, key: sku}\n"
 URL = "https://cdn.example.com/a.jpg"
@@ -28,17 +28,17 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-def codes(checked: Checked) -> list[tuple[str, str]]:
+def codes(checked: CheckedRows) -> list[tuple[str, str]]:
     return checked.findings.select("row", "code").rows()
 
 
-def only(checked: Checked) -> dict[str, Any]:
+def only(checked: CheckedRows) -> dict[str, Any]:
     """The one finding there is."""
     (finding,) = checked.findings.drop("lamina_index").to_dicts()
     return finding
 
 
-def check_one(desk: Desk, app: App, rule: str, *cells: str, rows: str = ROWS) -> Checked:
+def check_one(desk: Desk, app: App, rule: str, *cells: str, rows: str = ROWS) -> CheckedRows:
     """Cells of the column `c`, checked against the app's one parameter."""
     desk.write("rows.csv", "sku\tc\n" + "".join(f"K{at}\t{cell}\n" for at, cell in enumerate(cells)))
     return desk.check(app, f"{rows}inputs:\n  {app.parameters[0].name}: {rule}\n")
@@ -298,7 +298,7 @@ def test_a_blank_picture_may_be_left_to_the_app_or_skipped_or_replaced(desk: Des
     left = check_one(desk, front, "{column: c, blank: app_default}", "", URL)
     assert (sent(left), left.app_defaults) == ([{}, {"Front": URL}], (("Front", 1),))
     skipped = check_one(desk, front, "{column: c, blank: skip_row}", "", URL)
-    assert (sent(skipped), skipped.skipped_rows, skipped.skipped_names) == ([{"Front": URL}], 1, ("K0",))
+    assert (sent(skipped), skipped.skipped_rows, skipped.skipped_keys) == ([{"Front": URL}], 1, ("K0",))
     replaced = check_one(desk, front, f"{{column: c, default: '{URL}'}}", "")
     assert sent(replaced) == [{"Front": URL}]
 
@@ -307,10 +307,10 @@ def test_the_first_rows_that_are_skipped_are_named_in_whatever_part_they_are(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.write("rows.csv", "sku,c\n" + ",\n" + "".join(f"{n},\n" for n in range(8)) + f"x,{URL}\n")
-    monkeypatch.setattr("lamina_batch.catalog.check._PART", 3)
+    monkeypatch.setattr("lamina_batch.catalog.check_rows._PART_ROWS", 3)
     body = "rows: {from: rows.csv, key: sku}\ninputs: {Front: {column: c, blank: skip_row}}\n"
     checked = desk.check(app(image("Front")), body)
-    assert (checked.skipped_rows, checked.skipped_names) == (8, ("0", "1", "2", "3", "4"))
+    assert (checked.skipped_rows, checked.skipped_keys) == (8, ("0", "1", "2", "3", "4"))
 
 
 def test_what_the_app_needs_may_not_be_blank(desk: Desk) -> None:
@@ -501,7 +501,7 @@ def test_a_catalog_checked_in_parts_is_the_catalog_checked_at_once(desk: Desk, m
         """
     wanted = app(options("S", "Big", default="Big"), text("T"), text("M"))
     once = desk.check(wanted, body)
-    monkeypatch.setattr(check, "_PART", 2)
+    monkeypatch.setattr(check, "_PART_ROWS", 2)
     parts = desk.check(wanted, body)
     assert parts.jobs.equals(once.jobs)
     assert parts.findings.equals(once.findings)
@@ -523,4 +523,4 @@ def test_without_contents_those_are_made_that_tell_which_rows_are_equal(desk: De
 
 def test_the_page_for_users_explains_every_code_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "rows-and-inputs.md").read_text(encoding="utf-8")
-    assert tuple(re.findall(r"^\| `(\w+)` \| (?:error|warning) \|", page, re.MULTILINE)) == get_args(Code)
+    assert tuple(re.findall(r"^\| `(\w+)` \| (?:error|warning) \|", page, re.MULTILINE)) == get_args(FindingCode)

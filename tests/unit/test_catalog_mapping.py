@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lamina_batch.apps.app import App
-    from lamina_batch.catalog.mapping import Mapped
+    from lamina_batch.catalog.mapping import RowMapping
 
 ROWS = "rows: {from: rows.csv, key: sku}\n"
 PROMPT = app(text("Prompt"))
@@ -27,7 +27,7 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-def values(mapped: Mapped, at: int = 0) -> list[Any]:
+def values(mapped: RowMapping, at: int = 0) -> list[Any]:
     return mapped.whole().frame[mapped.inputs[at].slot].to_list()
 
 

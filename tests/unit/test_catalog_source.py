@@ -11,7 +11,7 @@ from catalog_support import Desk
 
 from lamina_batch.errors import CatalogError
 from lamina_batch.pipeline.load import SOURCE_EXTENSIONS
-from lamina_batch.sources import source
+from lamina_batch.sources import read_catalog as source
 
 if TYPE_CHECKING:
     from pathlib import Path

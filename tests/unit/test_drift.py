@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from catalog_support import STOCK, Desk, app, image, options, text
 
-from lamina_batch.drift.compare import Kind, compare, likely_names
-from lamina_batch.drift.judge import Drift, Known, judge, known_contract, refuse_drift
+from lamina_batch.drift.compare import ChangeKind, compare, likely_names
+from lamina_batch.drift.judge import Baseline, Drift, assess_drift, enforce_drift_policy, find_baseline
 from lamina_batch.drift.pins import pin_text, take_pin
 from lamina_batch.errors import DriftError, PipelineError
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,14 +63,16 @@ def desk(tmp_path: Path) -> Desk:
 
 def held(desk: Desk, before: App, after: App, body: str = USES) -> Drift:
     pipeline = desk.pipeline(body)
-    return judge(Known(app=before, called="the last run", accept="run"), after, pipeline, read_catalog(pipeline))
+    return assess_drift(
+        Baseline(app=before, called="the last run", accept="run"), after, pipeline, read_catalog(pipeline)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One change. `breaks` says what is told of a pipeline that uses it; None: it is only told."""
 
-    kind: Kind
+    kind: ChangeKind
     before: tuple[dict[str, Any], ...]
     after: tuple[dict[str, Any], ...]
     breaks: str | None = None
@@ -81,143 +83,143 @@ class Case:
 
 DRIFT = {
     "parameter gone": Case(
-        kind=Kind.PARAMETER_REMOVED,
+        kind=ChangeKind.PARAMETER_REMOVED,
         before=(FRONT, PROMPT),
         after=(FRONT,),
         breaks="the input 'Prompt' is gone: used by inputs.Prompt",
     ),
     "parameter gone, matrix": Case(
-        kind=Kind.PARAMETER_REMOVED,
+        kind=ChangeKind.PARAMETER_REMOVED,
         before=(FRONT, PLACE),
         after=(FRONT,),
         breaks="the input 'Place' is gone: used by matrix.Place",
     ),
     "parameter new": Case(
-        kind=Kind.PARAMETER_ADDED,
+        kind=ChangeKind.PARAMETER_ADDED,
         before=(FRONT,),
         after=(FRONT, text("Mark")),
         told="the input 'Mark' (text) is new",
     ),
     "parameter new and needed": Case(
-        kind=Kind.PARAMETER_ADDED,
+        kind=ChangeKind.PARAMETER_ADDED,
         before=(FRONT,),
         after=(FRONT, text("Mark", required=True)),
         breaks="the input 'Mark' (text) is new, and must be given: neither inputs nor matrix gives it",
         anyway=True,
     ),
     "parameter new and needed, but with a default": Case(
-        kind=Kind.PARAMETER_ADDED,
+        kind=ChangeKind.PARAMETER_ADDED,
         before=(FRONT,),
         after=(FRONT, text("Mark", required=True, default="none")),
         told="the input 'Mark' (text) is new",
     ),
     "retyped": Case(
-        kind=Kind.RETYPED,
+        kind=ChangeKind.RETYPED,
         before=(FRONT, PROMPT),
         after=(FRONT, options("Prompt", "A", "B")),
         breaks="'Prompt' is of the type options now, and was text: used by inputs.Prompt",
     ),
     "made required, and given": Case(
-        kind=Kind.MADE_REQUIRED,
+        kind=ChangeKind.MADE_REQUIRED,
         before=(FRONT, PROMPT),
         after=(FRONT, text("Prompt", required=True)),
         told="'Prompt' must be given now",
         anyway=True,
     ),
     "made required, and not given": Case(
-        kind=Kind.MADE_REQUIRED,
+        kind=ChangeKind.MADE_REQUIRED,
         before=(FRONT, text("Mark")),
         after=(FRONT, text("Mark", required=True)),
         breaks="'Mark' must be given now: neither inputs nor matrix gives it",
         anyway=True,
     ),
     "no longer required": Case(
-        kind=Kind.NO_LONGER_REQUIRED,
+        kind=ChangeKind.NO_LONGER_REQUIRED,
         before=(FRONT, text("Prompt", required=True)),
         after=(FRONT, PROMPT),
         told="'Prompt' need not be given any more",
     ),
     "label new": Case(
-        kind=Kind.LABEL_ADDED,
+        kind=ChangeKind.LABEL_ADDED,
         before=(FRONT, BODY),
         after=(FRONT, options("Body", "Standard ", "Plus Size", "Muscular", "Tall")),
         told="'Body' has a new label 'Tall'",
     ),
     "label gone, of rows": Case(
-        kind=Kind.LABEL_REMOVED,
+        kind=ChangeKind.LABEL_REMOVED,
         before=(FRONT, BODY),
         after=(FRONT, options("Body", "Standard ", "Muscular")),
         breaks="'Body' has no label 'Plus Size' any more: used by rows 2, 4, 5",
     ),
     "label gone that no row has": Case(
-        kind=Kind.LABEL_REMOVED,
+        kind=ChangeKind.LABEL_REMOVED,
         before=(FRONT, BODY),
         after=(FRONT, options("Body", "Standard ", "Plus Size")),
         told="'Body' has no label 'Muscular' any more",
     ),
     "label renamed, of rows": Case(
-        kind=Kind.LABEL_RENAMED,
+        kind=ChangeKind.LABEL_RENAMED,
         before=(FRONT, BODY),
         after=(FRONT, options("Body", "Standard ", "Plus-size", "Muscular")),
         breaks="'Body' has no label 'Plus Size' any more; it is probably 'Plus-size' now: used by rows 2, 4, 5",
     ),
     "label of another spacing": Case(  # it would still match, and everything with it would be bought again
-        kind=Kind.LABEL_RENAMED,
+        kind=ChangeKind.LABEL_RENAMED,
         before=(FRONT, BODY),
         after=(FRONT, options("Body", "Standard", "Plus Size", "Muscular")),
         breaks="'Body' has no label 'Standard ' any more; it is probably 'Standard' now: used by row 3",
     ),
     "label renamed beyond likeness, in its place": Case(
-        kind=Kind.LABEL_RENAMED,
+        kind=ChangeKind.LABEL_RENAMED,
         before=(FRONT, PLACE),
         after=(FRONT, options("Place", "Atelier", "Park", "Beach")),
         breaks="'Place' has no label 'Studio' any more; it is probably 'Atelier' now: used by matrix.Place",
     ),
     "label gone, of map and rows": Case(
-        kind=Kind.LABEL_REMOVED,
+        kind=ChangeKind.LABEL_REMOVED,
         before=(FRONT, GENDER),
         after=(FRONT, options("Gender", "Male", "Unisex")),
         breaks="'Gender' has no label 'Female' any more: used by inputs.gender.map.F, rows 2, 5",
     ),
     "label gone, of the default": Case(
-        kind=Kind.LABEL_REMOVED,
+        kind=ChangeKind.LABEL_REMOVED,
         before=(FRONT, GENDER),
         after=(FRONT, options("Gender", "Female", "Male")),
         breaks="'Gender' has no label 'Unisex' any more: used by inputs.gender.default, row 4",
     ),
     "default changed": Case(
-        kind=Kind.DEFAULT_CHANGED,
+        kind=ChangeKind.DEFAULT_CHANGED,
         before=(FRONT, image("Mood", multiple=True, default=[STOCK])),
         after=(FRONT, image("Mood", multiple=True, default=["https://b.example/s.jpg"])),
         told=f'the app\'s own default for \'Mood\' is ["https://b.example/s.jpg"] now, and was ["{STOCK}"]: '
         "1 row takes it",
     ),
     "accept widened": Case(
-        kind=Kind.ACCEPT_CHANGED,
+        kind=ChangeKind.ACCEPT_CHANGED,
         before=(FRONT, MOOD),
         after=(FRONT, {**MOOD, "accept": ["image", "video"]}),
         told="'Mood' takes image or video now, and took image",
     ),
     "accept withdrawn": Case(
-        kind=Kind.ACCEPT_CHANGED,
+        kind=ChangeKind.ACCEPT_CHANGED,
         before=(FRONT, MOOD),
         after=(FRONT, {**MOOD, "accept": ["video"]}),
         breaks="'Mood' takes video now, and took image: used by inputs.Mood",
     ),
     "multiple given": Case(
-        kind=Kind.MULTIPLE_GIVEN,
+        kind=ChangeKind.MULTIPLE_GIVEN,
         before=(FRONT, PROMPT),
         after=(FRONT, text("Prompt", multiple=True)),
         told="'Prompt' takes several values now",
     ),
     "multiple withdrawn": Case(
-        kind=Kind.MULTIPLE_WITHDRAWN,
+        kind=ChangeKind.MULTIPLE_WITHDRAWN,
         before=(FRONT, MOOD),
         after=(FRONT, image("Mood")),
         breaks="'Mood' takes one value now, and took several: used by row 2",
     ),
     "multiple withdrawn where one is sent": Case(
-        kind=Kind.MULTIPLE_WITHDRAWN,
+        kind=ChangeKind.MULTIPLE_WITHDRAWN,
         before=(FRONT, text("Prompt", multiple=True)),
         after=(FRONT, PROMPT),
         told="'Prompt' takes one value now, and took several",
@@ -226,7 +228,7 @@ DRIFT = {
 
 
 def test_the_table_has_every_kind() -> None:
-    assert {case.kind for case in DRIFT.values()} == set(Kind)
+    assert {case.kind for case in DRIFT.values()} == set(ChangeKind)
 
 
 @pytest.mark.parametrize("case", DRIFT.values(), ids=DRIFT)
@@ -239,11 +241,11 @@ def test_a_change_for_a_pipeline_that_uses_it(desk: Desk, case: Case) -> None:
     pipeline = desk.pipeline(USES)
     if case.breaks:
         with pytest.raises(DriftError, match="nothing was submitted") as caught:
-            refuse_drift(drift, after, pipeline)
+            enforce_drift_policy(drift, after, pipeline)
         assert case.breaks in str(caught.value)
         assert caught.value.exit_code == 8
     else:
-        assert refuse_drift(drift, after, pipeline) == (f"the app has changed since the last run: {case.told}",)
+        assert enforce_drift_policy(drift, after, pipeline) == (f"the app has changed since the last run: {case.told}",)
 
 
 @pytest.mark.parametrize("case", DRIFT.values(), ids=DRIFT)
@@ -256,7 +258,7 @@ def test_a_change_for_a_pipeline_that_does_not_use_it(desk: Desk, case: Case) ->
 def test_a_change_is_only_warned_of_where_the_pipeline_says_so(desk: Desk) -> None:
     before, after = app(FRONT, PROMPT), app(FRONT)
     drift = held(desk, before, after)
-    notes = refuse_drift(drift, after, desk.pipeline(USES + "schema: {on_drift: warn}\n"))
+    notes = enforce_drift_policy(drift, after, desk.pipeline(USES + "schema: {on_drift: warn}\n"))
     (note,) = notes
     assert note == (
         "the app has changed since the last run, and it breaks this pipeline: the input 'Prompt' is gone: "
@@ -330,29 +332,29 @@ def pinned(desk: Desk, source: str, *parameters: dict[str, Any]) -> str:
 
 def test_a_pin_comes_before_the_last_run(desk: Desk) -> None:
     pipeline = desk.pipeline(pinned(desk, "https://lamina.example"))
-    known = known_contract(pipeline, "https://other.example", app(FRONT, PROMPT))
-    assert isinstance(known, Known)
+    known = find_baseline(pipeline, "https://other.example", app(FRONT, PROMPT))
+    assert isinstance(known, Baseline)
     assert (known.called, known.app.parameters) == ("the pin of 2026-03-31", app(FRONT).parameters)
 
 
 def test_without_a_pin_the_last_run_counts_if_it_was_of_this_app(desk: Desk) -> None:
     pipeline = desk.pipeline(LEAVES)
     last = app(FRONT)
-    assert known_contract(pipeline, "https://lamina.example", None) is None
-    assert known_contract(pipeline, "https://lamina.example", replace(last, app_id="another")) is None
-    known = known_contract(pipeline, "https://lamina.example", last)
-    assert isinstance(known, Known)
+    assert find_baseline(pipeline, "https://lamina.example", None) is None
+    assert find_baseline(pipeline, "https://lamina.example", replace(last, app_id="another")) is None
+    known = find_baseline(pipeline, "https://lamina.example", last)
+    assert isinstance(known, Baseline)
     assert known.app is last
 
 
 def test_a_pin_of_the_sandbox_and_the_real_service_have_nothing_to_do_with_each_other(desk: Desk) -> None:
     pipeline = desk.pipeline(pinned(desk, "sandbox"))
     with pytest.raises(PipelineError, match="taken from the sandbox") as caught:
-        known_contract(pipeline, "https://lamina.example", None)
+        find_baseline(pipeline, "https://lamina.example", None)
     assert f"lamina-batch apps pin an-app -o {desk.folder / 'pin.json'}" in (caught.value.hint or "")
-    assert isinstance(known_contract(pipeline, "sandbox", None), Known)
+    assert isinstance(find_baseline(pipeline, "sandbox", None), Baseline)
     real = desk.pipeline(pinned(desk, "https://lamina.example"))
-    said = known_contract(real, "sandbox", app(FRONT, PROMPT))
+    said = find_baseline(real, "sandbox", app(FRONT, PROMPT))
     assert said == "the pin was taken from https://lamina.example: what the sandbox serves is not held against it"
 
 
@@ -372,7 +374,7 @@ def test_a_pin_that_cannot_be_used_is_an_error_at_its_place(desk: Desk, content:
         desk.write("pin.json", content)
     pipeline = desk.pipeline(LEAVES + "schema: {pin: pin.json}\n")
     with pytest.raises(PipelineError, match=what) as caught:
-        known_contract(pipeline, "sandbox", None)
+        find_baseline(pipeline, "sandbox", None)
     assert (caught.value.where or "").endswith("pipeline.yaml:6:15")
     assert "apps pin an-app" in (caught.value.hint or "")
 

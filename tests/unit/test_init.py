@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from lamina_batch.apps.app import parse_app
 from lamina_batch.authoring.init import default_name, draft, pipeline_text, refuse_existing_files, scalar, write_files
 from lamina_batch.authoring.matching import ColumnMatch, explain_missing_key, guess_key, match_columns
-from lamina_batch.catalog.check import check_rows
+from lamina_batch.catalog.check_rows import check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.drift.pins import read_pin, take_pin
 from lamina_batch.errors import CatalogError, UsageError
-from lamina_batch.pipeline.check import FILL_IN
-from lamina_batch.pipeline.document import MappingNode, ScalarNode, parse
 from lamina_batch.pipeline.load import load_pipeline
-from lamina_batch.pipeline.values import substituted
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.pipeline.schema_problems import FILL_IN
+from lamina_batch.pipeline.typed_values import substitute_variables
+from lamina_batch.pipeline.yaml_tree import MappingNode, ScalarNode, parse_yaml
+from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
     from lamina_batch.drift.pins import Pin
@@ -254,7 +254,7 @@ def test_names_of_files() -> None:
 def test_any_text_reads_back_from_the_file(words: str, key: bool) -> None:
     """Names and labels of the service and headers of catalogs hold anything."""
     line = f"a: {{{scalar(words, key=True)}: x}}" if key else f"a: {{b: {scalar(words)}}}"
-    tree = parse(line, name="file")
+    tree = parse_yaml(line, name="file")
     assert isinstance(tree, MappingNode)
     inner = tree.entries["a"]
     assert isinstance(inner, MappingNode)
@@ -263,7 +263,7 @@ def test_any_text_reads_back_from_the_file(words: str, key: bool) -> None:
     else:
         node = inner.entries["b"]
         assert isinstance(node, ScalarNode)
-        assert substituted(node.text, {}) == words
+        assert substitute_variables(node.text, {}) == words
 
 
 def test_what_the_service_says_never_becomes_a_line_of_the_file(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_the_pins_that_ship_hold_what_the_sandbox_serves(file: Path) -> None:
     """After a change of the stand-ins: `lamina-batch apps pin ID --sandbox` for each."""
     pin = read_pin(file)
     served = load_apps(None)[file.stem]
-    assert pin.taken_from == pins.SANDBOX
+    assert pin.taken_from == pins.SANDBOX_SOURCE
     assert pin.app.app_id == file.stem
     assert pin.app.parameters == parse_app({"parameters": list(served.served_parameters)}).parameters
     assert file.read_text(encoding="utf-8") == pin_text(pin)

@@ -9,7 +9,7 @@ import pytest
 
 from lamina_batch.errors import PipelineError
 from lamina_batch.pipeline.load import load_pipeline
-from lamina_batch.pipeline.problems import MOST_SHOWN
+from lamina_batch.pipeline.problems import MAX_PROBLEMS_SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -412,10 +412,10 @@ def test_all_problems_are_told_in_the_order_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_long_list_of_problems_is_cut(tmp_path: Path) -> None:
-    error = refusal(tmp_path, MINIMAL + "".join(f"unknown{n}: 1\n" for n in range(MOST_SHOWN + 5)))
-    assert error.what.startswith(f"{MOST_SHOWN + 5} problems")
+    error = refusal(tmp_path, MINIMAL + "".join(f"unknown{n}: 1\n" for n in range(MAX_PROBLEMS_SHOWN + 5)))
+    assert error.what.startswith(f"{MAX_PROBLEMS_SHOWN + 5} problems")
     assert error.what.endswith("and 5 more")
-    assert error.what.count("is not a known key") == MOST_SHOWN
+    assert error.what.count("is not a known key") == MAX_PROBLEMS_SHOWN
 
 
 def test_a_long_value_is_cut(tmp_path: Path) -> None:

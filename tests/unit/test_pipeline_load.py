@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamina_batch.errors import PipelineError, UsageError
-from lamina_batch.pipeline.load import duration, load_pipeline
+from lamina_batch.pipeline.load import load_pipeline, parse_duration
 from lamina_batch.pipeline.spec import (
     Api,
     Column,
     Columns,
     FailureLimit,
+    FilePosition,
     InputRule,
     Notify,
     Pipeline,
-    Place,
     Poll,
     Results,
     Rows,
-    RunOptions,
+    RunSettings,
     Sql,
     Template,
     Value,
@@ -142,7 +142,7 @@ def test_the_example_of_the_design_loads_whole(tmp_path: Path) -> None:
         ),
         matrix={"Location": ("Studio", "Park")},
         api=Api(),
-        run=RunOptions(),
+        run=RunSettings(),
         results=Results(
             manifest=(
                 tmp_path / "out" / "premium-catalog.csv",
@@ -158,7 +158,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     pipeline = load(tmp_path, MINIMAL)
     assert pipeline.name == "catalog"
     assert pipeline.rows == Rows(sources=(str(tmp_path / "rows.csv"),), key=("sku",))
-    assert (pipeline.matrix, pipeline.api, pipeline.run) == ({}, Api(), RunOptions())
+    assert (pipeline.matrix, pipeline.api, pipeline.run) == ({}, Api(), RunSettings())
     assert pipeline.results == Results(manifest=(tmp_path / "out" / "catalog.csv",))
     assert pipeline.state == tmp_path / ".lamina-batch" / "catalog"
 
@@ -222,7 +222,7 @@ results: {manifest: /elsewhere/x.ndjson, layout: long}
         InputRule(parameter="Nothing", source=Value(values=("",))),
     )
     assert pipeline.api == Api(generation="executions", auth="bearer")
-    assert pipeline.run == RunOptions(
+    assert pipeline.run == RunSettings(
         max_in_flight=7,
         requests_per_minute=60,
         share=0.5,
@@ -300,7 +300,7 @@ def test_a_file_from_windows_loads(tmp_path: Path) -> None:
     file = tmp_path / "catalog.yaml"
     file.write_bytes(b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())
     pipeline = load_pipeline(file, environ={}, today=dt.date(2026, 1, 31))
-    assert pipeline.places[("version",)] == Place(1, 10)
+    assert pipeline.places[("version",)] == FilePosition(1, 10)
     assert pipeline.inputs == (InputRule(parameter="Front", source=Column(name="front")),)
 
 
@@ -378,21 +378,21 @@ inputs:
         "run.canary=1",
     )
     assert pipeline.places == {
-        (): Place(1, 1),
-        ("version",): Place(1, 10),
-        ("app",): Place(2, 6),
-        ("rows",): Place(3, 1),
-        ("rows", "from"): Place(4, 9),
-        ("rows", "from", 0): Place(4, 10),
-        ("rows", "from", 1): Place(5, 10),
-        ("rows", "key"): Place(6, 8),
-        ("inputs",): Place(7, 1),
-        ("inputs", "Front"): Place(8, 3),
-        ("inputs", "Front", "column"): Place(9, 13),
-        ("inputs", "Side"): Place(10, 9),
-        ("inputs", "Side", "column"): Place(10, 18),
-        ("run",): Place(0, 0),
-        ("run", "canary"): Place(0, 0),
+        (): FilePosition(1, 1),
+        ("version",): FilePosition(1, 10),
+        ("app",): FilePosition(2, 6),
+        ("rows",): FilePosition(3, 1),
+        ("rows", "from"): FilePosition(4, 9),
+        ("rows", "from", 0): FilePosition(4, 10),
+        ("rows", "from", 1): FilePosition(5, 10),
+        ("rows", "key"): FilePosition(6, 8),
+        ("inputs",): FilePosition(7, 1),
+        ("inputs", "Front"): FilePosition(8, 3),
+        ("inputs", "Front", "column"): FilePosition(9, 13),
+        ("inputs", "Side"): FilePosition(10, 9),
+        ("inputs", "Side", "column"): FilePosition(10, 18),
+        ("run",): FilePosition(0, 0),
+        ("run", "canary"): FilePosition(0, 0),
     }
 
 
@@ -539,13 +539,13 @@ def test_a_reference_that_cannot_be_read_is_an_error_with_its_place(tmp_path: Pa
     ("text", "seconds"), [("150ms", 0.15), ("3s", 3.0), ("45m", 2700.0), ("2h", 7200.0), ("0s", 0.0)]
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert duration(text) == pytest.approx(seconds)
+    assert parse_duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "3", "s", "1.5h", "1h30m", "-3s", "3 s", "3s\n", "٣s", "9999999h"])
 def test_what_is_not_a_duration_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="not a duration"):
-        duration(text)
+        parse_duration(text)
 
 
 # Whom a run tells

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from lamina_batch.pipeline.load import duration, load_pipeline
-from lamina_batch.pipeline.schema import below, kinds, pipeline_schema
-from lamina_batch.pipeline.spec import Api, Notify, Poll, Results, Rows, RunOptions
+from lamina_batch.pipeline.file_schema import pipeline_schema, schema_types, subschema
+from lamina_batch.pipeline.load import load_pipeline, parse_duration
+from lamina_batch.pipeline.spec import Api, Notify, Poll, Results, Rows, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,7 @@ def test_the_defaults_that_editors_show_are_the_ones_that_apply() -> None:
     def default(*steps: str) -> Any:
         schema: Any = SCHEMA
         for step in steps:
-            schema = below(SCHEMA, schema, step)
+            schema = subschema(SCHEMA, schema, step)
         return schema["default"]
 
     rows = Rows(sources=(), key=())
@@ -94,22 +94,22 @@ def test_the_defaults_that_editors_show_are_the_ones_that_apply() -> None:
     assert default("results", "layout") == Results(manifest=()).layout
     assert default("run", "poll", "min_interval") == "auto"
     assert Poll().min_interval is None
-    assert duration(default("run", "poll", "max_interval")) == Poll().max_interval
+    assert parse_duration(default("run", "poll", "max_interval")) == Poll().max_interval
     assert default("run", "requests_per_minute") == "auto"
-    assert RunOptions().requests_per_minute is None
+    assert RunSettings().requests_per_minute is None
     for timeout in ("execution_timeout", "request_timeout"):
-        assert duration(default("run", timeout)) == getattr(RunOptions(), timeout)
-    for field in dataclasses.fields(RunOptions):
+        assert parse_duration(default("run", timeout)) == getattr(RunSettings(), timeout)
+    for field in dataclasses.fields(RunSettings):
         if field.name not in {"poll", "webhook", "requests_per_minute", "execution_timeout", "request_timeout"}:
-            assert default("run", field.name) == getattr(RunOptions(), field.name), field.name
+            assert default("run", field.name) == getattr(RunSettings(), field.name), field.name
 
 
 def test_below_follows_references_and_ends_at_what_the_schema_does_not_know() -> None:
-    rule = below(SCHEMA, below(SCHEMA, SCHEMA, "inputs"), "Any Name")
-    assert kinds(below(SCHEMA, rule, "value")) == {"string", "array"}
-    assert below(SCHEMA, rule, "valeu") is None
-    assert below(SCHEMA, None, "x") is None
-    assert below(SCHEMA, below(SCHEMA, SCHEMA, "version"), 0) is None
+    rule = subschema(SCHEMA, subschema(SCHEMA, SCHEMA, "inputs"), "Any Name")
+    assert schema_types(subschema(SCHEMA, rule, "value")) == {"string", "array"}
+    assert subschema(SCHEMA, rule, "valeu") is None
+    assert subschema(SCHEMA, None, "x") is None
+    assert subschema(SCHEMA, subschema(SCHEMA, SCHEMA, "version"), 0) is None
 
 
 def test_the_reference_page_has_every_key() -> None:

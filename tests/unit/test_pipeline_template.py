@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_batch.pipeline.template import TemplateError, template_parts
+from lamina_batch.pipeline.template import TemplateError, parse_template
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from lamina_batch.pipeline.template import TemplateError, template_parts
     ],
 )
 def test_literals_and_columns_in_turn(text: str, parts: tuple[str, ...]) -> None:
-    assert template_parts(text) == parts
+    assert parse_template(text) == parts
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,6 @@ def test_literals_and_columns_in_turn(text: str, parts: tuple[str, ...]) -> None
 )
 def test_what_is_no_template_says_why(text: str, what: str, hint: str) -> None:
     with pytest.raises(TemplateError) as caught:
-        template_parts(text)
+        parse_template(text)
     assert caught.value.what == what
     assert caught.value.hint.startswith(hint)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from catalog_support import Desk, app, image, options, text
 
-from lamina_batch.catalog.check import check_rows
+from lamina_batch.catalog.check_rows import check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.execution.plan import ledger_frame
 from lamina_batch.results.manifest import gather
 from lamina_batch.results.report.contents import Contents, Medium, gather_report, relative_link, web_address
 from lamina_batch.results.report.page import render
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,8 +19,8 @@ from lamina_batch.catalog.sql import WHERE, parse_sql
 from lamina_batch.cli.shell import Group, out, out_document, redact_secret, sanitize, say
 from lamina_batch.errors import PipelineError
 from lamina_batch.pipeline.load import load_pipeline
-from lamina_batch.pipeline.problems import KEY_SHAPE
-from lamina_batch.pipeline.template import template_parts
+from lamina_batch.pipeline.problems import API_KEY_PATTERN
+from lamina_batch.pipeline.template import parse_template
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,7 +132,7 @@ def test_what_is_concealed_is_cut_out_of_all_that_a_command_prints_and_of_a_cras
     text = log.read_text()
     assert "Traceback" in text
     assert "bug with [key], [key] and half a \\ud83d character" in text
-    assert not KEY_SHAPE.search(text.replace("[key]", ""))
+    assert not API_KEY_PATTERN.search(text.replace("[key]", ""))
 
 
 def test_a_key_of_the_environment_is_cut_out_without_being_told(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_pipeline_file_that_does_not_end_is_refused(here: Cli) -> None:
     ["title.__class__", "title.__class__.__mro__[1].__subclasses__", "title!r", "title:>1000000000", "title[0]", "0"],
 )
 def test_all_that_stands_in_the_braces_of_a_template_is_the_name_of_a_column(name: str) -> None:
-    assert template_parts(f"a {{{name}}} b") == ("a ", name, " b")
+    assert parse_template(f"a {{{name}}} b") == ("a ", name, " b")
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 
 from lamina_batch.apps.app import App, parse_app
-from lamina_batch.catalog.check import Checked, check_rows
+from lamina_batch.catalog.check_rows import CheckedRows, check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.pipeline.load import load_pipeline
-from lamina_batch.pipeline.names import folded
+from lamina_batch.pipeline.names import normalise_name
 from lamina_batch.sandbox.apps import load_apps
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import Pipeline
@@ -52,12 +52,12 @@ def served(app_id: str) -> App:
     return parse_app({key: entry[key] for key in ("appId", "name", "description", "parameters")})
 
 
-def checked(pipeline: Pipeline) -> Checked:
+def checked(pipeline: Pipeline) -> CheckedRows:
     app = served(pipeline.app)
     return check_rows(map_rows(read_catalog(pipeline), pipeline, app), pipeline, app, service="sandbox")
 
 
-def inputs_of(rows: Checked) -> list[str]:
+def inputs_of(rows: CheckedRows) -> list[str]:
     """What is sent, of each job."""
     return rows.with_inputs(rows.jobs)["inputs"].to_list()
 
@@ -254,12 +254,14 @@ def test_a_pipeline_names_its_app_its_sources_and_parameters_that_exist(recipe: 
     assert pipeline.app == RECIPES[recipe][0]
     for source in pipeline.rows.sources:
         assert sorted(Path("/").glob(source.removeprefix("/"))), source
-    parameters = {folded(parameter.name): parameter for parameter in served(pipeline.app).parameters}
-    used = {folded(rule.parameter) for rule in pipeline.inputs} | {folded(name) for name in pipeline.matrix}
+    parameters = {normalise_name(parameter.name): parameter for parameter in served(pipeline.app).parameters}
+    used = {normalise_name(rule.parameter) for rule in pipeline.inputs} | {
+        normalise_name(name) for name in pipeline.matrix
+    }
     assert used <= set(parameters)
     assert {name for name, parameter in parameters.items() if parameter.must_supply} <= used
     for name, labels in pipeline.matrix.items():
-        assert set(labels) <= set(parameters[folded(name)].options)
+        assert set(labels) <= set(parameters[normalise_name(name)].options)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

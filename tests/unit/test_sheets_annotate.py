@@ -15,15 +15,15 @@ import xlsxwriter
 from catalog_support import STOCK, Desk, app, image, options, text
 from PIL import Image
 
-from lamina_batch.catalog.check import check_rows
+from lamina_batch.catalog.check_rows import check_rows
+from lamina_batch.catalog.input_validator import Verdict, quote_value
 from lamina_batch.catalog.mapping import map_rows
-from lamina_batch.catalog.verdict import Verdict, shown
 from lamina_batch.errors import UsageError
 from lamina_batch.results.findings import write_marked
 from lamina_batch.sheets.marking import Marks, Paint, Sheet
 from lamina_batch.sheets.splice import Edit, as_utf8, spliced, text_cell, with_attribute
 from lamina_batch.sheets.summary import ERROR, WARNING
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +61,7 @@ def annotated(
 def test_what_a_host_answered_is_said_without_the_address_that_stands_in_the_cell(desk: Desk) -> None:
     gone = FRONT.format("gone")
     desk.write("rows.csv", f"sku,Front,gender,title,colour\nA1,{gone},Female,Skirt,red\n")
-    verdict = Verdict(gone, "url_not_found", "error", f"{shown(gone)} is not there: HTTP 404", "upload the file")
+    verdict = Verdict(gone, "url_not_found", "error", f"{quote_value(gone)} is not there: HTTP 404", "upload the file")
     sheet = opened(annotated(desk, "rows.csv", known={"Front": {gone: verdict}})).worksheets[0]
     assert sheet["F2"].value == "Front: This is not there: HTTP 404 – upload the file"
     assert colours(sheet) == {"B2": True}

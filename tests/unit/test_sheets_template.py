@@ -15,13 +15,13 @@ from process import TOP
 
 from lamina_batch.apps.app import parse_app
 from lamina_batch.authoring.sheet import read_existing_rows, refuse_sheet, untyped_columns, write_sheet
-from lamina_batch.catalog.check import check_rows
+from lamina_batch.catalog.check_rows import check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.errors import CatalogError, PipelineError, UsageError
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.sheets.fields import fields
 from lamina_batch.sheets.template import GUIDE, LISTS, TABLE, write_template
-from lamina_batch.sources.source import read_catalog
+from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,11 +8,11 @@ import pytest
 from catalog_support import STOCK, app, image, options, text
 from jsonschema import Draft202012Validator
 
-from lamina_batch.authoring.specialise import app_schema
+from lamina_batch.authoring.app_schema import app_schema
 from lamina_batch.drift.pins import read_pin
-from lamina_batch.pipeline.document import read_document
-from lamina_batch.pipeline.schema import pipeline_schema
-from lamina_batch.pipeline.values import plain_values
+from lamina_batch.pipeline.file_schema import pipeline_schema
+from lamina_batch.pipeline.typed_values import typed_values
+from lamina_batch.pipeline.yaml_tree import read_tree
 
 ROOT = Path(__file__).parents[2]
 APP = app(
@@ -40,7 +40,7 @@ def problems(text: str, folder: Path) -> list[tuple[tuple[str | int, ...], str]]
     """Where an editor marks something, and by which rule."""
     file = folder / "catalog.yaml"
     file.write_text(text, encoding="utf-8")
-    values = plain_values(read_document(file), pipeline_schema(), file, {}).values
+    values = typed_values(read_tree(file), pipeline_schema(), file, {}).values
     return [
         (tuple(error.absolute_path), str(error.validator))
         for error in Draft202012Validator(app_schema(APP)).iter_errors(values)
@@ -85,7 +85,7 @@ def test_what_must_be_given_may_stand_in_the_matrix(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "pipelines").glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_pipelines_that_ship_pass_the_schema_of_their_app(file: Path) -> None:
     """But for leniency: an editor teaches the spelling that needs none."""
-    values = plain_values(read_document(file), pipeline_schema(), file, {}).values
+    values = typed_values(read_tree(file), pipeline_schema(), file, {}).values
     pin = read_pin(file.parent / values["schema"]["pin"])
     errors = list(Draft202012Validator(app_schema(pin.app)).iter_errors(values))
     lenient = [("inputs",), ("inputs", "Model Body type", "map", "Normal")] if file.stem == "swift_catalog" else []

@@ -18,21 +18,21 @@ from urllib.parse import quote, urlsplit
 
 import polars as pl
 
-from lamina_batch.catalog.cells import key_uses
+from lamina_batch.catalog.cells import key_column_references
 from lamina_batch.catalog.columns import find_columns
-from lamina_batch.catalog.resolve import resolve
-from lamina_batch.catalog.rules import column_uses
+from lamina_batch.catalog.resolve_inputs import resolve_inputs
+from lamina_batch.catalog.rule_expressions import rule_column_references
 from lamina_batch.pipeline.spec import Column, Columns
 from lamina_batch.results.summary import MOST_JOBS, PROBLEMS, STATUSES
 from lamina_batch.sheets.fields import fields
 from lamina_batch.sheets.words import columns_of, named_columns, plain_words
-from lamina_batch.sources.table import form
+from lamina_batch.sources.table import normalise_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lamina_batch.apps.app import App, Parameter
-    from lamina_batch.catalog.check import Checked
+    from lamina_batch.catalog.check_rows import CheckedRows
     from lamina_batch.pipeline.spec import InputRule, Pipeline
     from lamina_batch.results.manifest import Outcomes
     from lamina_batch.sources.table import Catalog
@@ -134,7 +134,7 @@ def gather_report(
     pipeline: Pipeline,
     app: App,
     catalog: Catalog,
-    checked: Checked,
+    checked: CheckedRows,
     outcomes: Outcomes,
     *,
     service: str,
@@ -179,12 +179,12 @@ def _jobs(
     pipeline: Pipeline,
     app: App,
     catalog: Catalog,
-    checked: Checked,
+    checked: CheckedRows,
     outcomes: Outcomes,
     folder: Path,
 ) -> Iterator[tuple[int, Shown]]:
     rows = chosen.select("lamina_index").unique()
-    rules = resolve(pipeline, app).inputs
+    rules = resolve_inputs(pipeline, app).inputs
     cells = _Cells(pipeline, catalog, rules, rows)
     order = {parameter.name: at for at, (parameter, _) in enumerate(rules)}
     accepts = {p.name: _kind_of(p.accept) for p in app.parameters if p.type == "url"}
@@ -233,11 +233,13 @@ class _Cells:
     def __init__(
         self, pipeline: Pipeline, catalog: Catalog, rules: Sequence[tuple[Parameter, InputRule]], rows: pl.DataFrame
     ) -> None:
-        named = {re.sub(r"[\s_-]+", " ", form(header)).strip(): column for column, header in _named(catalog)}
+        named = {
+            re.sub(r"[\s_-]+", " ", normalise_header(header)).strip(): column for column, header in _named(catalog)
+        }
         titles = [named[name] for name in _TITLES if name in named]
         plain = [(parameter.name, rule) for parameter, rule in rules if isinstance(rule.source, Column | Columns)]
-        uses = {name: tuple(column_uses(("inputs", rule.parameter), rule)) for name, rule in plain}
-        keys = tuple(key_uses(pipeline))
+        uses = {name: tuple(rule_column_references(("inputs", rule.parameter), rule)) for name, rule in plain}
+        keys = tuple(key_column_references(pipeline))
         found = find_columns(catalog, pipeline, [*keys, *(use for some in uses.values() for use in some)]).found
         self._title = next((column for column in titles if column not in {found[use.written] for use in keys}), None)
         self._inputs = {name: [found[use.written] for use in some] for name, some in uses.items()}

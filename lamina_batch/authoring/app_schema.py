@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lamina_batch.pipeline.schema import below, pipeline_schema
+from lamina_batch.pipeline.file_schema import pipeline_schema, subschema
 
 if TYPE_CHECKING:
     from lamina_batch.apps.app import App, Parameter
-    from lamina_batch.pipeline.schema import Schema
+    from lamina_batch.pipeline.file_schema import Schema
 
 
 def app_schema(app: App) -> Schema:
     """The JSON Schema of pipeline files for this app. It refuses nothing else that the general one takes."""
     schema = pipeline_schema()
     keys = schema["properties"]
-    rule = below(schema, keys["inputs"], "any parameter")
+    rule = subschema(schema, keys["inputs"], "any parameter")
     schema["$id"] = f"{schema['$id']}:app:{app.app_id}"
     schema["title"] = f"{schema['title']} for {app.name}"
     keys["app"] = {**keys["app"], "const": app.app_id, "examples": [app.app_id]}

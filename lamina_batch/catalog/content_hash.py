@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 import polars_hash  # noqa: F401  # gives expressions their `chash`
 
-from lamina_batch.sources.text import bytes_of
+from lamina_batch.sources.text import utf8_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -54,7 +54,7 @@ class Member(NamedTuple):
 
 def text_member(text: pl.Expr, *, optional: bool, plain: bool = False) -> Member:
     """A text as a JSON string. `plain`: there are no control characters in it."""
-    return Member(('"', _escaped(text, plain=plain), '"'), text if optional else None)
+    return Member(('"', _escape(text, plain=plain), '"'), text if optional else None)
 
 
 def verbatim_member(text: pl.Expr, *, optional: bool) -> Member:
@@ -64,7 +64,7 @@ def verbatim_member(text: pl.Expr, *, optional: bool) -> Member:
 
 def list_member(texts: pl.Expr) -> Member:
     """A list of texts in its wire form: one as a JSON string, several as an array, left out where there is none."""
-    items = texts.list.eval(pl.concat_str(pl.lit('"'), _escaped(pl.element(), plain=False), pl.lit('"')))
+    items = texts.list.eval(pl.concat_str(pl.lit('"'), _escape(pl.element(), plain=False), pl.lit('"')))
     array = pl.concat_str(pl.lit("["), items.list.join(","), pl.lit("]"))
     json_text = (
         pl.when(texts.list.len() > 1).then(array).otherwise(pl.when(texts.list.len() == 1).then(items.list.first()))
@@ -72,16 +72,16 @@ def list_member(texts: pl.Expr) -> Member:
     return Member((json_text,), json_text)
 
 
-def _escaped(text: pl.Expr, *, plain: bool) -> pl.Expr:
+def _escape(text: pl.Expr, *, plain: bool) -> pl.Expr:
     """The text with the escapes that JSON demands."""
-    return text.map_batches(partial(_with_escapes, plain=plain), return_dtype=pl.String, is_elementwise=True)
+    return text.map_batches(partial(_escape_series, plain=plain), return_dtype=pl.String, is_elementwise=True)
 
 
-def _with_escapes(text: pl.Series, *, plain: bool) -> pl.Series:
+def _escape_series(text: pl.Series, *, plain: bool) -> pl.Series:
     # Few columns hold any of these signs, and whether one does is found much faster than each of them is replaced.
     if plain and not text.str.contains(_QUOTED).any():
         return text
-    least = None if plain else text.to_frame().select(bytes_of(pl.first()).explode().min()).item()
+    least = None if plain else text.to_frame().select(utf8_bytes(pl.first()).explode().min()).item()
     control = least is not None and least < ord(" ")
     escapes = _ESCAPES if control else _QUOTES
     return text.str.replace_many(list(escapes), list(escapes.values()))
@@ -93,9 +93,9 @@ def inputs_expression(members: Mapping[str, Member], before: str = "", after: st
     # Commas are set around the first member that no row leaves out, or without one as the others turn out.
     fixed = next((at for at, name in enumerate(names) if members[name].optional is None), None)
     if fixed is None:
-        texts = [_joined((f"{string_json(name)}:", *members[name].pieces)) for name in names]
+        texts = [_concatenate((f"{string_json(name)}:", *members[name].pieces)) for name in names]
         inside = pl.concat_str(texts, separator=",", ignore_nulls=True) if texts else ""
-        return _joined((before + "{", inside, "}" + after))
+        return _concatenate((before + "{", inside, "}" + after))
     pieces: list[str | pl.Expr] = [before + "{"]
     for at, name in enumerate(names):
         own = (
@@ -108,11 +108,11 @@ def inputs_expression(members: Mapping[str, Member], before: str = "", after: st
         if given is None:
             pieces += own
         else:
-            pieces.append(pl.when(given.is_not_null()).then(_joined(own)).otherwise(pl.lit("")))
-    return _joined((*pieces, "}" + after))
+            pieces.append(pl.when(given.is_not_null()).then(_concatenate(own)).otherwise(pl.lit("")))
+    return _concatenate((*pieces, "}" + after))
 
 
-def _joined(pieces: Iterable[str | pl.Expr]) -> pl.Expr:
+def _concatenate(pieces: Iterable[str | pl.Expr]) -> pl.Expr:
     """One text of all, copied once; null where one is."""
     parts: list[pl.Expr] = []
     for fixed, group in itertools.groupby(pieces, key=lambda piece: isinstance(piece, str)):
@@ -125,12 +125,12 @@ def _joined(pieces: Iterable[str | pl.Expr]) -> pl.Expr:
 
 def content_hash(service: str, app_id: str, inputs_json: str) -> str:
     """The content of one job, as hexadecimal digits; `service` is the base URL, or the word `sandbox`."""
-    return hashlib.sha256((_prefix(service, app_id) + inputs_json + "}").encode()).hexdigest()
+    return hashlib.sha256((_hash_prefix(service, app_id) + inputs_json + "}").encode()).hexdigest()
 
 
-def with_content(rows: pl.DataFrame, service: str, app_id: str, members: Mapping[str, Member]) -> pl.DataFrame:
+def with_content_hash(rows: pl.DataFrame, service: str, app_id: str, members: Mapping[str, Member]) -> pl.DataFrame:
     """The rows with `content`, the `content_hash` of what the members make, and `inputs_bytes`, how long that is."""
-    before, after = _prefix(service, app_id), "}"
+    before, after = _hash_prefix(service, app_id), "}"
     beside = len(before.encode()) + len(after)
     return rows.with_columns(inputs_expression(members, before, after).alias("lamina_sent")).select(
         pl.exclude("lamina_sent"),
@@ -139,7 +139,7 @@ def with_content(rows: pl.DataFrame, service: str, app_id: str, members: Mapping
     )
 
 
-def _prefix(service: str, app_id: str) -> str:
+def _hash_prefix(service: str, app_id: str) -> str:
     return f'{{"app":{string_json(app_id)},"base_url":{string_json(service)},"inputs":'
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from lamina_batch.sandbox.answers import ApiError
 from lamina_batch.sandbox.inputs import is_absolute_url
+from lamina_batch.sandbox.responses import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lamina_batch.sandbox.api_versions import SandboxApiVersion
     from lamina_batch.sandbox.faults import RequestKind
-    from lamina_batch.sandbox.generations import SandboxApiVersion
 
 #: the workspace of every key; another one in x-workspace-id is refused
 WORKSPACE_ID = "5f0c6e1a-3d0b-4a52-9a57-1a6d7c0b5e11"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lamina_batch.sandbox.api_versions import SandboxApiVersion
     from lamina_batch.sandbox.executions import SandboxExecution
-    from lamina_batch.sandbox.generations import SandboxApiVersion
 
 #: How the runs generation writes what is wrong with inputs. Its sources disagree (API.md 11): the documentation has an
 #: array, the official command-line tool looks for `details.details.errors`.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 import yaml
 
 from lamina_batch.errors import PipelineError, did_you_mean
-from lamina_batch.pipeline.problems import redacted
-from lamina_batch.pipeline.spec import Place
+from lamina_batch.pipeline.problems import redact
+from lamina_batch.pipeline.spec import FilePosition
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,11 +19,11 @@ MAX_BYTES = 1 << 20
 #: nodes, keys included, once aliases are followed: a few lines of aliases can stand for billions
 MAX_NODES = 100_000
 #: characters of all scalars, once aliases are followed
-MAX_TEXT = 4 * MAX_BYTES
+MAX_CHARACTERS = 4 * MAX_BYTES
 MAX_DEPTH = 32
 
 #: where a value from the command line stands
-FROM_SET = Place(0, 0)
+OVERRIDE_POSITION = FilePosition(0, 0)
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class ScalarNode:
     text: str
     #: written without quotes
     plain: bool
-    place: Place
+    place: FilePosition
 
     @property
     def missing(self) -> bool:
@@ -42,28 +42,28 @@ class ScalarNode:
 @dataclass(slots=True)
 class ListNode:
     items: list[Node]
-    place: Place
+    place: FilePosition
 
 
 @dataclass(slots=True)
 class MappingNode:
     entries: dict[str, Node]
     #: where each key stands
-    keys: dict[str, Place]
+    keys: dict[str, FilePosition]
     #: of a block, its key: that is where a person looks for it
-    place: Place
+    place: FilePosition
 
 
 Node = ScalarNode | ListNode | MappingNode
 
 
-def read_document(file: Path) -> MappingNode:
+def read_tree(file: Path) -> MappingNode:
     """The tree of a pipeline file.
 
     Raises PipelineError, with line and column, for a file that cannot be read, is no YAML, is too large, or
     uses what a pipeline file has no use for: several documents, duplicate keys, tags, merge keys.
     """
-    tree = parse(_read_text(file), name=str(file))
+    tree = parse_yaml(_read_text(file), name=str(file))
     if tree is None:
         raise PipelineError("the file is empty", where=str(file), hint="a pipeline file begins with `version: 1`")
     if not isinstance(tree, MappingNode):
@@ -75,17 +75,17 @@ def read_document(file: Path) -> MappingNode:
     return tree
 
 
-def parse(text: str, *, name: str, placed: bool = True) -> Node | None:
+def parse_yaml(text: str, *, name: str, placed: bool = True) -> Node | None:
     """The tree of one YAML document; None if it is empty.
 
     `name` is the file in errors. With `placed=False` the text is no file: its places are FROM_SET.
     """
-    strange = _STRANGE.search(text)
+    strange = _FORBIDDEN_CHARACTER.search(text)
     if strange is not None:
         code = f"{ord(strange[0]):04X}"
         raise PipelineError(
             f"the character U+{code} cannot stand in a pipeline file",
-            where=_where(name, _end_of(text[: strange.start()]), placed=placed),
+            where=_format_position(name, _end_position(text[: strange.start()]), placed=placed),
             hint=f'delete it (many editors do not show it), or write it in double quotes as "\\u{code}"',
         )
     # BaseLoader resolves nothing and constructs nothing: it is narrower than the safe loader. The C loader
@@ -95,24 +95,24 @@ def parse(text: str, *, name: str, placed: bool = True) -> Node | None:
     except yaml.MarkedYAMLError as error:
         _refuse_syntax(error, name, placed=placed)
     except RecursionError as error:
-        raise PipelineError(_TOO_DEEP, where=name, hint=_SIMPLER) from error
+        raise PipelineError(_TOO_DEEP_MESSAGE, where=name, hint=_SIMPLER_HINT) from error
     except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF" is no character
         raise PipelineError(
             "an escape in a quoted text names no character",
             where=name,
             hint="look for \\U in double quotes; in single quotes a backslash is a backslash",
         ) from error
-    return None if node is None else _Builder(name=name, placed=placed).build(node)
+    return None if node is None else _TreeBuilder(name=name, placed=placed).build(node)
 
 
 #: what YAML does not allow, and three that end a line in YAML 1.1 (which PyYAML reads) but are text in YAML 1.2
-_STRANGE = re.compile(r"[^\t\n\r -~\xA0-\u2027\u202A-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
+_FORBIDDEN_CHARACTER = re.compile(r"[^\t\n\r -~\xA0-\u2027\u202A-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
 
-_TOO_DEEP = f"values stand inside each other more than {MAX_DEPTH} levels deep"
-_SIMPLER = "a pipeline file needs about five levels and no aliases of aliases"
+_TOO_DEEP_MESSAGE = f"values stand inside each other more than {MAX_DEPTH} levels deep"
+_SIMPLER_HINT = "a pipeline file needs about five levels and no aliases of aliases"
 
 
-class _Builder:
+class _TreeBuilder:
     """Turns PyYAML's graph into a tree, following aliases only as far as the limits."""
 
     def __init__(self, *, name: str, placed: bool) -> None:
@@ -124,10 +124,10 @@ class _Builder:
     def build(self, node: yaml.Node, key: yaml.Node | None = None, depth: int = 0) -> Node:
         self._count(node)
         if depth > MAX_DEPTH:
-            self._refuse(node, _TOO_DEEP, _SIMPLER)
+            self._refuse(node, _TOO_DEEP_MESSAGE, _SIMPLER_HINT)
         if node.tag not in _PLAIN_TAGS:
             self._refuse(
-                node, f"the tag {redacted(node.tag)!r} has no meaning here", "delete the word that begins with !"
+                node, f"the tag {redact(node.tag)!r} has no meaning here", "delete the word that begins with !"
             )
         if isinstance(node, yaml.ScalarNode):
             return ScalarNode(node.value, plain=node.style is None, place=self._place(node))
@@ -137,7 +137,7 @@ class _Builder:
             return self._mapping(node, place, depth)
         return ListNode([self.build(item, depth=depth + 1) for item in node.value], place)
 
-    def _mapping(self, node: yaml.MappingNode, place: Place, depth: int) -> MappingNode:
+    def _mapping(self, node: yaml.MappingNode, place: FilePosition, depth: int) -> MappingNode:
         built = MappingNode({}, {}, place)
         for key, value in node.value:
             self._count(key)
@@ -146,7 +146,7 @@ class _Builder:
                 first = built.keys[name]
                 self._refuse(
                     key,
-                    f"the key {redacted(name)!r} stands here a second time; the first is in line {first.line}, "
+                    f"the key {redact(name)!r} stands here a second time; the first is in line {first.line}, "
                     f"column {first.column}",
                     "keep one of the two",
                 )
@@ -165,14 +165,14 @@ class _Builder:
     def _count(self, node: yaml.Node) -> None:
         self._nodes += 1
         self._text += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
-        if self._nodes > MAX_NODES or self._text > MAX_TEXT:
-            self._refuse(node, "the file is too large once its aliases are followed", _SIMPLER)
+        if self._nodes > MAX_NODES or self._text > MAX_CHARACTERS:
+            self._refuse(node, "the file is too large once its aliases are followed", _SIMPLER_HINT)
 
-    def _place(self, node: yaml.Node) -> Place:
-        return _place(node.start_mark) if self._placed else FROM_SET
+    def _place(self, node: yaml.Node) -> FilePosition:
+        return _place(node.start_mark) if self._placed else OVERRIDE_POSITION
 
     def _refuse(self, node: yaml.Node, what: str, hint: str) -> NoReturn:
-        where = _where(self._name, _place(node.start_mark), placed=self._placed)
+        where = _format_position(self._name, _place(node.start_mark), placed=self._placed)
         raise PipelineError(what, where=where, hint=hint)
 
 
@@ -185,7 +185,7 @@ def _read_text(file: Path) -> str:
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
-        raise PipelineError("there is no such file", where=str(file), hint=_similar(file)) from error
+        raise PipelineError("there is no such file", where=str(file), hint=_similar_file_hint(file)) from error
     except IsADirectoryError as error:
         raise PipelineError(
             "this is a folder", where=str(file), hint="name the pipeline file (.yaml) inside it"
@@ -205,12 +205,12 @@ def _read_text(file: Path) -> str:
         before = content[: error.start].decode("utf-8-sig", errors="replace")
         raise PipelineError(
             f"byte 0x{content[error.start]:02X} is not UTF-8",
-            where=_where(str(file), _end_of(before)),
+            where=_format_position(str(file), _end_position(before)),
             hint="save the file as UTF-8",
         ) from error
 
 
-def _similar(file: Path) -> str:
+def _similar_file_hint(file: Path) -> str:
     try:
         names = [entry.name for entry in file.parent.iterdir() if entry.suffix in {".yaml", ".yml"}]
     except OSError:
@@ -219,7 +219,7 @@ def _similar(file: Path) -> str:
 
 
 #: words of PyYAML's complaint -> what to do about it; the first that fits
-_NEXT_STEPS = (
+_SYNTAX_HINTS = (
     ("'\\t'", "YAML is indented with spaces: replace the tab"),
     ("mapping values are not allowed", "put a text that holds `: ` in quotes, and check the indentation"),
     ("undefined alias", "put a text that begins with * in quotes"),
@@ -236,22 +236,22 @@ _NEXT_STEPS = (
 
 
 def _refuse_syntax(error: yaml.MarkedYAMLError, name: str, *, placed: bool) -> NoReturn:
-    what = redacted(" ".join(part for part in (error.problem, error.context) if part))
+    what = redact(" ".join(part for part in (error.problem, error.context) if part))
     mark = error.problem_mark or error.context_mark
     raise PipelineError(
         f"this is not YAML: {what}",
-        where=_where(name, _place(mark), placed=placed) if mark is not None else name,
-        hint=next((step for words, step in _NEXT_STEPS if words in what), "check this line and the one above"),
+        where=_format_position(name, _place(mark), placed=placed) if mark is not None else name,
+        hint=next((step for words, step in _SYNTAX_HINTS if words in what), "check this line and the one above"),
     ) from error
 
 
-def _place(mark: yaml.Mark) -> Place:
-    return Place(mark.line + 1, mark.column + 1)
+def _place(mark: yaml.Mark) -> FilePosition:
+    return FilePosition(mark.line + 1, mark.column + 1)
 
 
-def _end_of(text: str) -> Place:
-    return Place(text.count("\n") + 1, len(text) - text.rfind("\n"))
+def _end_position(text: str) -> FilePosition:
+    return FilePosition(text.count("\n") + 1, len(text) - text.rfind("\n"))
 
 
-def _where(name: str, place: Place, *, placed: bool = True) -> str:
+def _format_position(name: str, place: FilePosition, *, placed: bool = True) -> str:
     return f"{name}:{place.line}:{place.column}" if placed else name

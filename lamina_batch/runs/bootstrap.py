@@ -18,7 +18,7 @@ from lamina_batch.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from lamina_batch.pipeline.spec import Pipeline, Whereabouts
+    from lamina_batch.pipeline.spec import Pipeline, PipelineLocation
     from lamina_batch.runs.context import Access
 
 #: The embedded sandbox is so much faster than the service, its window included, that each example ends in a minute.
@@ -90,7 +90,7 @@ class PipelineTarget:
 
         return load_pipeline(self.file, **self._load_arguments())
 
-    def locate(self) -> Whereabouts:
+    def locate(self) -> PipelineLocation:
         """What is known of it without looking at the rest of the file, which may be wrong."""
         from lamina_batch.pipeline.load import locate_pipeline
 

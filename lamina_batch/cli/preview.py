@@ -14,8 +14,8 @@ from lamina_batch.cli.shell import Command, out, out_all, say
 from lamina_batch.errors import UsageError
 
 if TYPE_CHECKING:
-    from lamina_batch.edge import PipelineTarget
     from lamina_batch.pipeline.spec import Pipeline
+    from lamina_batch.runs.bootstrap import PipelineTarget
     from lamina_batch.runs.context import RunRequest
     from lamina_batch.runs.preview import Preview
 
@@ -48,7 +48,7 @@ def validate(call: PipelineTarget, *, findings: Path | None, offline: bool, chec
       lamina-batch validate catalog.yaml --check-images
     """
     from lamina_batch.cli.progress import ProgressCounter, finding_lines
-    from lamina_batch.pipeline.sheets import WORKBOOK_EXTENSIONS
+    from lamina_batch.pipeline.sheet_reference import WORKBOOK_EXTENSIONS
     from lamina_batch.results.findings import write_findings, write_marked
     from lamina_batch.runs.planning import refuse_source
     from lamina_batch.runs.preview import validate as validate_rows

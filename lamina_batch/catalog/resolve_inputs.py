@@ -9,8 +9,8 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from lamina_batch.apps.schema import match
-from lamina_batch.catalog.verdict import Judge
+from lamina_batch.apps.input_schema import match
+from lamina_batch.catalog.input_validator import InputValidator
 from lamina_batch.errors import did_you_mean
 from lamina_batch.pipeline.spec import Value
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import InputRule, Pipeline
 
 
-class Resolved(NamedTuple):
+class ResolvedInputs(NamedTuple):
     #: each rule with its parameter; the constants in it are valid and in the app's spelling
     inputs: tuple[tuple[Parameter, InputRule], ...]
     matrix: tuple[tuple[Parameter, tuple[str, ...]], ...]
@@ -30,7 +30,7 @@ class Resolved(NamedTuple):
     notes: tuple[str, ...]
 
 
-def resolve(pipeline: Pipeline, app: App) -> Resolved:
+def resolve_inputs(pipeline: Pipeline, app: App) -> ResolvedInputs:
     """Raises PipelineError for a name the app lacks, a constant it would refuse, an input it needs and nobody gives."""
     parameters = {p.name: p for p in app.parameters}
     places: dict[str, KeyPath] = {}
@@ -40,7 +40,7 @@ def resolve(pipeline: Pipeline, app: App) -> Resolved:
         if name is None:
             hint = did_you_mean(written, parameters)
             raise pipeline.error(
-                path, f"the app {app.name!r} has no input {written!r}", hint or f"it has {_listed(parameters)}"
+                path, f"the app {app.name!r} has no input {written!r}", hint or f"it has {_quoted_list(parameters)}"
             )
         places[name] = path
         return parameters[name]
@@ -54,21 +54,21 @@ def resolve(pipeline: Pipeline, app: App) -> Resolved:
     for written, values in pipeline.matrix.items():
         parameter = parameter_at(("matrix", written), written)
         matrix.append((parameter, _matrix_values(pipeline, written, values, parameter)))
-    _refuse_one_name_for_two(pipeline, matrix)
+    _refuse_duplicate_variant_names(pipeline, matrix)
 
     lacking = [p.name for p in app.parameters if p.must_supply and p.name not in places]
     if lacking:
         raise pipeline.error(
             ("inputs",),
-            f"the app {app.name!r} needs {_listed(lacking)}, and neither inputs nor matrix gives "
+            f"the app {app.name!r} needs {_quoted_list(lacking)}, and neither inputs nor matrix gives "
             f"{'it' if len(lacking) == 1 else 'them'}",
             f"add a line such as  {lacking[0]}: {{column: name_of_a_column}}",
         )
-    return Resolved(tuple(inputs), tuple(matrix), tuple(_notes(app, places)))
+    return ResolvedInputs(tuple(inputs), tuple(matrix), tuple(_notes(app, places)))
 
 
 def _with_constants(pipeline: Pipeline, path: KeyPath, rule: InputRule, parameter: Parameter) -> InputRule:
-    judge = Judge(parameter)
+    judge = InputValidator(parameter)
     if isinstance(rule.source, Value):
         values = rule.source.values
         if len(values) > 1 and not parameter.multiple:
@@ -76,24 +76,26 @@ def _with_constants(pipeline: Pipeline, path: KeyPath, rule: InputRule, paramete
                 (*path, "value"), f"{parameter.name!r} takes one value, not {len(values)}", "keep one of them"
             )
         paths = [(*path, "value", at) for at in range(len(values))] if len(values) > 1 else [(*path, "value")]
-        sent = tuple(_constant(pipeline, where, value, judge) for where, value in zip(paths, values, strict=True))
+        sent = tuple(
+            _resolve_constant(pipeline, where, value, judge) for where, value in zip(paths, values, strict=True)
+        )
         rule = replace(rule, source=Value(values=sent))
     if rule.default is not None:
-        rule = replace(rule, default=_constant(pipeline, (*path, "default"), rule.default, judge))
+        rule = replace(rule, default=_resolve_constant(pipeline, (*path, "default"), rule.default, judge))
     # A cell may be mapped to nothing: it is then as blank as an empty one.
     targets = {
-        cell: _constant(pipeline, (*path, "map", cell), target, judge) if target.strip() else target
+        cell: _resolve_constant(pipeline, (*path, "map", cell), target, judge) if target.strip() else target
         for cell, target in rule.map.items()
     }
     return replace(rule, map=targets)
 
 
 def _matrix_values(pipeline: Pipeline, written: str, values: tuple[str, ...], parameter: Parameter) -> tuple[str, ...]:
-    judge = Judge(parameter)
+    judge = InputValidator(parameter)
     sent: list[str] = []
     for at, value in enumerate(values):
         path = ("matrix", written, at)
-        label = _constant(pipeline, path, value, judge)
+        label = _resolve_constant(pipeline, path, value, judge)
         if label in sent:
             raise pipeline.error(path, f"{label!r} stands here twice", "keep one of the two")
         sent.append(label)
@@ -110,7 +112,7 @@ def variant_name(variant: Mapping[str, str]) -> str:
     return "; ".join(sorted(f"{name}={value}" for name, value in variant.items()))
 
 
-def _refuse_one_name_for_two(pipeline: Pipeline, matrix: Sequence[tuple[Parameter, tuple[str, ...]]]) -> None:
+def _refuse_duplicate_variant_names(pipeline: Pipeline, matrix: Sequence[tuple[Parameter, tuple[str, ...]]]) -> None:
     """A job is known by its key and the name of its variant: two of one name would get each other's inputs."""
     seen: set[str] = set()
     for name in map(variant_name, variants(matrix)):
@@ -121,7 +123,7 @@ def _refuse_one_name_for_two(pipeline: Pipeline, matrix: Sequence[tuple[Paramete
         seen.add(name)
 
 
-def _constant(pipeline: Pipeline, path: KeyPath, value: str, judge: Judge) -> str:
+def _resolve_constant(pipeline: Pipeline, path: KeyPath, value: str, judge: InputValidator) -> str:
     if not value.strip():
         raise pipeline.error(path, "this is blank, and a blank is never sent", "leave the line out, or give a value")
     verdict = judge.verdict(value)
@@ -140,5 +142,5 @@ def _notes(app: App, places: dict[str, KeyPath]) -> Iterator[str]:
             yield f"{p.name!r} is not given by the pipeline: every row is made with the app's own stock {kind}"
 
 
-def _listed(names: list[str] | dict[str, Parameter]) -> str:
+def _quoted_list(names: list[str] | dict[str, Parameter]) -> str:
     return ", ".join(map(repr, names)) or "none"

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import polars as pl
 
-from lamina_batch.apps.schema import NOT_IN_A_URL, lenient, match, value_schema
+from lamina_batch.apps.input_schema import URL_FORBIDDEN_PATTERN, match, value_schema
 from lamina_batch.errors import did_you_mean
-from lamina_batch.sources.text import bytes_of
+from lamina_batch.pipeline.names import normalise_name
+from lamina_batch.sources.text import utf8_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from lamina_batch.apps.app import Parameter
 
 #: docs/rows-and-inputs.md explains each
-Code = Literal[
+FindingCode = Literal[
     "blank_key",
     "duplicate_key",
     "invalid_type",
@@ -50,16 +51,16 @@ Code = Literal[
 Severity = Literal["error", "warning"]
 
 #: keyword of the schema that refused a value -> what that is called
-_CODES: Mapping[str, Code] = {"enum": "invalid_option", "pattern": "invalid_url", "not": "invalid_url"}
-_FEW_LABELS = 12
-_SHOWN = 80
+_KEYWORD_CODES: Mapping[str, FindingCode] = {"enum": "invalid_option", "pattern": "invalid_url", "not": "invalid_url"}
+_MAX_LISTED_LABELS = 12
+_MAX_QUOTED_LENGTH = 80
 
 
 class Verdict(NamedTuple):
     #: what is sent: the value as it stands, or the service's own spelling of it
     sent: str
     #: None: nothing to say
-    code: Code | None = None
+    code: FindingCode | None = None
     severity: Severity = "error"
     message: str = ""
     hint: str = ""
@@ -69,7 +70,7 @@ class Verdict(NamedTuple):
         return self.code is not None and self.severity == "error"
 
 
-class Judge:
+class InputValidator:
     """Judges the values of one parameter, each by itself: of several, every one must pass.
 
     `known` are verdicts on values that the schema lets through, by what was learned elsewhere. `words` are those that a
@@ -80,16 +81,16 @@ class Judge:
         self, parameter: Parameter, known: Mapping[str, Verdict] = MappingProxyType({}), *, words: Sequence[str] = ()
     ) -> None:
         self.parameter = parameter
-        self._words_of_map = tuple(words)
+        self._map_keys = tuple(words)
         self._known = pl.DataFrame(
-            [(value, *verdict) for value, verdict in known.items()], schema=_VERDICTS, orient="row"
+            [(value, *verdict) for value, verdict in known.items()], schema=_VERDICT_SCHEMA, orient="row"
         )
         self._schema = value_schema(parameter)
-        self._lenient = {lenient(label) for label in parameter.options}
+        self._lenient = {normalise_name(label) for label in parameter.options}
 
-    def clears(self, value: pl.Expr) -> pl.Expr:
+    def valid_expression(self, value: pl.Expr) -> pl.Expr:
         """True where the text is valid; False also where only the authority can tell."""
-        return reduce(operator.and_, [_holds(key, rule, value) for key, rule in self._schema.items()])
+        return reduce(operator.and_, [_keyword_holds(key, rule, value) for key, rule in self._schema.items()])
 
     def verdict(self, value: str) -> Verdict:
         """The verdict on one value."""
@@ -102,14 +103,16 @@ class Judge:
         `value` and what Verdict has. There is no null among the values.
         """
         if self._known.is_empty():
-            return self._judged(values)
+            return self._validate(values)
         met = self._known.join(values.to_frame("value"), on="value", how="semi", maintain_order="left")
-        judged = self._judged(values)
+        judged = self._validate(values)
         return pl.concat([met.join(judged, on="value", how="anti", maintain_order="left"), judged])
 
-    def _judged(self, values: pl.Series) -> pl.DataFrame:
+    def _validate(self, values: pl.Series) -> pl.DataFrame:
         """What the schema says."""
-        doubtful = self._looked_at(values).filter(~self.clears(pl.col("value"))).unique(maintain_order=True)
+        doubtful = (
+            self._not_plain_urls(values).filter(~self.valid_expression(pl.col("value"))).unique(maintain_order=True)
+        )
         if not _is_exact(self._schema):
             # No app that we know needs it, and no command should wait for it.
             import jsonschema  # noqa: PLC0415
@@ -123,24 +126,24 @@ class Judge:
             refused = doubtful.filter(~is_meant)
             named = zip(doubtful.get_column("value"), meant, strict=True)
             known = [(value, *verdict) for value, verdict in named if verdict is not None]
-            return pl.concat([pl.DataFrame(known, schema=_VERDICTS, orient="row"), self._refused(refused)])
+            return pl.concat([pl.DataFrame(known, schema=_VERDICT_SCHEMA, orient="row"), self._refused(refused)])
         return self._refused(doubtful)
 
-    def _looked_at(self, values: pl.Series) -> pl.DataFrame:
+    def _not_plain_urls(self, values: pl.Series) -> pl.DataFrame:
         """The values without those of which the bytes say already that they are URLs: that is found much faster."""
         frame = values.to_frame("value")
-        if self._schema.get("not") != {"pattern": NOT_IN_A_URL}:
+        if self._schema.get("not") != {"pattern": URL_FORBIDDEN_PATTERN}:
             return frame
-        plain = (pl.col("bytes").list.min() > ord(" ")) & (pl.col("bytes").list.max() < _DELETE)
+        plain = (pl.col("bytes").list.min() > ord(" ")) & (pl.col("bytes").list.max() < _DELETE_CHARACTER)
         return (
-            frame.with_columns(bytes_of(pl.col("value")).alias("bytes"))
+            frame.with_columns(utf8_bytes(pl.col("value")).alias("bytes"))
             .filter(~(plain & pl.col("value").str.contains(self._schema["pattern"])))
             .select("value")
         )
 
     def _meant(self, value: str) -> Verdict | None:
         """The verdict on what is a label in all but case and spaces; None where it is none."""
-        label = match(value, self.parameter.options) if lenient(value) in self._lenient else None
+        label = match(value, self.parameter.options) if normalise_name(value) in self._lenient else None
         if label is None:
             return None
         if value.split() == label.split():
@@ -150,25 +153,25 @@ class Judge:
             label,
             "lenient_match",
             "warning",
-            f"{shown(value)} is sent as {label!r}, the app's own spelling",
+            f"{quote_value(value)} is sent as {label!r}, the app's own spelling",
             f"write {label!r}",
         )
 
     def _refused(self, values: pl.DataFrame) -> pl.DataFrame:
         """The verdicts on values that the schema refuses."""
-        codes = (_CODES[keyword] for keyword in self._schema if keyword in _CODES)
-        code: Code = next(codes, "invalid_value")
+        codes = (_KEYWORD_CODES[keyword] for keyword in self._schema if keyword in _KEYWORD_CODES)
+        code: FindingCode = next(codes, "invalid_value")
         wrong, hint = self._words(code, values.get_column("value"))
         return values.select(
             "value",
             sent="value",
             code=pl.lit(code),
             severity=pl.lit("error"),
-            message=pl.concat_str(all_shown(values.get_column("value")), pl.lit(wrong)),
+            message=pl.concat_str(quote_values(values.get_column("value")), pl.lit(wrong)),
             hint=hint,
         )
 
-    def _words(self, code: Code, values: pl.Series) -> tuple[str, pl.Expr | pl.Series]:
+    def _words(self, code: FindingCode, values: pl.Series) -> tuple[str, pl.Expr | pl.Series]:
         name = self.parameter.name
         match code:
             case "invalid_option":
@@ -180,27 +183,27 @@ class Judge:
 
     def _label_hints(self, values: pl.Series) -> pl.Series:
         labels = self.parameter.options
-        if len(labels) <= _FEW_LABELS:
+        if len(labels) <= _MAX_LISTED_LABELS:
             listed = f"the labels are {', '.join(map(repr, labels))}"
         else:
             listed = f"`lamina-batch apps show` lists the {len(labels)} labels"
-        if self._words_of_map:
-            few, more = self._words_of_map[:_FEW_LABELS], ", …" if len(self._words_of_map) > _FEW_LABELS else ""
+        if self._map_keys:
+            few, more = self._map_keys[:_MAX_LISTED_LABELS], ", …" if len(self._map_keys) > _MAX_LISTED_LABELS else ""
             listed = f"`map` takes {', '.join(map(repr, few))}{more}; {listed}"
-        choices = (*self._words_of_map, *labels)
+        choices = (*self._map_keys, *labels)
         # A guess takes longer than all the rest. Where so many are wrong, the column is, and no guess helps.
-        guesses = (did_you_mean(value, choices) for value in values.head(_GUESSES))
+        guesses = (did_you_mean(value, choices) for value in values.head(_MAX_GUESSES))
         hints = [f"{guess} {listed}" if guess else listed for guess in guesses]
         return pl.Series(hints, dtype=pl.String).extend_constant(listed, values.len() - len(hints))
 
     def _url_hint(self) -> pl.Expr:
         value = pl.col("value")
-        stripped = value.str.strip_chars(_SPACES)
+        stripped = value.str.strip_chars(_WHITE_SPACE)
         bare = value.str.contains(r"^[^/]*\.[^/]*/") & ~value.str.contains(r"://|\\")
         return (
-            pl.when(self.clears(stripped))
+            pl.when(self.valid_expression(stripped))
             .then(pl.lit("remove the white space around it"))
-            .when(self.clears(stripped.str.replace_all(" ", "%20", literal=True)))
+            .when(self.valid_expression(stripped.str.replace_all(" ", "%20", literal=True)))
             .then(pl.lit("write each space inside it as %20; several URLs in one cell need `split` in the pipeline"))
             .when(bare)
             .then(pl.lit("put https:// before it"))
@@ -209,47 +212,47 @@ class Judge:
 
 
 #: the first sign after the printable ones of ASCII
-_DELETE = 0x7F
+_DELETE_CHARACTER = 0x7F
 #: what `verdicts` answers
-_VERDICTS = dict.fromkeys(("value", *Verdict._fields), pl.String)
+_VERDICT_SCHEMA = dict.fromkeys(("value", *Verdict._fields), pl.String)
 #: distinct wrong labels, of those that are judged together, for which the label that may be meant is looked for
-_GUESSES = 500
+_MAX_GUESSES = 500
 #: what Python strips from a text
-_SPACES = (
+_WHITE_SPACE = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
 
 
-def all_shown(values: pl.Series) -> pl.Series:
+def quote_values(values: pl.Series) -> pl.Series:
     """`shown` of each."""
-    plain = values.str.contains(_PLAIN) & (values.str.len_bytes() <= _SHOWN)
+    plain = values.str.contains(_REPR_SAFE) & (values.str.len_bytes() <= _MAX_QUOTED_LENGTH)
     if plain.all():
         return "'" + values + "'"
-    return pl.Series([shown(value) for value in values], dtype=pl.String)
+    return pl.Series([quote_value(value) for value in values], dtype=pl.String)
 
 
 #: what Python shows in single quotes as it stands
-_PLAIN = r"^[ -&(-\[\]-~]*$"
+_REPR_SAFE = r"^[ -&(-\[\]-~]*$"
 
 
-def shown(value: str) -> str:
+def quote_value(value: str) -> str:
     """The value in quotes, without control characters, cut where it is long."""
-    return repr(value if len(value) <= _SHOWN else value[: _SHOWN - 1] + "…")
+    return repr(value if len(value) <= _MAX_QUOTED_LENGTH else value[: _MAX_QUOTED_LENGTH - 1] + "…")
 
 
 def _is_exact(schema: Mapping[str, Any]) -> bool:
     """Whether `_holds` says all that the schema says."""
-    return all(_expression(keyword, rule, pl.lit("")) is not None for keyword, rule in schema.items())
+    return all(_keyword_expression(keyword, rule, pl.lit("")) is not None for keyword, rule in schema.items())
 
 
-def _holds(keyword: str, rule: Any, value: pl.Expr) -> pl.Expr:
+def _keyword_holds(keyword: str, rule: Any, value: pl.Expr) -> pl.Expr:
     """Whether the text satisfies one keyword of a schema; False for a keyword that only the authority knows."""
-    found = _expression(keyword, rule, value)
+    found = _keyword_expression(keyword, rule, value)
     return pl.lit(value=False) if found is None else found
 
 
-def _expression(keyword: str, rule: Any, value: pl.Expr) -> pl.Expr | None:
+def _keyword_expression(keyword: str, rule: Any, value: pl.Expr) -> pl.Expr | None:
     match keyword, rule:
         case "type", "string":
             return pl.lit(value=True)

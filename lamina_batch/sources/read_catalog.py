@@ -20,7 +20,7 @@ import polars as pl
 from lamina_batch.errors import CatalogError, did_you_mean
 from lamina_batch.sources.delimited import read_delimited
 from lamina_batch.sources.encoding import read_text
-from lamina_batch.sources.table import OURS, Catalog, Part, Table, collected, first_line
+from lamina_batch.sources.table import OWN_PREFIX, Catalog, SourceFile, Table, collect, first_line
 from lamina_batch.sources.text import is_blank
 from lamina_batch.sources.workbook import read_workbook
 
@@ -36,15 +36,15 @@ def read_catalog(pipeline: Pipeline) -> Catalog:
     Raises CatalogError, with file and line, where one cannot be read as the pipeline says or the files do not fit
     together.
     """
-    files = _files(pipeline.rows)
+    files = _list_files(pipeline.rows)
     tables = [(file, _read(file, pipeline)) for file in files]
     several = len(pipeline.rows.sources) > 1 or any(_is_pattern(source) for source in pipeline.rows.sources)
     headers = _common_headers(tables)
-    columns = _unique(headers)
+    columns = _unique_names(headers)
     if not columns:
         raise CatalogError("the file has no columns", where=str(files[0]))
     folder = os.path.commonpath([file.path.parent for file in files])
-    parts = tuple(_part(file, table, folder) for file, table in tables)
+    parts = tuple(_source_file(file, table, folder) for file, table in tables)
     frames = [
         table.frame.with_row_index("lamina_row", table.first_row).select(
             "lamina_row",
@@ -53,9 +53,9 @@ def read_catalog(pipeline: Pipeline) -> Catalog:
         )
         for part, (_, table) in zip(parts, tables, strict=True)
     ]
-    rows = _concatenated(frames, files)
+    rows = _concatenate(frames, files)
     return Catalog(
-        frame=_without_blank(rows, columns, pipeline.rows.key).with_row_index("lamina_index"),
+        frame=_drop_blank_rows(rows, columns, pipeline.rows.key).with_row_index("lamina_index"),
         columns=columns,
         headers=headers,
         several=several,
@@ -64,14 +64,14 @@ def read_catalog(pipeline: Pipeline) -> Catalog:
     )
 
 
-def _part(file: _File, table: Table, folder: str) -> Part:
+def _source_file(file: _SourcePath, table: Table, folder: str) -> SourceFile:
     places = table.places or range(1, len(table.headers) + 1)
-    return Part(
+    return SourceFile(
         path=file.path,
         sheet=table.sheet,
         source=os.path.relpath(str(file), folder),
         header_row=table.first_row - 1,
-        places=dict(zip(_unique(table.headers), places, strict=True)),
+        places=dict(zip(_unique_names(table.headers), places, strict=True)),
         ours=table.ours,
     )
 
@@ -79,7 +79,7 @@ def _part(file: _File, table: Table, folder: str) -> Part:
 # --- which files ---
 
 
-class _File(NamedTuple):
+class _SourcePath(NamedTuple):
     path: Path
     #: the sheet that the pipeline names; None in files that have none, and for the first
     sheet: str | None = None
@@ -92,24 +92,26 @@ class _File(NamedTuple):
         return str(self.path) if self.sheet is None else f"{self.path}#{self.sheet}"
 
 
-def _files(rows: Rows) -> tuple[_File, ...]:
+def _list_files(rows: Rows) -> tuple[_SourcePath, ...]:
     """The files in the order of the list, those of a pattern by name; a file that stands twice is read once."""
-    files: dict[_File, None] = {}
+    files: dict[_SourcePath, None] = {}
     for index, source in enumerate(rows.sources):
         sheet = rows.sheets.get(index)
         if not _is_pattern(source):
-            files[_File(_existing(Path(source)), sheet)] = None
+            files[_SourcePath(_require_file(Path(source)), sheet)] = None
             continue
         found = sorted(Path(name) for name in glob.glob(source, recursive=True))  # noqa: PTH207 - it may be absolute
-        found = [file for file in found if file.is_file() and not file.name.startswith(_LOCK)]
-        files |= dict.fromkeys(_File(file, sheet) for file in found)
+        found = [file for file in found if file.is_file() and not file.name.startswith(_LOCK_FILE_PREFIX)]
+        files |= dict.fromkeys(_SourcePath(file, sheet) for file in found)
         if not found:
-            raise CatalogError("no file matches this pattern", where=source, hint=_beside(_fixed_part(source)))
+            raise CatalogError(
+                "no file matches this pattern", where=source, hint=_similar_file_hint(_pattern_root(source))
+            )
     return tuple(files)
 
 
 #: begins the file that Excel keeps beside a workbook while it is open
-_LOCK = "~$"
+_LOCK_FILE_PREFIX = "~$"
 
 
 def _is_pattern(source: str) -> bool:
@@ -117,24 +119,24 @@ def _is_pattern(source: str) -> bool:
     return glob.has_magic(source) and not Path(source).exists()
 
 
-def _fixed_part(pattern: str) -> Path:
+def _pattern_root(pattern: str) -> Path:
     path = Path(pattern)
     while glob.has_magic(str(path.parent)):
         path = path.parent
     return path
 
 
-def _existing(file: Path) -> Path:
+def _require_file(file: Path) -> Path:
     if file.is_dir():
         raise CatalogError(
             "this is a folder", where=str(file), hint=f"name a file in it, or a pattern: {file / '*.csv'}"
         )
     if not file.exists():
-        raise CatalogError("there is no such file", where=str(file), hint=_beside(file))
+        raise CatalogError("there is no such file", where=str(file), hint=_similar_file_hint(file))
     return file
 
 
-def _beside(file: Path) -> str:
+def _similar_file_hint(file: Path) -> str:
     """What there is in its folder that may be meant."""
     try:
         names = sorted(entry.name for entry in file.parent.iterdir() if entry.suffix.lower() in _READERS)
@@ -149,34 +151,34 @@ def _beside(file: Path) -> str:
 # --- reading one file ---
 
 
-def _read(file: _File, pipeline: Pipeline) -> Table:
+def _read(file: _SourcePath, pipeline: Pipeline) -> Table:
     reader = _READERS[file.path.suffix.lower()]
     try:
         table = reader(file, pipeline)
     except OSError as error:
         raise CatalogError(f"the file cannot be read: {error.strerror or error}", where=str(file)) from error
     headers, frame = table.headers, table.frame
-    names = _unique(headers)
-    kept = [at for at, header in enumerate(headers) if not header.startswith(OURS)]
+    names = _unique_names(headers)
+    kept = [at for at, header in enumerate(headers) if not header.startswith(OWN_PREFIX)]
     found = frame.collect_schema().names()
     places = table.places or range(1, len(headers) + 1)
     return table._replace(
         headers=tuple(headers[at] for at in kept),
         frame=frame.select(pl.col(found[at]).alias(names[at]) for at in kept),
         places=tuple(places[at] for at in kept),
-        ours={header: places[at] for at, header in enumerate(headers) if header.startswith(OURS)},
+        ours={header: places[at] for at, header in enumerate(headers) if header.startswith(OWN_PREFIX)},
     )
 
 
-def _read_delimited(file: _File, pipeline: Pipeline) -> Table:
+def _read_delimited(file: _SourcePath, pipeline: Pipeline) -> Table:
     return read_delimited(file.path, encoding=pipeline.rows.encoding, separator=pipeline.rows.separator)
 
 
-def _read_workbook(file: _File, pipeline: Pipeline) -> Table:
+def _read_workbook(file: _SourcePath, pipeline: Pipeline) -> Table:
     return read_workbook(file.path, sheet=file.sheet, key=pipeline.rows.key)
 
 
-def _read_parquet(source: _File, _pipeline: Pipeline) -> Table:
+def _read_parquet(source: _SourcePath, _pipeline: Pipeline) -> Table:
     # Held in memory as it is packed: the file may change during a run of hours, and every stage must see the same rows.
     try:
         frame = pl.scan_parquet(io.BytesIO(source.path.read_bytes()))
@@ -190,7 +192,7 @@ def _read_parquet(source: _File, _pipeline: Pipeline) -> Table:
     return Table(headers, frame, first_row=2)
 
 
-def _read_ndjson(source: _File, _pipeline: Pipeline) -> Table:
+def _read_ndjson(source: _SourcePath, _pipeline: Pipeline) -> Table:
     file = source.path
     text = read_text(file, "utf-8")
     if not text.strip():
@@ -208,7 +210,7 @@ def _read_ndjson(source: _File, _pipeline: Pipeline) -> Table:
 
 
 #: each ending that load.py lets through
-_READERS: dict[str, Callable[[_File, Pipeline], Table]] = {
+_READERS: dict[str, Callable[[_SourcePath, Pipeline], Table]] = {
     ".csv": _read_delimited,
     ".tsv": _read_delimited,
     ".parquet": _read_parquet,
@@ -246,7 +248,7 @@ def _refuse_constant(file: Path, line: int, constant: str) -> NoReturn:
 # --- fitting the files together ---
 
 
-def _unique(headers: Sequence[str]) -> tuple[str, ...]:
+def _unique_names(headers: Sequence[str]) -> tuple[str, ...]:
     """A name for each header: itself where that is clear, otherwise one that names its place."""
     counts = collections.Counter(headers)
     names: list[str] = []
@@ -258,17 +260,19 @@ def _unique(headers: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _common_headers(tables: Sequence[tuple[_File, Table]]) -> tuple[str, ...]:
+def _common_headers(tables: Sequence[tuple[_SourcePath, Table]]) -> tuple[str, ...]:
     """The headers of the first file, which every other must have too, in whatever order."""
     (first, one), *others = tables
     headers = one.headers
-    expected = _unique(headers)
+    expected = _unique_names(headers)
     for file, table in others:
-        found = _unique(table.headers)
+        found = _unique_names(table.headers)
         lacking = [name for name in expected if name not in found]
         extra = [name for name in found if name not in expected]
         if lacking or extra:
-            words = [f"lacks {_listed(lacking)}"] * bool(lacking) + [f"has {_listed(extra)} more"] * bool(extra)
+            words = [f"lacks {_quoted_list(lacking)}"] * bool(lacking) + [f"has {_quoted_list(extra)} more"] * bool(
+                extra
+            )
             raise CatalogError(
                 f"the columns differ from those of {first.name}: this file {' and '.join(words)}",
                 where=str(file),
@@ -277,7 +281,7 @@ def _common_headers(tables: Sequence[tuple[_File, Table]]) -> tuple[str, ...]:
     return headers
 
 
-def _concatenated(frames: Sequence[pl.LazyFrame], files: Sequence[_File]) -> pl.LazyFrame:
+def _concatenate(frames: Sequence[pl.LazyFrame], files: Sequence[_SourcePath]) -> pl.LazyFrame:
     schemas = [frame.collect_schema() for frame in frames]
     for schema, file in zip(schemas, files, strict=True):
         for name, kind in schema.items():
@@ -292,7 +296,7 @@ def _concatenated(frames: Sequence[pl.LazyFrame], files: Sequence[_File]) -> pl.
     return pl.concat(frames, how="vertical_relaxed") if len(frames) > 1 else frames[0]
 
 
-def _without_blank(rows: pl.LazyFrame, columns: Sequence[str], key: Sequence[str]) -> pl.LazyFrame:
+def _drop_blank_rows(rows: pl.LazyFrame, columns: Sequence[str], key: Sequence[str]) -> pl.LazyFrame:
     """The rows in which some cell is filled."""
     schema = rows.collect_schema()
 
@@ -301,10 +305,10 @@ def _without_blank(rows: pl.LazyFrame, columns: Sequence[str], key: Sequence[str
 
     # A row without a blank key is not wholly blank, and so the other columns need not be read for it.
     named = [name for name in key if name in columns] or columns[:1]
-    if not collected(rows.select(blank(named).any())).item():
+    if not collect(rows.select(blank(named).any())).item():
         return rows
     return rows.filter(~blank(columns))
 
 
-def _listed(names: Sequence[str]) -> str:
+def _quoted_list(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from lamina_batch.sandbox.answers import ApiError, HttpReply
-from lamina_batch.sandbox.calls import INVALID_KEY, bad_request
 from lamina_batch.sandbox.envelope import JSON_TYPE
 from lamina_batch.sandbox.faults import FaultStage
+from lamina_batch.sandbox.requests import INVALID_KEY, bad_request
+from lamina_batch.sandbox.responses import ApiError, HttpReply
 from lamina_batch.sandbox.service import INSUFFICIENT_CREDITS
 
 if TYPE_CHECKING:

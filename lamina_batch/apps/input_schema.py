@@ -10,20 +10,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lamina_batch.pipeline.names import folded
+from lamina_batch.pipeline.names import normalise_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lamina_batch.apps.app import App, Parameter
 
-JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
+SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 # An absolute http(s) URL with something for a host. Written without `$`, `\s`, `\d` or `\w`, which Python, Rust and
 # ECMA-262 read differently, because the same text is searched for by jsonschema and by polars.
 URL_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\x00-\x20/?#]"
 # Control characters and every kind of blank, zero-width ones included: what a pasted cell smuggles into a URL.
-NOT_IN_A_URL = r"[\x00-\x20\x7f-\u00a0\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ufff9-\uffff]"
+URL_FORBIDDEN_PATTERN = (
+    r"[\x00-\x20\x7f-\u00a0\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ufff9-\uffff]"
+)
 
 
 def input_schema(app: App) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def input_schema(app: App) -> dict[str, Any]:
     takes the app's default (API.md 3, "Required against default").
     """
     return {
-        "$schema": JSON_SCHEMA,
+        "$schema": SCHEMA_DIALECT,
         "title": app.name,
         "type": "object",
         "properties": {p.name: parameter_schema(p) for p in app.parameters},
@@ -58,12 +60,8 @@ def value_schema(parameter: Parameter) -> dict[str, Any]:
     if parameter.type == "options" and parameter.options:
         return {"type": "string", "enum": list(parameter.options)}
     if parameter.type == "url":
-        return {"type": "string", "pattern": URL_PATTERN, "not": {"pattern": NOT_IN_A_URL}}
+        return {"type": "string", "pattern": URL_PATTERN, "not": {"pattern": URL_FORBIDDEN_PATTERN}}
     return {"type": "string"}
-
-
-#: the form in which two spellings count as the same: one leniency for the pipeline's names and the app's
-lenient = folded
 
 
 def match(name: str, choices: Iterable[str]) -> str | None:
@@ -74,6 +72,6 @@ def match(name: str, choices: Iterable[str]) -> str | None:
     choices = tuple(choices)
     if name in choices:
         return name
-    form = lenient(name)
-    same = [choice for choice in choices if lenient(choice) == form]
+    form = normalise_name(name)
+    same = [choice for choice in choices if normalise_name(choice) == form]
     return same[0] if len(same) == 1 else None

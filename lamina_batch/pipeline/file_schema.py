@@ -17,7 +17,7 @@ def pipeline_schema() -> Schema:
     return schema
 
 
-def below(root: Schema, schema: Schema | None, step: str | int) -> Schema | None:
+def subschema(root: Schema, schema: Schema | None, step: str | int) -> Schema | None:
     """The subschema of the key or list index `step` below `schema`, with its `$ref` merged in."""
     if schema is None:
         return None
@@ -30,7 +30,7 @@ def below(root: Schema, schema: Schema | None, step: str | int) -> Schema | None
     return {**_definition(root, found["$ref"]), **found} if "$ref" in found else found
 
 
-def kinds(schema: Schema | None) -> frozenset[str]:
+def schema_types(schema: Schema | None) -> frozenset[str]:
     """The JSON types that `schema` admits."""
     named = (schema or {}).get("type", ())
     return frozenset((named,) if isinstance(named, str) else named)
@@ -38,7 +38,7 @@ def kinds(schema: Schema | None) -> frozenset[str]:
 
 def takes_only_text(schema: Schema | None) -> bool:
     """Whether a scalar here is text as typed, whatever else it looks like."""
-    return bool(kinds(schema)) and not kinds(schema) & {"boolean", "integer", "number", "null"}
+    return bool(schema_types(schema)) and not schema_types(schema) & {"boolean", "integer", "number", "null"}
 
 
 def _definition(root: Schema, reference: str) -> Schema:

@@ -6,34 +6,34 @@ from typing import TYPE_CHECKING, assert_never
 
 import polars as pl
 
-from lamina_batch.catalog.columns import Use
+from lamina_batch.catalog.columns import ColumnReference
 from lamina_batch.pipeline.spec import Column, Columns, Sql, Template, Value
-from lamina_batch.sources.text import filled
+from lamina_batch.sources.text import blank_to_null
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lamina_batch.catalog.cells import Cells
+    from lamina_batch.catalog.cells import CellExpressions
     from lamina_batch.catalog.columns import KeyPath
     from lamina_batch.pipeline.spec import InputRule
 
 
-def column_uses(path: KeyPath, rule: InputRule) -> Iterator[Use]:
+def rule_column_references(path: KeyPath, rule: InputRule) -> Iterator[ColumnReference]:
     """The columns that a rule names outside of SQL; `path` leads to the rule."""
     match rule.source:
         case Column(name=name):
-            yield Use((*path, "column"), name)
+            yield ColumnReference((*path, "column"), name)
         case Columns(names=names):
-            yield from (Use((*path, "columns", at), name) for at, name in enumerate(names))
+            yield from (ColumnReference((*path, "columns", at), name) for at, name in enumerate(names))
         case Template(columns=names):
-            yield from (Use((*path, "template"), name) for name in names)
+            yield from (ColumnReference((*path, "template"), name) for name in names)
         case Value() | Sql():
             return
         case _:
             assert_never(rule.source)
 
 
-def source_values(cells: Cells, path: KeyPath, rule: InputRule) -> pl.Expr:
+def source_expression(cells: CellExpressions, path: KeyPath, rule: InputRule) -> pl.Expr:
     """What a rule other than SQL begins with: a text or a list of texts for each row."""
     match rule.source:
         case Column(name=name, split=None) if cells.kind(name) == pl.List:
@@ -43,10 +43,10 @@ def source_values(cells: Cells, path: KeyPath, rule: InputRule) -> pl.Expr:
         case Column(name=name, split=separator):
             return cells.text((*path, "column"), name).str.split(separator)
         case Columns():
-            return pl.concat_list(cells.text(*use) for use in column_uses(path, rule))
+            return pl.concat_list(cells.text(*use) for use in rule_column_references(path, rule))
         case Template(parts=parts):
             return pl.concat_str(
-                filled(cells.text((*path, "template"), part)) if at % 2 else pl.lit(part)
+                blank_to_null(cells.text((*path, "template"), part)) if at % 2 else pl.lit(part)
                 for at, part in enumerate(parts)
             )
         case Value(values=values):
@@ -58,21 +58,21 @@ def source_values(cells: Cells, path: KeyPath, rule: InputRule) -> pl.Expr:
             assert_never(rule.source)
 
 
-def finished(source: pl.Expr, rule: InputRule, *, several: bool) -> pl.Expr:
+def rule_expression(source: pl.Expr, rule: InputRule, *, several: bool) -> pl.Expr:
     """The value to send: translated, with its default, null where it is blank."""
     if not several:
         # A template is null where a column of it is blank, and a constant is never blank.
         blank_is_null = isinstance(rule.source, Template | Value) and not rule.map
-        value = source if blank_is_null else _translated(source, rule)
+        value = source if blank_is_null else _apply_map(source, rule)
         return value if rule.default is None else value.fill_null(rule.default)
     element = pl.element()
     if isinstance(rule.source, Column) and rule.source.split is not None:
         element = element.str.strip_chars()  # the spaces around a separator are no part of a value
-    values = source.list.eval(_translated(element, rule))
+    values = source.list.eval(_apply_map(element, rule))
     values = pl.when(values.list.drop_nulls().list.len() > 0).then(values)
     return values if rule.default is None else values.fill_null(pl.lit([rule.default]))
 
 
-def _translated(text: pl.Expr, rule: InputRule) -> pl.Expr:
-    text = filled(text)
-    return filled(text.replace(dict(rule.map))) if rule.map else text
+def _apply_map(text: pl.Expr, rule: InputRule) -> pl.Expr:
+    text = blank_to_null(text)
+    return blank_to_null(text.replace(dict(rule.map))) if rule.map else text

@@ -13,33 +13,33 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from lamina_batch.catalog.content import (
+from lamina_batch.catalog.content_hash import (
     Member,
     inputs_expression,
     list_member,
     string_json,
     text_member,
     verbatim_member,
-    with_content,
+    with_content_hash,
 )
-from lamina_batch.catalog.findings import FINDING, assembled, said
-from lamina_batch.catalog.mapping import MOST_NAMED
-from lamina_batch.catalog.resolve import variant_name, variants
-from lamina_batch.catalog.values import Values
-from lamina_batch.catalog.verdict import Judge, all_shown
+from lamina_batch.catalog.findings import FINDING_SCHEMA, make_findings, merge_findings
+from lamina_batch.catalog.input_validator import InputValidator, quote_values
+from lamina_batch.catalog.input_values import InputValues
+from lamina_batch.catalog.mapping import MAX_LISTED_ROWS
+from lamina_batch.catalog.resolve_inputs import variant_name, variants
 from lamina_batch.pipeline.spec import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lamina_batch.apps.app import App
-    from lamina_batch.catalog.mapping import Mapped, MappedInput, Part
-    from lamina_batch.catalog.verdict import Verdict
+    from lamina_batch.catalog.input_validator import Verdict
+    from lamina_batch.catalog.mapping import MappedInput, MappedPart, RowMapping
     from lamina_batch.pipeline.spec import ColumnType, Pipeline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
+class CheckedRows:
     #: a line for each row and variant, in the order of the source: `lamina_index`, `row`, `key`, `variant` ("" without
     #: a matrix), `content` (the hash of what is sent, see content.py), `inputs_bytes` (the length of its canonical
     #: JSON), both null where not `valid`, and `code` and `message` of the row's first error, null where `valid`.
@@ -51,7 +51,7 @@ class Checked:
     findings: pl.DataFrame
     #: rows left out by `blank: skip_row`, and what the first of them are called (`Part.skipped_names`)
     skipped_rows: int
-    skipped_names: tuple[str, ...]
+    skipped_keys: tuple[str, ...]
     #: parameter -> valid jobs in which a blank leaves it out, so that the app's own default applies
     app_defaults: tuple[tuple[str, int], ...]
     #: warnings about the whole, for people
@@ -69,14 +69,14 @@ class Checked:
 
 
 def check_rows(
-    mapped: Mapped,
+    mapped: RowMapping,
     pipeline: Pipeline,
     app: App,
     *,
     service: str,
     contents: bool = True,
     known: Mapping[str, Mapping[str, Verdict]] = MappingProxyType({}),
-) -> Checked:
+) -> CheckedRows:
     """Check every mapped row; `service` is the base URL that the content hash is bound to, or `sandbox`.
 
     `known` holds, by parameter and value, verdicts that were found elsewhere, such as on URLs that were asked. Without
@@ -84,40 +84,41 @@ def check_rows(
     to look them up in.
     """
     judges = [
-        Judge(item.parameter, known.get(item.parameter.name, {}), words=tuple(item.rule.map)) for item in mapped.inputs
+        InputValidator(item.parameter, known.get(item.parameter.name, {}), words=tuple(item.rule.map))
+        for item in mapped.inputs
     ]
     checker = _Checker(mapped, service, app.app_id, judges)
-    twice = checker.shared_keys(pipeline)
+    twice = checker.duplicate_key_findings(pipeline)
 
-    def batch(rows: pl.DataFrame) -> _Batch:
+    def batch(rows: pl.DataFrame) -> _PartResult:
         return checker.check(rows, twice, contents=contents)
 
-    with ThreadPoolExecutor(_THREADS) as threads:
-        batches = list(threads.map(batch, mapped.parts(_PART)))
+    with ThreadPoolExecutor(_THREAD_COUNT) as threads:
+        batches = list(threads.map(batch, mapped.parts(_PART_ROWS)))
     jobs = pl.concat([batch.jobs for batch in batches], rechunk=False)
     if not contents:
-        jobs = checker.with_contents_of_alike(jobs, pl.concat(batch.alike for batch in batches))
+        jobs = checker.with_duplicate_contents(jobs, pl.concat(batch.alike for batch in batches))
     blanks = [sum(counts) for counts in zip(*(batch.blanks for batch in batches), strict=True)]
     names = [item.parameter.name for item in mapped.inputs]
-    return Checked(
+    return CheckedRows(
         jobs=jobs,
         findings=pl.concat([batch.findings for batch in batches], rechunk=False),
         skipped_rows=sum(batch.skipped_rows for batch in batches),
-        skipped_names=tuple(name for batch in batches for name in batch.skipped_names)[:MOST_NAMED],
+        skipped_keys=tuple(name for batch in batches for name in batch.skipped_keys)[:MAX_LISTED_ROWS],
         app_defaults=tuple(
             (name, count * len(checker.variants)) for name, count in zip(names, blanks, strict=True) if count
         ),
         notes=mapped.notes,
-        _checker=checker.at_rest(),
+        _checker=checker.without_cells(),
     )
 
 
 #: rows that are mapped and checked at a time, and how many such parts at once: what bounds the memory
-_PART = 65_536
-_THREADS = 2
+_PART_ROWS = 65_536
+_THREAD_COUNT = 2
 
 
-class _Batch(NamedTuple):
+class _PartResult(NamedTuple):
     """What the check of some rows came to."""
 
     jobs: pl.DataFrame
@@ -127,13 +128,13 @@ class _Batch(NamedTuple):
     #: for each input, the valid rows that leave it out
     blanks: tuple[int, ...]
     skipped_rows: int
-    skipped_names: tuple[str, ...]
+    skipped_keys: tuple[str, ...]
 
 
 class _Checker:
     """Checks rows of one catalog, some at a time."""
 
-    def __init__(self, mapped: Mapped, service: str, app_id: str, judges: Sequence[Judge]) -> None:
+    def __init__(self, mapped: RowMapping, service: str, app_id: str, judges: Sequence[InputValidator]) -> None:
         self.mapped = mapped
         self._service = service
         self._app_id = app_id
@@ -141,18 +142,18 @@ class _Checker:
         self._judges = judges
         self.variants = variants(mapped.matrix)
 
-    def at_rest(self) -> _Checker:
+    def without_cells(self) -> _Checker:
         """The same for rows that are asked about later (`Mapped.at_rest`)."""
-        return _Checker(self.mapped.at_rest(), self._service, self._app_id, self._judges)
+        return _Checker(self.mapped.without_cells(), self._service, self._app_id, self._judges)
 
-    def check(self, rows: pl.DataFrame, twice: pl.DataFrame, *, contents: bool) -> _Batch:
+    def check(self, rows: pl.DataFrame, twice: pl.DataFrame, *, contents: bool) -> _PartResult:
         """Check these rows; `twice` are the findings about keys that stand more than once in the catalog."""
         part = self.mapped.part(rows)
-        found = [_mistyped(part), _blank_keys(part.frame)]
+        found = [_type_findings(part), _blank_key_findings(part.frame)]
         if not twice.is_empty():
             found.append(twice.join(part.frame.select("lamina_index"), on="lamina_index", how="semi"))
-        frame, said = self._sent(part)
-        findings = assembled([*found, *said], part.frame)
+        frame, make_findings = self._sent(part)
+        findings = merge_findings([*found, *make_findings], part.frame)
         errors = (
             findings.filter(severity="error")
             .unique("lamina_index", keep="first", maintain_order=True)
@@ -169,21 +170,21 @@ class _Checker:
         frame = frame.with_columns(valid=pl.col("code").is_null(), alike=hashed)
         blanks = frame.select((pl.col(slot).is_null() & pl.col("valid")).sum() for slot in slots)
         jobs = self._jobs(frame, contents=contents)
-        return _Batch(
-            jobs=jobs.select(_JOBS),
+        return _PartResult(
+            jobs=jobs.select(_JOB_COLUMNS),
             findings=findings,
             alike=jobs.get_column("alike"),
             blanks=blanks.row(0) if slots else (),
             skipped_rows=part.skipped_rows,
-            skipped_names=part.skipped_names,
+            skipped_keys=part.skipped_keys,
         )
 
-    def _sent(self, part: Part) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
+    def _sent(self, part: MappedPart) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
         """The rows with the values as they are sent, and what is to be said about them."""
         frame = part.frame
         found: list[pl.DataFrame] = []
         for order, (item, judge) in enumerate(zip(self.mapped.inputs, self._judges, strict=True)):
-            values = Values(item, judge, part, order)
+            values = InputValues(item, judge, part, order)
             found += values.findings()
             sent = values.sent()
             if sent is not None:
@@ -196,7 +197,7 @@ class _Checker:
         for variant in self.variants:
             some = frame
             if contents:
-                some = with_content(frame, self._service, self._app_id, self._members(frame, variant))
+                some = with_content_hash(frame, self._service, self._app_id, self._members(frame, variant))
             made = pl.col("valid") if contents else pl.lit(value=False)
             jobs.append(
                 some.select(
@@ -232,7 +233,7 @@ class _Checker:
             for variant in self.variants
         )
 
-    def with_contents_of_alike(self, jobs: pl.DataFrame, alike: pl.Series) -> pl.DataFrame:
+    def with_duplicate_contents(self, jobs: pl.DataFrame, alike: pl.Series) -> pl.DataFrame:
         """The jobs, with the content of those that may be equal to another."""
         first = jobs.get_column("variant") == variant_name(self.variants[0])
         asked = jobs.select("lamina_index", "valid").with_columns(alike=alike).filter(first & pl.col("valid"))
@@ -240,7 +241,7 @@ class _Checker:
             return jobs
         index = asked.filter(pl.col("alike").is_duplicated()).select("lamina_index")
         made = []
-        for some in index.iter_slices(_PART):
+        for some in index.iter_slices(_PART_ROWS):
             frame, _ = self._sent(self.mapped.some(some.get_column("lamina_index")))
             nothing = pl.lit(None, dtype=pl.String)
             frame = frame.with_columns(valid=pl.lit(value=True), alike=0, code=nothing, message=nothing)
@@ -249,17 +250,17 @@ class _Checker:
         return (
             jobs.drop("content", "inputs_bytes")
             .join(found, on=["lamina_index", "variant"], how="left", maintain_order="left")
-            .select(_JOBS)
+            .select(_JOB_COLUMNS)
         )
 
-    def shared_keys(self, pipeline: Pipeline) -> pl.DataFrame:
+    def duplicate_key_findings(self, pipeline: Pipeline) -> pl.DataFrame:
         """A finding for each row that shares its key with one whose inputs differ."""
         keys = self.mapped.key().hash()
-        rows = pl.DataFrame(schema=FINDING)
+        rows = pl.DataFrame(schema=FINDING_SCHEMA)
         if keys.n_unique() == keys.len():
             return rows
         frame, _ = self._sent(self.mapped.whole(keys.is_duplicated()))
-        return _shared_keys(frame, inputs_expression(self._members(frame, {})), pipeline)
+        return _duplicate_key_findings(frame, inputs_expression(self._members(frame, {})), pipeline)
 
 
 def _member(item: MappedInput, frame: pl.DataFrame) -> Member:
@@ -276,13 +277,13 @@ def _member(item: MappedInput, frame: pl.DataFrame) -> Member:
     return text_member(pl.col(item.slot), optional=blank, plain=item.parameter.type == "url")
 
 
-_JOBS = ("lamina_index", "row", "key", "variant", "content", "inputs_bytes", "valid", "code", "message")
+_JOB_COLUMNS = ("lamina_index", "row", "key", "variant", "content", "inputs_bytes", "valid", "code", "message")
 
 
-def _blank_keys(rows: pl.DataFrame) -> pl.DataFrame:
-    return said(
+def _blank_key_findings(rows: pl.DataFrame) -> pl.DataFrame:
+    return make_findings(
         rows.filter(pl.col("lamina_blank_key").is_not_null()),
-        _KEYS,
+        _KEY_ORDER,
         code="blank_key",
         column=pl.col("lamina_blank_key"),
         message=pl.format("'{}' is blank, and it names the row", "lamina_blank_key"),
@@ -290,7 +291,7 @@ def _blank_keys(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _shared_keys(rows: pl.DataFrame, inputs: pl.Expr, pipeline: Pipeline) -> pl.DataFrame:
+def _duplicate_key_findings(rows: pl.DataFrame, inputs: pl.Expr, pipeline: Pipeline) -> pl.DataFrame:
     named = pl.col("lamina_row").cast(pl.String)
     if "lamina_source" in rows.columns:
         named = pl.format("{} of {}", named, "lamina_source")
@@ -300,11 +301,11 @@ def _shared_keys(rows: pl.DataFrame, inputs: pl.Expr, pipeline: Pipeline) -> pl.
         .with_columns(inputs.alias("inputs"), named.alias("named"))
         .filter(pl.col("inputs").n_unique().over(group) > 1)
     )
-    others = pl.when(pl.len().over(group) > _NAMED_ROWS).then(pl.lit(", ...")).otherwise(pl.lit(""))
-    listed = pl.col("named").head(_NAMED_ROWS).str.join(", ").over(group)
-    return said(
+    others = pl.when(pl.len().over(group) > _MAX_LISTED_ROWS).then(pl.lit(", ...")).otherwise(pl.lit(""))
+    listed = pl.col("named").head(_MAX_LISTED_ROWS).str.join(", ").over(group)
+    return make_findings(
         shared,
-        _KEYS,
+        _KEY_ORDER,
         code="duplicate_key",
         column=", ".join(pipeline.rows.key),
         value=pl.col(group),
@@ -313,28 +314,28 @@ def _shared_keys(rows: pl.DataFrame, inputs: pl.Expr, pipeline: Pipeline) -> pl.
     )
 
 
-_NAMED_ROWS = 5
+_MAX_LISTED_ROWS = 5
 #: what is wrong with a row as such comes before what is wrong with one input
-_KEYS, _TYPES = -2, -1
+_KEY_ORDER, _TYPE_ORDER = -2, -1
 
 
-def _mistyped(part: Part) -> pl.DataFrame:
-    return said(
+def _type_findings(part: MappedPart) -> pl.DataFrame:
+    return make_findings(
         part.mistyped,
-        _TYPES,
+        _TYPE_ORDER,
         code="invalid_type",
         column=pl.col("column"),
         value=pl.col("value"),
         message=pl.format(
-            "{} is not of the type {}, as `rows.types` says", all_shown(part.mistyped.get_column("value")), "type"
+            "{} is not of the type {}, as `rows.types` says", quote_values(part.mistyped.get_column("value")), "type"
         ),
         hint=pl.when((pl.col("type") == "float") & pl.col("value").str.contains(r"\d,\d"))
-        .then(_instead_of_comma(pl.col("value")))
-        .otherwise(pl.col("type").replace_strict(_SPELT, return_dtype=pl.String)),
+        .then(_decimal_comma_hint(pl.col("value")))
+        .otherwise(pl.col("type").replace_strict(_TYPE_HINTS, return_dtype=pl.String)),
     )
 
 
-def _instead_of_comma(value: pl.Expr) -> pl.Expr:
+def _decimal_comma_hint(value: pl.Expr) -> pl.Expr:
     """What to write for a number with a comma: the number itself, where it cannot be thousands that the comma parts."""
     words = "write a point instead of the decimal comma"
     plain = value.str.extract(r"^\s*([+-]?\d+,(?:\d{1,2}|\d{4,}))\s*$").str.replace(",", ".", literal=True)
@@ -345,7 +346,7 @@ def _instead_of_comma(value: pl.Expr) -> pl.Expr:
     )
 
 
-_SPELT: Mapping[ColumnType, str] = {
+_TYPE_HINTS: Mapping[ColumnType, str] = {
     "text": "",
     "integer": "write digits only: 1200",
     "float": "write it with a point and without spaces or signs: 1200.50",

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lamina_batch.catalog.findings import said
+from lamina_batch.catalog.findings import make_findings
 from lamina_batch.pipeline.spec import Columns, Sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lamina_batch.catalog.mapping import MappedInput, Part
-    from lamina_batch.catalog.verdict import Judge
+    from lamina_batch.catalog.input_validator import InputValidator
+    from lamina_batch.catalog.mapping import MappedInput, MappedPart
 
 
-class Values:
+class InputValues:
     """What some rows give for one input, checked; `order` is its place among the findings of a row."""
 
-    def __init__(self, item: MappedInput, judge: Judge, part: Part, order: int) -> None:
+    def __init__(self, item: MappedInput, judge: InputValidator, part: MappedPart, order: int) -> None:
         self._item = item
         self._part = part
         self._order = order
@@ -107,4 +107,4 @@ class Values:
 
     def _said(self, rows: pl.DataFrame, **words: str | pl.Expr) -> pl.DataFrame:
         about = {"column": ", ".join(self._item.columns), "parameter": self._item.parameter.name}
-        return said(rows, self._order, **{**about, **words})
+        return make_findings(rows, self._order, **{**about, **words})
