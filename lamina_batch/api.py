@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from lamina_batch.errors import LaminaBatchError, UsageError
-from lamina_batch.execution.engine import Control
-from lamina_batch.monitoring.notify import CommandResult, send_notification
 from lamina_batch.results.picks import parse_picks
-from lamina_batch.runs import preview as previews
-from lamina_batch.runs import republish
-from lamina_batch.runs import run as runs
 from lamina_batch.runs.bootstrap import PipelineTarget, ServiceOptions
 from lamina_batch.runs.context import RunRequest
-from lamina_batch.runtime import Runtime, system_runtime
+from lamina_batch.runs.preview import preview as preview_run
+from lamina_batch.runs.republish import manifest_frame
+from lamina_batch.runs.run import new_run_id
+from lamina_batch.runs.session import Session
+from lamina_batch.runtime import system_runtime
 
 if TYPE_CHECKING:
     import os
@@ -147,7 +146,7 @@ async def plan_async(pipeline: LoadedPipeline, **options: Unpack[PlanArguments])
     rows or the pipeline do not fit.
     """
     with pipeline.call.access(pipeline.spec) as access:
-        preview = await previews.preview(pipeline.spec, access, system_runtime(_log.info), _make_run_request(options))
+        preview = await preview_run(pipeline.spec, access, system_runtime(_log.info), _make_run_request(options))
     return Plan(
         jobs=preview.plan.frame.select("row", "key", "variant", "action", "reason", "message"),
         findings=preview.prepared.checked.findings,
@@ -179,32 +178,27 @@ async def run_async(pipeline: LoadedPipeline, **options: Unpack[RunArguments]) -
     ledger cannot be written.
     """
     runtime = system_runtime(_log.info)
-    run_id = runs.new_run_id(runtime)
-    request = _make_run_request(options)
-    control = Control()
-    key = ""
+    session = Session(
+        target=pipeline.call,
+        pipeline=pipeline.spec,
+        request=_make_run_request(options),
+        runtime=runtime,
+        reporter=_LogReporter(),
+        run_id=new_run_id(runtime),
+    )
     try:
-        with pipeline.call.access(pipeline.spec) as access:
-            key = access.api_key
-            work = runs.run(
-                pipeline.spec,
-                access,
-                request,
-                runtime=runtime,
-                reporter=_LogReporter(),
-                control=control,
-                run_id=run_id,
-            )
-            summary = await _stop_gracefully_on_cancel(work, control)
+        summary = await session.run()
     except LaminaBatchError as error:
-        ended = CommandResult(
-            pipeline=pipeline.name, run_id=run_id, exit_code=error.exit_code, error=error.located_message
-        )
-        await _notify(pipeline, ended, runtime, key)
+        await _notify(session, exit_code=error.exit_code, error=error.located_message)
         raise
-    ended = CommandResult(pipeline=pipeline.name, run_id=run_id, exit_code=summary.exit_code, summary=summary)
-    await _notify(pipeline, ended, runtime, key)
+    await _notify(session, exit_code=summary.exit_code, summary=summary)
     return summary
+
+
+async def _notify(session: Session, **result: Any) -> None:
+    problem = await session.notify(**result)
+    if problem is not None:
+        _log.warning(problem)
 
 
 def run(pipeline: LoadedPipeline, **options: Unpack[RunArguments]) -> Summary:
@@ -218,7 +212,7 @@ def read_results(pipeline: LoadedPipeline, *, layout: Literal["wide", "long"] | 
     Columns as docs/results.md lists them, those of the source first, with their types; `layout` is the pipeline's
     unless given. Raises UsageError where the pipeline has not run yet.
     """
-    return republish.manifest(pipeline.spec, layout or pipeline.spec.results.layout)
+    return manifest_frame(pipeline.spec, layout or pipeline.spec.results.layout)
 
 
 class _LogReporter:
@@ -257,39 +251,6 @@ def _read_picks_file(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise UsageError(f"the file cannot be read: {error.strerror or error}", where=str(file)) from error
-
-
-async def _notify(pipeline: LoadedPipeline, ended: CommandResult, runtime: Runtime, key: str) -> None:
-    if pipeline.spec.notify is None:
-        return
-
-    def redact(text: str) -> str:
-        return text.replace(key, "[key]") if key else text
-
-    why = await send_notification(pipeline.spec.notify, ended, redact=redact, runtime=runtime)
-    if why is not None:
-        _log.warning(why)
-
-
-async def _stop_gracefully_on_cancel(work: Coroutine[Any, Any, _Result], control: Control) -> _Result:
-    """Do `work`; cancelled, it is stopped gently first, and at once when that is not enough."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if control.wake is None:
-            # Nothing is on its way yet.
-            task.cancel()
-        control.stop()
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError:
-                task.cancel()
-        # An error of the work itself says more than that somebody lost patience with it.
-        if not task.cancelled():
-            task.result()
-        raise
 
 
 def _run_blocking(work: Coroutine[Any, Any, _Result], name: str) -> _Result:

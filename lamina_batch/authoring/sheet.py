@@ -10,7 +10,7 @@ import polars as pl
 
 from lamina_batch.atomic_files import write_whole
 from lamina_batch.errors import UsageError
-from lamina_batch.runs.planning import refuse_source
+from lamina_batch.results.publish import refuse_source
 from lamina_batch.sheets.fields import fields
 from lamina_batch.sheets.template import write_template
 from lamina_batch.sources.read_catalog import read_catalog

@@ -131,10 +131,10 @@ _DECISION_RESULTS = {
 
 def _check_adopted_ids(call: PipelineTarget, pipeline: Pipeline, words: Words) -> None:
     from lamina_batch.runs.held import find_held_jobs, refuse_unknown_executions
-    from lamina_batch.runs.planning import open_existing_ledger
     from lamina_batch.runs.service import ask as ask_service
+    from lamina_batch.runs.state import read_existing_state
 
-    with open_existing_ledger(pipeline) as ledger:
+    with read_existing_state(pipeline) as ledger:
         found = find_held_jobs(pipeline, ledger)
     try:
         with call.access(pipeline) as access:
@@ -162,10 +162,10 @@ def _parse_adoptions(texts: tuple[str, ...]) -> dict[str, str]:
 def _show_held(call: PipelineTarget, pipeline: Pipeline) -> None:
     from lamina_batch.client.lamina import RUNS
     from lamina_batch.runs.held import find_held_jobs, list_executions_since, with_candidates
-    from lamina_batch.runs.planning import open_existing_ledger
     from lamina_batch.runs.service import ask as ask_service
+    from lamina_batch.runs.state import read_existing_state
 
-    with open_existing_ledger(pipeline) as ledger:
+    with read_existing_state(pipeline) as ledger:
         found = find_held_jobs(pipeline, ledger)
         if found.jobs and found.generation == RUNS.name:
             since = min(job.submitted_at or 0.0 for job in found.jobs) - 60.0

@@ -50,7 +50,7 @@ def validate(call: PipelineTarget, *, findings: Path | None, offline: bool, chec
     from lamina_batch.cli.progress import ProgressCounter, finding_lines
     from lamina_batch.pipeline.sheet_reference import WORKBOOK_EXTENSIONS
     from lamina_batch.results.findings import write_findings, write_marked
-    from lamina_batch.runs.planning import refuse_source
+    from lamina_batch.results.publish import refuse_source
     from lamina_batch.runs.preview import validate as validate_rows
     from lamina_batch.runs.preview import validate_offline
 

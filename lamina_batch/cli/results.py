@@ -45,7 +45,7 @@ def results(call: PipelineTarget, *, outputs: tuple[Path, ...], layout: Any, inc
       lamina-batch results catalog.yaml -o today.parquet --layout long
       lamina-batch results catalog.yaml -o look.html
     """
-    from lamina_batch.runs.republish import results as write_results
+    from lamina_batch.runs.republish import republish
 
     pipeline = call.load()
     for file in outputs:
@@ -56,7 +56,7 @@ def results(call: PipelineTarget, *, outputs: tuple[Path, ...], layout: Any, inc
         raise UsageError("one report is written at a time", where=str(pages[1]))
     manifests = [file for file in outputs if file not in pages] if outputs else pipeline.results.manifest
     written, failed = run_blocking(
-        write_results(
+        republish(
             pipeline,
             manifests,
             layout or pipeline.results.layout,

@@ -17,7 +17,6 @@ from lamina_batch.cli.shell import (
     Command,
     note,
     out,
-    redact,
     report_error,
     say,
     send_messages_to,
@@ -29,12 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from lamina_batch.monitoring.notify import CommandResult
-    from lamina_batch.pipeline.spec import Notify, Pipeline
+    from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.results.summary import Summary
     from lamina_batch.runs.bootstrap import PipelineTarget
     from lamina_batch.runs.context import RunRequest
-    from lamina_batch.runs.run import Reporter
+    from lamina_batch.runs.execute import Reporter
+    from lamina_batch.runs.session import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +52,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def wrapped(*args: Any, as_json: bool, log_format: str, quiet: bool, **rest: Any) -> Any:
-        return command(*args, shown=OutputOptions(as_json=as_json, log_format=log_format, quiet=quiet), **rest)
+        return command(*args, options=OutputOptions(as_json=as_json, log_format=log_format, quiet=quiet), **rest)
 
     for option in (
         click.option(
@@ -117,7 +116,7 @@ def run(
     no_wait: bool,
     if_locked: Any,
     yes: bool,
-    shown: OutputOptions,
+    options: OutputOptions,
 ) -> None:
     """Check, submit, wait, and write the results.
 
@@ -131,13 +130,13 @@ def run(
       lamina-batch run catalog.yaml --rerun-file catalog-picks.json
     """
     request = replace(request, yes=yes, wait=not no_wait, if_locked=if_locked)
-    _run(call, request, shown)
+    _run(call, request, options)
 
 
 @click.command(cls=Command)
 @pipeline_options
 @output_options
-def collect(call: PipelineTarget, *, shown: OutputOptions) -> None:
+def collect(call: PipelineTarget, *, options: OutputOptions) -> None:
     """Wait for what is running and write the results. Never submits.
 
     \b
@@ -146,48 +145,45 @@ def collect(call: PipelineTarget, *, shown: OutputOptions) -> None:
     """
     from lamina_batch.runs.context import RunRequest
 
-    _run(call, RunRequest(submit=False), shown)
+    _run(call, RunRequest(submit=False), options)
 
 
-def _run(call: PipelineTarget, request: RunRequest, shown: OutputOptions) -> None:
+def _run(target: PipelineTarget, request: RunRequest, options: OutputOptions) -> None:
     import asyncio
 
     from lamina_batch.cli.progress import Console
-    from lamina_batch.execution.engine import Control
     from lamina_batch.monitoring.events import EventLog
     from lamina_batch.monitoring.notify import CommandResult
     from lamina_batch.runs.run import new_run_id
-    from lamina_batch.runs.run import run as run_pipeline
+    from lamina_batch.runs.session import Session
 
     here = runtime()
     run_id = new_run_id(here)
     log: EventLog | None = None
     reporter: Reporter
-    #: what is on the screen while it runs, and has to go before anything else is said
+    #: what is on the screen during the run; it goes before anything else is printed
     screen: AbstractContextManager[object]
-    if shown.log_format == "json":
-        reporter = log = EventLog(write=write_event, runtime=here, run_id=run_id, quiet=shown.quiet)
+    if options.log_format == "json":
+        reporter = log = EventLog(write=write_event, runtime=here, run_id=run_id, quiet=options.quiet)
         screen = log.capturing()
         send_messages_to(log)
     else:
         terminal = sys.stderr is not None and sys.stderr.isatty()
-        reporter = console = Console(say=say, now=here.now, terminal=terminal, quiet=shown.quiet)
+        reporter = console = Console(say=say, now=here.now, terminal=terminal, quiet=options.quiet)
         screen = closing(console)
-    pipeline: Pipeline | None = None
+    session: Session | None = None
     summary: Summary | None = None
     error: str | None = None
-    control = Control()
     try:
         with screen:
-            pipeline = call.load()
+            pipeline = target.load()
+            session = Session(
+                target=target, pipeline=pipeline, request=request, runtime=here, reporter=reporter, run_id=run_id
+            )
             if log is not None:
                 log.pipeline = pipeline.name
                 log.started("run" if request.submit else "collect")
-            with call.access(pipeline) as access:
-                work = run_pipeline(
-                    pipeline, access, request, runtime=here, reporter=reporter, control=control, run_id=run_id
-                )
-                summary = run_blocking(_run_with_signals(work, control))
+            summary = run_blocking(_run_with_signals(session))
         code = summary.exit_code
     except LedgerLockedError as locked:
         if request.if_locked != "skip":
@@ -198,83 +194,51 @@ def _run(call: PipelineTarget, request: RunRequest, shown: OutputOptions) -> Non
     except asyncio.CancelledError:
         error = "stopped before anything was submitted"
         say(error)
-        code = 128 + (control.signal or signal.SIGINT)
+        code = 128 + ((session.control.signal if session is not None else None) or signal.SIGINT)
     except CONTROL_FLOW_EXCEPTIONS:
         raise
-    except Exception as other:  # noqa: BLE001  # said like every error, and told to who asked for it
+    except Exception as other:  # noqa: BLE001  # every error is printed, and sent to the notify receiver
         code, error = report_error(other), _error_text(other)
-    ended = CommandResult(
-        pipeline=pipeline.name if pipeline is not None else call.file.name,
-        run_id=run_id,
-        exit_code=code,
-        summary=summary,
-        error=error,
-    )
     try:
-        if summary is not None and pipeline is not None:
-            if shown.as_json:
+        if summary is not None and session is not None:
+            if options.as_json:
                 out(summary.to_json().rstrip("\n"))
-            if not shown.quiet:
-                say("\n".join(_summary_lines(summary, pipeline)))
+            if not options.quiet:
+                say("\n".join(_summary_lines(summary, session.pipeline)))
             elif code and log is None:
-                # A mail of cron's that says nothing helps nobody.
-                say(_summary_line(summary, code, pipeline))
+                # A mail of cron's with nothing in it helps nobody.
+                say(_summary_line(summary, code, session.pipeline))
     finally:
-        # Also where nobody reads what is printed.
-        if pipeline is not None and pipeline.notify is not None and (summary is not None or error is not None):
-            _send_notification(pipeline.notify, ended)
+        # Also if the reader of stdout is gone.
+        if session is not None and (summary is not None or error is not None):
+            # Ctrl-C ends the wait for the receiver. What the run came to stands.
+            with suppress(KeyboardInterrupt):
+                problem = run_blocking(session.notify(exit_code=code, summary=summary, error=error))
+                if problem is not None:
+                    note(problem)
         if log is not None:
-            log.ended(ended)
+            name = session.pipeline.name if session is not None else target.file.name
+            log.ended(CommandResult(pipeline=name, run_id=run_id, exit_code=code, summary=summary, error=error))
     sys.exit(code)
+
+
+async def _run_with_signals(session: Session) -> Summary:
+    from lamina_batch.runs.session import stop_on_signals
+
+    def on_stop() -> None:
+        say(
+            "stopping: nothing new is submitted; submissions on their way are waited for\n"
+            "  (once more: leave at once; what is on its way then is held, because its fate is not known)"
+        )
+
+    with stop_on_signals(session.control, on_stop):
+        return await session.run()
 
 
 def _error_text(error: Exception) -> str:
     if isinstance(error, LaminaBatchError):
         return error.located_message
     return f"{error.__class__.__name__}: {error}"
-
-
-def _send_notification(where: Notify, ended: CommandResult) -> None:
-    from lamina_batch.monitoring.notify import send_notification
-
-    # Nobody waits for this twice: Ctrl-C ends it, and what the run came to stands.
-    with suppress(KeyboardInterrupt):
-        here = runtime()
-        why = run_blocking(send_notification(where, ended, redact=redact, runtime=here))
-        if why is not None:
-            note(why)
-
-
-async def _run_with_signals(work: Any, control: Any) -> Summary:
-    """Do `work`; the first signal stops it gently, the second at once."""
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(work)
-
-    def stop(number: signal.Signals) -> None:
-        again = control.stopped
-        control.stop(int(number))
-        if again or control.wake is None:
-            # The second time, or before anything is on its way.
-            task.cancel()
-            return
-        say(
-            "stopping: nothing new is submitted; what is being submitted lands first\n"
-            "  (again: leave at once; what has not landed then is held, because nobody knows what became of it)"
-        )
-
-    # nohup has it ignored, and so it stays.
-    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
-    numbers = (signal.SIGINT, signal.SIGTERM, *hangup)
-    for number in numbers:
-        loop.add_signal_handler(number, stop, number)
-    try:
-        summary: Summary = await task
-        return summary
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 _STOP_MESSAGES = {

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 # -- what is printed -----------------------------------------------------------------------------------------
 
 
-#: Shorter than this, a text is no key, and would be cut out of words that only hold it.
-_MIN_SECRET_LENGTH = 8
 _SECRETS = "lamina_batch.secrets"
 _LOG = "lamina_batch.log"
 #: How click and the shell end a command on purpose.
@@ -46,17 +44,12 @@ def sanitize(text: str) -> str:
 
 
 def redact(text: str) -> str:
-    """The text without the key, as it stands or as a URL or JSON would hold it."""
-    import json
-    from urllib.parse import quote
+    """The text without the key."""
+    from lamina_batch.client.redaction import redact as redact_secrets
 
     context = click.get_current_context(silent=True)
-    secrets = [os.environ.get("LAMINA_API_KEY", "").strip(), *(context.meta.get(_SECRETS, ()) if context else ())]
-    for secret in secrets:
-        if len(secret) >= _MIN_SECRET_LENGTH:
-            for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1]):
-                text = text.replace(form, "[key]")
-    return text
+    keys = [os.environ.get("LAMINA_API_KEY", "").strip(), *(context.meta.get(_SECRETS, ()) if context else ())]
+    return redact_secrets(text, keys)
 
 
 class EventSink(Protocol):

@@ -21,15 +21,14 @@ from lamina_batch.ledger.ledger import find_ledger
 from lamina_batch.ledger.state_folder import (
     RESERVE_BYTES,
     ensure_room,
-    refuse_network,
     refuse_unwritable,
     room_for,
 )
 from lamina_batch.media.names import Pattern
-from lamina_batch.results.lost_ledger import refuse_lost, refuse_renamed
 from lamina_batch.runs.contract import check_contract
-from lamina_batch.runs.planning import binding, download_pattern
+from lamina_batch.runs.planning import download_pattern
 from lamina_batch.runs.service import app_of, ask
+from lamina_batch.runs.state import read_state
 from lamina_batch.sources.read_catalog import read_catalog
 from lamina_batch.sources.table import Catalog
 
@@ -176,10 +175,9 @@ def _local_facts(pipeline: Pipeline, name: str | None, service: ServiceFacts | N
         rows=catalog if isinstance(catalog, LaminaBatchError) else None,
         drift=drift,
         state=_only_errors(
-            _call_or_error(lambda: refuse_network(pipeline.state)),
+            counts,
             _call_or_error(lambda: refuse_unwritable(pipeline.state)),
             _call_or_error(lambda: ensure_room(pipeline.state, needed)),
-            counts,
         ),
         results=_only_errors(
             pattern, *(_call_or_error(partial(refuse_unwritable, folder)) for folder in dict.fromkeys(folders))
@@ -200,22 +198,13 @@ def _only_errors(*ends: object) -> tuple[LaminaBatchError, ...]:
 
 
 def _ledger_counts(pipeline: Pipeline, name: str | None) -> Mapping[str, int] | None:
-    """How many jobs stand in each state; None: there is no ledger. Raises what would keep a run from starting."""
-    ledger = find_ledger(pipeline.state)
-    with ledger or nullcontext():
-        refuse_lost(pipeline, ledger)
-        if name is not None:
-            refuse_renamed(pipeline, ledger, name)
-        if ledger is None:
-            return None
-        if name is not None:
-            ledger.check_binding(binding(pipeline, name))
-        return ledger.counts()
+    """How many jobs stand in each state; None if there is no ledger. Raises what would keep a run from starting."""
+    with read_state(pipeline, name) as ledger:
+        return None if ledger is None else ledger.counts()
 
 
 def _contract_notes(pipeline: Pipeline, catalog: Catalog | None, app: App, name: str) -> tuple[str, ...]:
-    ledger = find_ledger(pipeline.state)
-    with ledger or nullcontext():
+    with find_ledger(pipeline.state) or nullcontext() as ledger:
         return check_contract(pipeline, catalog, app, name, ledger)
 
 

@@ -23,6 +23,11 @@ class Access:
     #: for messages: where the key was found
     key_source: str = ""
 
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether this is the embedded stand-in."""
+        return self.service == "sandbox"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:

@@ -43,8 +43,7 @@ def drift(pipeline: Pipeline, access: Access, runtime: Runtime) -> Drift:
     """
     catalog = read_catalog(pipeline)
     app = asyncio.run(fetch_app(pipeline, access, runtime, make_budget(pipeline)))
-    ledger = find_ledger(pipeline.state)
-    with ledger or nullcontext():
+    with find_ledger(pipeline.state) or nullcontext() as ledger:
         known = find_baseline(pipeline, access.service, _last_run_contract(ledger, access.service))
     if isinstance(known, str):
         raise UsageError(known, where=str(pipeline.file), hint="leave out --sandbox")

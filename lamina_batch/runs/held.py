@@ -9,9 +9,8 @@ from lamina_batch.client.lamina import EXECUTIONS, RUNS
 from lamina_batch.errors import ServiceError, UsageError
 from lamina_batch.ledger.held import candidates, settle
 from lamina_batch.ledger.job import State
-from lamina_batch.ledger.lock import locked
-from lamina_batch.runs.planning import open_existing_ledger
 from lamina_batch.runs.run import new_run_id
+from lamina_batch.runs.state import write_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,8 +102,7 @@ _NO_LIST_HINT = "the API lists no executions: look in the Lamina app for what wa
 async def settle_held(pipeline: Pipeline, words: Words, *, runtime: Runtime) -> list[Job]:
     """Do what the user says. Raises UsageError as `settle`, LedgerLockedError where a run holds the ledger."""
     run_id = new_run_id(runtime)
-    async with locked(pipeline.state, if_locked="fail", holder=run_id, runtime=runtime):
-        with open_existing_ledger(pipeline) as ledger:
-            ledger.recover(at=runtime.wall(), run_id=run_id)
-            generation = _api_version(pipeline, ledger)
-            return settle(ledger, words, generation=generation, at=runtime.wall(), run_id=run_id)
+    async with write_state(pipeline, None, run_id=run_id, runtime=runtime) as ledger:
+        ledger.recover(at=runtime.wall(), run_id=run_id)
+        generation = _api_version(pipeline, ledger)
+        return settle(ledger, words, generation=generation, at=runtime.wall(), run_id=run_id)

@@ -1,127 +1,39 @@
-"""The steps that commands share: rows prepared, planned, put beside what the ledger knows, and their files saved."""
+"""What a run will do with each row: the plan, from the checked rows, the ledger and what the user asked for."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lamina_batch.catalog.check_rows import CheckedRows, check_rows
-from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.errors import UsageError, did_you_mean
 from lamina_batch.execution.guards import Stopped
 from lamina_batch.execution.plan import Plan, Wish, completed, ledger_frame, make_plan, named, settled, with_evidence
-from lamina_batch.ledger.ledger import Binding, Ledger, find_ledger
 from lamina_batch.media.names import parse_pattern
-from lamina_batch.results.manifest import PART, Outcomes, gather
 from lamina_batch.results.picks import run_again
+from lamina_batch.results.publish import ledger_rows_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
     from contextlib import AsyncExitStack
 
     from lamina_batch.apps.app import App
-    from lamina_batch.catalog.mapping import RowMapping
+    from lamina_batch.catalog.prepare import Prepared
     from lamina_batch.execution.output_files import Files
+    from lamina_batch.ledger.ledger import Ledger
     from lamina_batch.media.names import Pattern
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.preflight.preflight import Preflight
     from lamina_batch.results.picks import Pick
     from lamina_batch.runs.context import RunRequest
     from lamina_batch.runtime import Runtime
-    from lamina_batch.sources.table import Catalog
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """The catalog, mapped and checked against one schema."""
-
-    app: App
-    catalog: Catalog
-    checked: CheckedRows
-    #: what the contract itself has to say
-    told: tuple[str, ...] = ()
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a person should know about the whole."""
-        read = self.catalog.frame.select(pl.len()).collect().item()
-        kept = self.checked.jobs["lamina_index"].n_unique()
-        skipped = self.checked.skipped_rows
-        named = self.checked.skipped_keys
-        which = f"{', '.join(named)}{', …' if skipped > len(named) else ''}"
-        left_out = [f"{skipped} by `blank: skip_row`: {which}"] if skipped else []
-        if read - kept - skipped:
-            left_out.insert(0, f"{read - kept - skipped} by `where`")
-        told = [f"of {read} rows, {kept} are used: left out {', '.join(left_out)}"] if left_out else []
-        return (*self.told, *self.checked.notes, *told, *(["there are no rows to run"] if not kept else []))
-
-
-def refuse_source(pipeline: Pipeline, file: Path) -> None:
-    """Raise UsageError where writing `file` would replace the rows or the pipeline file, or become rows itself."""
-    wanted = file.resolve()
-    if wanted == pipeline.file.resolve():
-        raise UsageError("this is the pipeline file itself", where=str(file), hint="give it another name")
-    for source in pipeline.rows.sources:
-        if wanted == Path(source).resolve() or _glob_matches(wanted.parts, Path(source).parts):
-            raise UsageError(
-                f"this would be read as rows: `rows.from` names {source}",
-                where=str(file),
-                hint="give it another name, or another folder",
-            )
-
-
-def _glob_matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path is one that `glob` finds: `**` stands for any number of folders, and no sign for a hidden one."""
-    if not pattern:
-        return not parts
-    if pattern[0] == "**" and _glob_matches(parts, pattern[1:]):
-        return True
-    if not parts or (parts[0].startswith(".") and not pattern[0].startswith(".")):
-        return False
-    return fnmatchcase(parts[0], pattern[0]) and _glob_matches(
-        parts[1:], pattern if pattern[0] == "**" else pattern[1:]
-    )
-
-
-def prepare(
-    pipeline: Pipeline,
-    catalog: Catalog,
-    app: App,
-    service: str,
-    *,
-    contents: bool = True,
-    told: tuple[str, ...] = (),
-    look: Callable[[RowMapping], Preflight] | None = None,
-) -> Prepared:
-    """Map -> check, with what `look` finds out about the mapped values.
-
-    `contents` False: there is nothing to look them up in (`check_rows`).
-    Raises PipelineError where the pipeline does not fit the app or the catalog.
-    """
-    download_pattern(pipeline)
-    mapped = map_rows(catalog, pipeline, app)
-    seen = look(mapped) if look is not None else None
-    checked = check_rows(
-        mapped,
-        pipeline,
-        app,
-        service=service,
-        contents=contents,
-        known=seen.verdicts if seen is not None else {},
-    )
-    told = (*told, *(seen.notes if seen is not None else ()))
-    return Prepared(app=app, catalog=catalog, checked=checked, told=told)
+#: The ledger keeps the last stop by a guard under this name.
+STOPPED_META_KEY = "stopped"
 
 
 def download_pattern(pipeline: Pipeline) -> Pattern | None:
-    """Where downloaded files go; None: nothing is downloaded. Raises PipelineError for a pattern that is none."""
+    """Where downloaded files go; None if nothing is downloaded. Raises PipelineError for an invalid pattern."""
     text = pipeline.results.download
     if text is None:
         return None
@@ -132,7 +44,7 @@ def download_pattern(pipeline: Pipeline) -> Pattern | None:
     if pipeline.matrix and not pattern.uses("variant"):
         raise pipeline.error(
             ("results", "download"),
-            "has to use {variant}, because there is a matrix",
+            "must contain {variant}, because there is a matrix",
             "add it as a folder: {key}/{variant}/",
         )
     return pattern
@@ -141,40 +53,17 @@ def download_pattern(pipeline: Pipeline) -> Pattern | None:
 async def open_downloads(
     pipeline: Pipeline, ledger: Ledger, runtime: Runtime, note: Callable[[str], None], stack: AsyncExitStack
 ) -> Files | None:
-    """What saves files until `stack` is left; None: nothing is to be saved."""
+    """The downloader, running until `stack` is left; None if the pipeline downloads nothing."""
     pattern = download_pattern(pipeline)
     if pattern is None:
         return None
     from lamina_batch.execution.output_files import Files  # noqa: PLC0415  # few pipelines download
 
-    files = Files(
-        ledger=ledger,
-        pattern=pattern,
-        runtime=runtime,
-        note=note,
-    )
-    return await stack.enter_async_context(files)
-
-
-def shown_job_ids(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> set[int]:
-    """The jobs whose outputs the manifest shows."""
-    return {int(i) for part in outcome_pages(pipeline, prepared, ledger) for i in part.jobs["job_id"].drop_nulls()}
-
-
-def open_existing_ledger(pipeline: Pipeline) -> Ledger:
-    """The ledger of a pipeline that has run. Raises UsageError where there is none."""
-    ledger = find_ledger(pipeline.state)
-    if ledger is None:
-        raise UsageError(
-            "this pipeline has not run yet: there is no ledger",
-            where=str(pipeline.state),
-            hint=f"`{pipeline.command('run')}` makes one (with --sandbox it is another one)",
-        )
-    return ledger
+    return await stack.enter_async_context(Files(ledger=ledger, pattern=pattern, runtime=runtime, note=note))
 
 
 def refuse_picks(pipeline: Pipeline, request: RunRequest, service: str) -> None:
-    """Raise UsageError where the verdicts are on what something else made."""
+    """Raise UsageError if the verdicts are about another pipeline, app or service."""
     if request.picks is not None:
         request.picks.refuse_other(pipeline=pipeline.name, app=pipeline.app, service=service)
 
@@ -189,10 +78,10 @@ def plan_jobs(
     note: Callable[[str], None],
     contents: pl.Series | None = None,
 ) -> Plan:
-    """What to do with each row. `at` is the present in epoch seconds, `contents` the ledger's `completed` ones, where
-    they have been read.
+    """What to do with each row.
 
-    Raises UsageError for a key that no row has, and for one to be run again that is running or held.
+    `at` is the present in epoch seconds. `contents` are the ledger's completed contents, if they are read already.
+    Raises UsageError for a key that no row has, and for a rerun of a row that is running or held.
     """
     jobs = prepared.checked.jobs
     _check_keys_exist(jobs, request.starts or frozenset())
@@ -217,21 +106,21 @@ def plan_jobs(
         done = settled(jobs, completed(ledger.contents()) if contents is None else contents)
         if rerun:
             done &= ~jobs.select(named(rerun)).to_series()
-    known = ledger_rows_for(ledger, jobs if done is None else jobs.filter(~done))
-    plan = make_plan(jobs, known, wish, contract=prepared.app.fingerprint, at=at, done=done)
+    ledger_rows = ledger_rows_for(ledger, jobs if done is None else jobs.filter(~done))
+    plan = make_plan(jobs, ledger_rows, wish, contract=prepared.app.fingerprint, at=at, done=done)
     _check_rerun(pipeline, plan, rerun)
     return plan
 
 
 def can_skip_completed(pipeline: Pipeline, request: RunRequest) -> bool:
-    """Whether what is completed can be told by its content alone: no row's own history counts, nor is told."""
+    """Whether the content hash alone decides that a row is completed: its own history does not matter and is not shown."""
     return pipeline.run.share_identical and not request.explain
 
 
 def _ledger_has_pick(ledger: Ledger | None, pick: Pick) -> bool:
-    """Whether the ledger ever had what this verdict is about: the content, and that execution of it.
+    """Whether the ledger knows the content and the execution that this verdict is about.
 
-    The row need not have been bought itself: it may have shared what another one of the same content came to.
+    The row itself need not have been bought: it may share the outputs of another row with the same content.
     """
     known = ledger_frame(ledger.table_about([], [pick.inputs_sha256])) if ledger is not None else None
     if ledger is None or known is None or known.is_empty():
@@ -243,37 +132,21 @@ def _ledger_has_pick(ledger: Ledger | None, pick: Pick) -> bool:
 
 
 def active_stop(pipeline: Pipeline, app: App, ledger: Ledger, request: RunRequest) -> Stopped | None:
-    """The earlier run that was stopped, where nobody has looked and nothing has changed since; None: go on."""
+    """The stop of an earlier run that still holds: the user has not answered it, and nothing changed. None: go on."""
     stopped = Stopped.parse(ledger.meta(STOPPED_META_KEY))
-    looked = request.yes or request.retry_failed or request.rerun or request.picks is not None
-    return None if stopped is None or looked or stopped.made_with != made_with(pipeline, app) else stopped
+    answered = request.yes or request.retry_failed or request.rerun or request.picks is not None
+    changed = stopped is not None and stopped.made_with != mapping_fingerprint(pipeline, app)
+    return None if answered or changed else stopped
 
 
-#: under which name the ledger remembers it
-STOPPED_META_KEY = "stopped"
-
-
-def made_with(pipeline: Pipeline, app: App) -> str:
-    """Fingerprint of what may be wrong when everything fails: the mapping, and the app."""
-    told = repr((pipeline.inputs, dict(pipeline.matrix), app.fingerprint))
-    return hashlib.sha256(told.encode()).hexdigest()
-
-
-def ledger_rows_for(ledger: Ledger | None, jobs: pl.DataFrame) -> pl.DataFrame:
-    """What the ledger knows of these jobs' keys and contents; of all, where there are too many to ask about each."""
-    if ledger is None:
-        return ledger_frame([])
-    if jobs.height > _MAX_KEYED_LOOKUPS:
-        return ledger_frame(ledger.table())
-    return ledger_frame(ledger.table_about(jobs["key"].drop_nulls().to_list(), jobs["content"].drop_nulls().to_list()))
-
-
-#: up to so many jobs are looked up one by one
-_MAX_KEYED_LOOKUPS = 50_000
+def mapping_fingerprint(pipeline: Pipeline, app: App) -> str:
+    """SHA-256 of the mapping and the contract: the usual causes when every execution fails."""
+    mapping = repr((pipeline.inputs, dict(pipeline.matrix), app.fingerprint))
+    return hashlib.sha256(mapping.encode()).hexdigest()
 
 
 def _check_keys_exist(jobs: pl.DataFrame, names: frozenset[str]) -> None:
-    """A key that no row has is a mistake to be told before anything is spent."""
+    """Raise UsageError for a key that no row has, before anything is spent."""
     if not names:
         return
     known = set(jobs["key"].drop_nulls()) | set(
@@ -299,53 +172,7 @@ def _check_rerun(pipeline: Pipeline, plan: Plan, rerun: frozenset[str]) -> None:
         raise UsageError(f"{key!r} cannot be run again: it is {what}", hint=hint)
 
 
-def outcome_pages(pipeline: Pipeline, prepared: Prepared, ledger: Ledger) -> Iterator[Outcomes]:
-    """How every job stands and what came out, some thousand jobs at a time, in the order of the rows."""
-    jobs = prepared.checked.jobs
-    # No jobs are a part too: it has the columns.
-    for start in range(0, max(jobs.height, 1), PART):
-        some = jobs.slice(start, PART)
-        known = ledger_rows_for(ledger, some)
-        ids = known.get_column("id").to_list()
-        yield gather(
-            some,
-            known,
-            ledger.outputs(ids),
-            [
-                (job_id, position, file and os.path.normpath(ledger.folder / str(file)), sha256, error)
-                for job_id, position, file, sha256, error in ledger.downloads(ids)
-            ],
-            app_id=prepared.app.app_id,
-            share_identical=pipeline.run.share_identical,
-        )
-
-
-def publish_report(
-    pipeline: Pipeline, prepared: Prepared, outcomes: Outcomes, file: Path, *, service: str, at: float
-) -> Path:
-    """Write the report. Answers where it stands. Raises StateError where it cannot be written."""
-    # The template engine is for those who want a report.
-    from lamina_batch.results.report.contents import gather_report  # noqa: PLC0415
-    from lamina_batch.results.report.page import write_report  # noqa: PLC0415
-
-    contents = gather_report(
-        pipeline,
-        prepared.app,
-        prepared.catalog,
-        prepared.checked,
-        outcomes,
-        service=service,
-        made_at=datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        folder=file.parent,
-    )
-    return write_report(contents, file)
-
-
 def estimate_credits(pipeline: Pipeline, executions: int) -> float | None:
+    """The cost by the user's own `credits_per_execution`; None if that is not given."""
     each = pipeline.run.credits_per_execution
     return None if each is None else each * executions
-
-
-def binding(pipeline: Pipeline, service: str) -> Binding:
-    """What the ledger of this pipeline at this service is tied to."""
-    return Binding(service=service, pipeline=os.path.relpath(pipeline.file, pipeline.state))

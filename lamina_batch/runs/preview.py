@@ -11,25 +11,24 @@ from typing import TYPE_CHECKING, get_args
 
 import polars as pl
 
+from lamina_batch.catalog.prepare import Prepared, prepare
 from lamina_batch.client.generations import RUNS
 from lamina_batch.drift.judge import read_pipeline_pin
 from lamina_batch.execution.forecast import forecast
 from lamina_batch.execution.plan import Action, Plan, completed
 from lamina_batch.ledger.ledger import Ledger, find_ledger
 from lamina_batch.pipeline.spec import Completion
-from lamina_batch.results.lost_ledger import refuse_lost, refuse_renamed
 from lamina_batch.runs.contract import check_contract
 from lamina_batch.runs.planning import (
-    Prepared,
     active_stop,
-    binding,
     can_skip_completed,
+    download_pattern,
     estimate_credits,
     plan_jobs,
-    prepare,
     refuse_picks,
 )
 from lamina_batch.runs.service import SETUP_REQUESTS, fetch_app, make_budget, makes_video_meta_key, min_poll_interval
+from lamina_batch.runs.state import read_state
 from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
@@ -71,17 +70,18 @@ def validate(
 
     With `went_on` every distinct image and video URL is asked too; it is told how many of how many have been.
     """
+    download_pattern(pipeline)
     catalog = read_catalog(pipeline)
     app = asyncio.run(fetch_app(pipeline, access, runtime, make_budget(pipeline)))
-    ledger = find_ledger(pipeline.state)
-    with ledger or nullcontext():
-        told = check_contract(pipeline, catalog, app, access.service, ledger)
-    look = _make_url_check(pipeline, access, runtime, on_progress) if on_progress is not None else None
-    return prepare(pipeline, catalog, app, access.service, contents=False, told=told, look=look)
+    with find_ledger(pipeline.state) or nullcontext() as ledger:
+        notes = check_contract(pipeline, catalog, app, access.service, ledger)
+    check_urls = _make_url_check(pipeline, access, runtime, on_progress) if on_progress is not None else None
+    return prepare(pipeline, catalog, app, access.service, contents=False, contract_notes=notes, check_urls=check_urls)
 
 
 def validate_offline(pipeline: Pipeline) -> Prepared:
     """Check the file and every row against the pin alone. Raises PipelineError where there is none."""
+    download_pattern(pipeline)
     pin = read_pipeline_pin(pipeline)
     if pin is None:
         raise pipeline.error(
@@ -90,8 +90,8 @@ def validate_offline(pipeline: Pipeline) -> Prepared:
             f"`lamina-batch apps pin {pipeline.app}{pipeline.sandbox_option}` takes one; then add "
             "schema: {pin: FILE}",
         )
-    told = f"checked against the pin of {pin.taken_at}, taken from {pin.taken_from}; the app may have changed since"
-    return prepare(pipeline, read_catalog(pipeline), pin.app, pin.taken_from, contents=False, told=(told,))
+    note = f"checked against the pin of {pin.taken_at}, taken from {pin.taken_from}; the app may have changed since"
+    return prepare(pipeline, read_catalog(pipeline), pin.app, pin.taken_from, contents=False, contract_notes=(note,))
 
 
 def _make_url_check(
@@ -113,30 +113,25 @@ def _make_url_check(
 async def preview(pipeline: Pipeline, access: Access, runtime: Runtime, request: RunRequest) -> Preview:
     """What a run would do, without doing it and without touching the state folder."""
     refuse_picks(pipeline, request, access.service)
-    ledger = find_ledger(pipeline.state)
-    with ledger or nullcontext(), ThreadPoolExecutor(1) as aside:
-        known = ledger is not None and not ledger.is_empty()
+    download_pattern(pipeline)
+    with read_state(pipeline, access.service, request) as ledger, ThreadPoolExecutor(1) as aside:
+        has_jobs = ledger is not None and not ledger.is_empty()
         # SQLite reads while the service is asked and polars calculates.
-        reading = aside.submit(_contents, pipeline.state) if known and can_skip_completed(pipeline, request) else None
+        skip = has_jobs and can_skip_completed(pipeline, request)
+        reading = aside.submit(_completed_contents, pipeline.state) if skip else None
         catalog = read_catalog(pipeline)
         budget = make_budget(pipeline)
         app = await fetch_app(pipeline, access, runtime, budget)
-        told = check_contract(pipeline, catalog, app, access.service, ledger)
-        prepared = prepare(pipeline, catalog, app, access.service, contents=known, told=told)
-        contents = reading.result() if reading is not None else None
-        if not request.new_ledger:
-            refuse_lost(pipeline, ledger)
-            refuse_renamed(pipeline, ledger, access.service)
-        if ledger is not None:
-            ledger.check_binding(binding(pipeline, access.service), adopt=request.adopt_state)
+        notes = check_contract(pipeline, catalog, app, access.service, ledger)
+        prepared = prepare(pipeline, catalog, app, access.service, contents=has_jobs, contract_notes=notes)
         plan = plan_jobs(
             pipeline,
             prepared,
-            ledger if known else None,
+            ledger if has_jobs else None,
             request,
             at=runtime.wall(),
             note=runtime.notice,
-            contents=contents,
+            contents=reading.result() if reading is not None else None,
         )
         executions = plan.count(Action.SUBMIT)
         return Preview(
@@ -150,7 +145,7 @@ async def preview(pipeline: Pipeline, access: Access, runtime: Runtime, request:
         )
 
 
-def _contents(folder: Path) -> pl.Series | None:
+def _completed_contents(folder: Path) -> pl.Series | None:
     """The ledger's completed contents, read by a connection of its own."""
     with find_ledger(folder) or nullcontext() as ledger:
         return completed(ledger.contents()) if ledger is not None else None

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina_batch.errors import UsageError
-from lamina_batch.ledger.ledger import Download, Imported, open_ledger
-from lamina_batch.ledger.lock import locked
+from lamina_batch.ledger.ledger import Download, Imported
 from lamina_batch.results.read_manifest import read_manifest
-from lamina_batch.runs.planning import binding
 from lamina_batch.runs.run import new_run_id
+from lamina_batch.runs.state import binding, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -64,12 +63,10 @@ async def import_manifest(pipeline: Pipeline, manifest: Path, *, service: str, r
     kept = read_manifest(manifest)
     _check_app(pipeline, manifest, kept)
     run_id = new_run_id(runtime)
-    async with locked(pipeline.state, if_locked="fail", holder=run_id, runtime=runtime):
-        with open_ledger(pipeline.state) as ledger:
-            ledger.bind(binding(pipeline, service))
-            new = ledger.import_jobs(
-                (_to_imported(one, pipeline.state) for one in kept), at=runtime.wall(), run_id=run_id
-            )
+    async with write_state(pipeline, service, run_id=run_id, runtime=runtime, create=True, restoring=True) as ledger:
+        ledger.bind(binding(pipeline, service))
+        jobs = (_to_imported(one, pipeline.state) for one in kept)
+        new = ledger.import_jobs(jobs, at=runtime.wall(), run_id=run_id)
     return len(kept), new
 
 

@@ -16,11 +16,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lamina_batch.catalog.prepare import prepare
 from lamina_batch.ledger.ledger import open_ledger
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.runs.context import Access
-from lamina_batch.runs.planning import binding, prepare
 from lamina_batch.runs.service import ask as ask_service
+from lamina_batch.runs.state import binding
 from lamina_batch.runtime import Runtime
 from lamina_batch.sources.read_catalog import read_catalog
 

@@ -76,7 +76,7 @@ def test_a_second_signal_leaves_at_once_and_holds_what_was_open(
         wait_for(lambda: "submitting" in states(project))
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
-        while "what is being submitted lands first" not in process.stderr.readline():
+        while "submissions on their way are waited for" not in process.stderr.readline():
             assert process.poll() is None, "the first signal waits for what is open"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)

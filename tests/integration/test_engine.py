@@ -23,9 +23,10 @@ from lamina_batch.ledger.job import State
 from lamina_batch.ledger.ledger import Ledger
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.runs.context import Access, RunRequest
-from lamina_batch.runs.planning import active_stop, open_existing_ledger
+from lamina_batch.runs.planning import active_stop
 from lamina_batch.runs.run import run as run_pipeline
 from lamina_batch.runs.service import last_run_app
+from lamina_batch.runs.state import read_existing_state
 from lamina_batch.runtime import Runtime
 from lamina_batch.sandbox import SandboxOptions, embedded
 from lamina_batch.sandbox.api_versions import GENERATIONS
@@ -383,7 +384,7 @@ def test_a_stop_is_of_the_app_as_it_was(here: Project) -> None:
     with embedded(here.service("failed")) as url:
         here.run(url, "run.canary=3")
     pipeline = load_pipeline(here.folder / "p.yaml", environ={}, today=dt.date(2026, 11, 23))
-    with open_existing_ledger(pipeline) as ledger:
+    with read_existing_state(pipeline) as ledger:
         app = last_run_app(ledger)
         other = replace(app, parameters=app.parameters[:-1])
         stops = [active_stop(pipeline, one, ledger, RunRequest()) for one in (app, other)]

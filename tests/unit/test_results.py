@@ -18,7 +18,7 @@ from lamina_batch.execution.guards import Stop
 from lamina_batch.execution.plan import ledger_frame
 from lamina_batch.results.findings import COLUMNS, write_findings
 from lamina_batch.results.manifest import Lines, Outcomes, gather, write_manifest
-from lamina_batch.results.removed import with_removed
+from lamina_batch.results.publish import with_removed_rows
 from lamina_batch.results.summary import STATUSES, Requests, Summary, Written, exit_code, write_summary
 from lamina_batch.sources.table import Catalog
 
@@ -215,10 +215,10 @@ def test_what_only_the_ledger_knows_follows_in_its_newest_revision() -> None:
             (5, "gone", "", 2, "f" * 64, "completed", "app", "c", "e5", 1, 0.0, 1.5, 1.5, 0, None, None),
         ]
     )
-    outcomes = gather(with_removed(jobs(), ledger), ledger, [], app_id="app", share_identical=True)
+    outcomes = gather(with_removed_rows(jobs(), ledger), ledger, [], app_id="app", share_identical=True)
     told = outcomes.jobs.select("lamina_index", "key", "variant", "status", "execution_id").rows()
     assert told[4:] == [(None, "0001", "Size=XL", "failed", "e3"), (None, "gone", "", "completed", "e5")]
-    assert with_removed(jobs(), ledger.clear()).rows() == jobs().rows()
+    assert with_removed_rows(jobs(), ledger.clear()).rows() == jobs().rows()
 
 
 def test_a_row_that_is_invalid_now_does_not_hide_what_was_bought_for_it() -> None:
@@ -234,7 +234,7 @@ def test_a_row_that_is_invalid_now_does_not_hide_what_was_bought_for_it() -> Non
     now = jobs().with_columns(
         valid=pl.col("valid") & ~bad, content=pl.when(~bad).then("content"), code=pl.when(bad).then(pl.lit("choice"))
     )
-    outcomes = gather(with_removed(now, ledger), ledger, [], app_id="app", share_identical=True)
+    outcomes = gather(with_removed_rows(now, ledger), ledger, [], app_id="app", share_identical=True)
     told = outcomes.jobs.select("lamina_index", "key", "status", "execution_id").rows()
     assert told[2] == (2, "3", "invalid", None)
     assert told[4:] == [(None, "3", "completed", "e2")]

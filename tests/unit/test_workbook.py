@@ -14,7 +14,7 @@ from openpyxl import Workbook
 from openpyxl.styles import PatternFill
 
 from lamina_batch.errors import CatalogError, PipelineError, UsageError
-from lamina_batch.runs.planning import refuse_source
+from lamina_batch.results.publish import refuse_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
