@@ -108,6 +108,7 @@ def ledger_frame(rows: Iterable[tuple[object, ...]]) -> pl.DataFrame:
         "submitted_at": pl.Float64,
         "completed_at": pl.Float64,
         "seconds": pl.Float64,
+        "changed_at_event": pl.Int64,
     }
     schema = {name: types.get(name, pl.String) for name in TABLE}
     some = iter(rows)
@@ -156,16 +157,26 @@ _WEIGHT = {
     "rejected": 7,
     "planned": 8,
 }
+#: An execution of such a job is open: it may still complete.
+_LIVE = ("running", "submitting", "held")
+#: A job in one of these states bought nothing that completed, so a plan may send it (again).
 _UNFINISHED = ("failed", "rejected", "timed_out", "partial", "planned")
+#: The same without the state that is never sent again unless the user names the row.
+_RESENDABLE = ("failed", "rejected", "partial", "planned")
 
 
 def with_evidence(jobs: pl.DataFrame, ledger: pl.DataFrame, *, share_identical: bool = True) -> pl.DataFrame:
     """Put beside each job what the ledger knows of its content, as columns prefixed `was_` (null: nothing).
 
-    A job's own newest revision with this content decides, unless it did not complete and another job has completed
-    the same content since, or bought nothing while another may have. Without one of its own, any job of the same
-    content speaks, the most telling first.
-    `known` says whether the ledger knows the key and variant at all, with whatever content.
+    A job's own newest revision with this content decides, unless another job of the same content makes sending it a
+    second purchase (docs/ledger.md, "Equal content"):
+
+    - the other completed after the own one got its state;
+    - the other is open, so it may still complete;
+    - the other timed out, so it may still complete, and the user did not ask for the own one since.
+
+    If the job has no revision with this content, any job of the content decides, in the order of `_WEIGHT`.
+    `known` says whether the ledger has the key and variant at all, with whatever content.
     """
     if ledger.is_empty():
         nothing = [pl.lit(None, dtype=kind).alias(f"was_{name}") for name, kind in ledger.schema.items()]
@@ -173,33 +184,32 @@ def with_evidence(jobs: pl.DataFrame, ledger: pl.DataFrame, *, share_identical: 
     own = (
         ledger.sort("id")
         .unique(subset=["key", "variant", "content"], keep="last", maintain_order=True)
-        .select("key", "variant", "content", own="id", own_status="status")
+        .select("key", "variant", "content", own="id", own_status="status", own_event="changed_at_event")
     )
     weighed = ledger.with_columns(
         weight=pl.col("status").replace_strict(_WEIGHT, default=9, return_dtype=pl.Int64)
     ).sort("weight", "id", descending=[False, True])
     any_job = weighed.unique(subset=["content"], keep="first", maintain_order=True).select("content", any="id")
-    done = ledger.filter(pl.col("status") == "completed").group_by("content").agg(done=pl.col("id").max())
-    live = (
-        ledger.filter(pl.col("status").is_in(["running", "submitting", "held"]))
-        .group_by("content")
-        .agg(live=pl.col("id").max())
-    )
     known = ledger.select("key", "variant").unique().with_columns(known=pl.lit(value=True))
     found = (
         jobs.join(own, on=["key", "variant", "content"], how="left", maintain_order="left")
         .join(any_job, on="content", how="left", maintain_order="left")
-        .join(done, on="content", how="left", maintain_order="left")
-        .join(live, on="content", how="left", maintain_order="left")
+        .join(_newest(ledger, ["completed"], "done"), on="content", how="left", maintain_order="left")
+        .join(_newest(ledger, _LIVE, "live"), on="content", how="left", maintain_order="left")
+        .join(_newest(ledger, ["timed_out"], "late"), on="content", how="left", maintain_order="left")
         .join(known, on=["key", "variant"], how="left", maintain_order="left")
     )
+    status = pl.col("own_status")
+    asked_for_since = (status == "planned") & (pl.col("own_event") > pl.col("late_event"))
     shared = (
         pl.when(pl.col("own").is_null())
         .then(pl.col("any"))
-        .when(pl.col("own_status").is_in(_UNFINISHED) & (pl.col("done") > pl.col("own")))
+        .when(status.is_in(_UNFINISHED) & (pl.col("done_event") > pl.col("own_event")))
         .then(pl.col("done"))
-        .when(pl.col("own_status").is_in(["planned", "failed", "rejected"]) & pl.col("live").is_not_null())
+        .when(status.is_in(_RESENDABLE) & pl.col("live").is_not_null())
         .then(pl.col("live"))
+        .when(status.is_in(_RESENDABLE) & pl.col("late").is_not_null() & ~asked_for_since)
+        .then(pl.col("late"))
         .otherwise(pl.col("own"))
     )
     evidence = ledger.select(pl.all().name.prefix("was_"))
@@ -207,8 +217,18 @@ def with_evidence(jobs: pl.DataFrame, ledger: pl.DataFrame, *, share_identical: 
         found.with_columns(
             was_id=shared if share_identical else pl.col("own"), known=pl.col("known").fill_null(value=False)
         )
-        .drop("own", "own_status", "any", "done", "live")
+        .drop("own", "own_status", "own_event", "any", "done", "done_event", "live", "live_event", "late", "late_event")
         .join(evidence, on="was_id", how="left", maintain_order="left")
+    )
+
+
+def _newest(ledger: pl.DataFrame, statuses: Sequence[str], name: str) -> pl.DataFrame:
+    """Of each content, the job that most recently got one of these statuses: `content`, `name` (its id), its event."""
+    return (
+        ledger.filter(pl.col("status").is_in(statuses))
+        .sort("changed_at_event")
+        .unique(subset=["content"], keep="last", maintain_order=True)
+        .select("content", pl.col("id").alias(name), pl.col("changed_at_event").alias(f"{name}_event"))
     )
 
 
@@ -231,7 +251,9 @@ def make_plan(
 
 
 def _decided(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: str, at: float) -> pl.DataFrame:
-    known = ledger.select("id", "key", "variant", "content", "status", "contract", "submitted_at", "code")
+    known = ledger.select(
+        "id", "key", "variant", "content", "status", "contract", "submitted_at", "code", "changed_at_event"
+    )
     frame = with_evidence(jobs, known, share_identical=wish.share_identical)
     status = pl.col("was_status")
     # A rerun of what runs or is held is refused before it comes here; here it would change nothing.
@@ -261,7 +283,9 @@ def _decided(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: 
     )
     frame = frame.with_columns(rule=_first([when for when, _, _ in rules]))
     frame = frame.select(
-        pl.exclude("rule", "known", "was_content", "was_contract", "was_submitted_at", "was_code"),
+        pl.exclude(
+            "rule", "known", "was_content", "was_contract", "was_submitted_at", "was_code", "was_changed_at_event"
+        ),
         action=pl.lit(pl.Series([str(action) for _, action, _ in rules])).gather("rule"),
         reason=pl.lit(pl.Series([reason for _, _, reason in rules])).gather("rule"),
     )

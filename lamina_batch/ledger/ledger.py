@@ -418,12 +418,12 @@ class Ledger:
 
         Read as they are taken. Raises StateError where the file cannot be read.
         """
-        return self._each(f"SELECT {', '.join(TABLE)} FROM job ORDER BY id")
+        return self._each(f"SELECT {_TABLE_SQL} FROM job ORDER BY id")
 
     def table_about(self, keys: Sequence[str], contents: Sequence[str]) -> Iterator[tuple[object, ...]]:
         """What `table` has of jobs with one of these keys or contents."""
         return self._each(
-            f"SELECT {', '.join(TABLE)} FROM job WHERE id IN ("
+            f"SELECT {_TABLE_SQL} FROM job WHERE id IN ("
             "SELECT id FROM job WHERE key IN (SELECT value FROM json_each(?)) UNION "
             "SELECT id FROM job WHERE content IN (SELECT value FROM json_each(?))) ORDER BY id",
             (json.dumps(keys), json.dumps(contents)),
@@ -540,6 +540,13 @@ TABLE = (
     "failed_outputs",
     "code",
     "message",
+    "changed_at_event",
+)
+#: `changed_at_event` is the number of the event in which the job got its state. Events are numbered in the order in
+#: which this ledger recorded them, so the number tells which of two jobs changed later. No clock does: the service and
+#: this computer have one each, and clocks jump.
+_TABLE_SQL = ", ".join(TABLE[:-1]) + (
+    ", (SELECT max(event.id) FROM event WHERE event.job_id = job.id AND from_state IS NOT to_state)"
 )
 OUTPUTS = ("job_id", "position", "output_id", "label", "type", "status", "value", "error")
 DOWNLOADS = ("job_id", "position", "file", "sha256", "error")

@@ -77,8 +77,6 @@ ENDS = {
 }
 
 
-#: The plan takes ids for instants, and lets a partial job be retried beside a live one of the same content.
-KNOWN_FAULTS = True
 #: whether the process dies in the middle of a transaction
 KILLED = st.sampled_from([False, False, False, False, False, True])
 #: how a POST ends for the client
@@ -355,8 +353,6 @@ class LedgerMachine(RuleBasedStateMachine):
         for earlier in self.attempts:
             if not earlier.buys(key, job.content, self.run.sharing) or earlier.refused or earlier.excused:
                 continue
-            if self.is_known_fault(job, earlier, reason):
-                continue
             ended_badly = earlier.bought is not None and ENDS.get(earlier.bought.end or "") == "failed"
             partial = earlier.bought is not None and earlier.bought.end == "partial"
             match reason:
@@ -374,14 +370,6 @@ class LedgerMachine(RuleBasedStateMachine):
                 case _:
                     raise AssertionError(f"{job.name} is bought ({reason}) while {describe(earlier)}")
             earlier.excused = True
-
-    @staticmethod
-    def is_known_fault(job: Job, earlier: Attempt, reason: str) -> bool:
-        """Whether it is one of the two that tests/unit/test_plan.py expects to fail."""
-        if not KNOWN_FAULTS or earlier.job_id == job.id:
-            return False
-        completed_since = earlier.bought is not None and earlier.bought.end is not None and earlier.job_id < job.id
-        return reason == "retry" or (reason in {"planned", "again"} and completed_since)
 
     @precondition(lambda self: self.run and (self.run.sent or not self.run.waiting))
     @rule(killed=st.booleans())
@@ -634,8 +622,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         if self.run is not None:
             self.kill()
-        for _ in range(3 if KNOWN_FAULTS else 1):
-            self.do_all_there_is_to_do()
+        self.do_all_there_is_to_do()
         self.start_a_run(wish=Wish())
         assert self.run is not None
         assert self.run.waiting == [], "nothing is new, and yet something would be bought"

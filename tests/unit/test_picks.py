@@ -15,7 +15,7 @@ SAME, OTHER = "a" * 64, "b" * 64
 
 
 def job(job_id: int, state: str, execution: str | None, content: str = SAME) -> tuple[object, ...]:
-    return (job_id, "1", "", job_id, content, state, "app", "c", execution, 1, 0.0, 1.0, 1.0, 0, None, None)
+    return (job_id, "1", "", job_id, content, state, "app", "c", execution, 1, 0.0, 1.0, 1.0, 0, None, None, job_id)
 
 
 def rejected(verdict: str = "reject") -> Picks:

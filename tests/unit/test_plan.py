@@ -18,11 +18,12 @@ def job(  # noqa: PLR0917  # a table row
     failed_outputs: int = 0,
     contract: str = "c1",
     submitted_at: float = NOW - 100,
+    changed_at_event: int | None = None,
 ) -> tuple[object, ...]:
     execution = f"e{id_}"
     return (
         id_, key, "", 1, content, state, "app", contract, execution, 1, submitted_at, None, None, failed_outputs, None,
-        None,
+        None, id_ if changed_at_event is None else changed_at_event,
     )  # fmt: skip
 
 
@@ -149,6 +150,21 @@ def test_a_failure_gives_way_to_a_later_success_of_the_same_content() -> None:
     assert made.frame["was_id"].to_list() == [8]
 
 
+def test_a_planned_job_takes_what_an_older_job_of_the_same_content_completed_since() -> None:
+    """The ids tell which job was made first, and not which one completed last."""
+    older = job(7, "B", "a", "completed", changed_at_event=40)
+    made = plan(rows(("A", "a")), older, job(8, "A", "a", "planned", changed_at_event=30))
+    assert actions(made) == [Action.UNCHANGED]
+    assert made.frame["was_id"].to_list() == [7]
+
+
+def test_a_planned_job_is_sent_if_the_user_asked_for_it_after_the_same_content_completed() -> None:
+    older = job(7, "A", "a", "completed", changed_at_event=30)
+    made = plan(rows(("A", "a")), older, job(8, "A", "a", "planned", changed_at_event=40))
+    assert actions(made) == [Action.SUBMIT]
+    assert [s.job_id for s in made.submissions(as_they_are)] == [8]
+
+
 def test_a_failed_rerun_is_reported_although_an_older_success_is_there() -> None:
     made = plan(rows(("A", "a")), job(7, "A", "a", "completed"), job(8, "A", "a", "failed"))
     assert actions(made) == [Action.REPORT]
@@ -194,7 +210,7 @@ def test_a_variant_is_named_by_key_or_by_key_and_variant() -> None:
 
 # -- another row's job of the same content -----------------------------------------------------------------------------
 
-BOUGHT_NOTHING = ["planned", "failed", "rejected"]
+BOUGHT_NOTHING = ["planned", "failed", "rejected", "partial"]
 MAY_BUY = [("running", Action.COLLECT), ("held", Action.HOLD), ("submitting", Action.HOLD)]
 
 
@@ -207,17 +223,42 @@ def test_what_bought_nothing_gives_way_to_another_row_s_job_that_may_buy_it(
 ) -> None:
     """Otherwise the same content is bought twice: once by the other row, once more by this one."""
     first, second = ((7, "B", live), (8, "A", own)) if live_is_older else ((7, "A", own), (8, "B", live))
-    made = plan(rows(("A", "a")), *(job(id_, key, "a", state) for id_, key, state in (first, second)), wish=wish)
+    made = plan(rows(("A", "a")), *(any_job(*one) for one in (first, second)), wish=wish)
     assert actions(made) == [action]
     assert made.frame["was_key"].to_list() == ["B"]
+
+
+def any_job(id_: int, key: str, state: str, changed_at_event: int | None = None) -> tuple[object, ...]:
+    """A job of content `a`; a partial one is completed in the ledger, with a failed output."""
+    partial = state == "partial"
+    stored = "completed" if partial else state
+    return job(id_, key, "a", stored, failed_outputs=int(partial), changed_at_event=changed_at_event)
+
+
+@pytest.mark.parametrize("own", ["failed", "rejected", "partial"])
+@pytest.mark.parametrize("late_is_older", [False, True], ids=["newer", "older"])
+def test_a_retry_gives_way_to_another_row_s_job_that_timed_out(own: str, late_is_older: bool) -> None:
+    """The execution that timed out may still complete."""
+    first, second = ((7, "B", "timed_out"), (8, "A", own)) if late_is_older else ((7, "A", own), (8, "B", "timed_out"))
+    made = plan(rows(("A", "a")), any_job(*first), any_job(*second), wish=RETRY)
+    assert actions(made) == [Action.ASK_ONCE]
+    assert made.frame["was_key"].to_list() == ["B"]
+
+
+@pytest.mark.parametrize(("asked_at", "action"), [(30, Action.ASK_ONCE), (50, Action.SUBMIT)])
+def test_a_planned_job_gives_way_to_one_that_timed_out_since(asked_at: int, action: Action) -> None:
+    """Unless the user asked for it after that."""
+    late = job(8, "B", "a", "timed_out", changed_at_event=40)
+    made = plan(rows(("A", "a")), job(7, "A", "a", "planned", changed_at_event=asked_at), late)
+    assert actions(made) == [action]
 
 
 @pytest.mark.parametrize("own", BOUGHT_NOTHING)
 def test_without_sharing_no_row_gives_way_to_another(own: str) -> None:
     wish = Wish(retry_failed=True, share_identical=False)
-    made = plan(rows(("A", "a")), job(7, "A", "a", own), job(8, "B", "a", "running"), wish=wish)
+    made = plan(rows(("A", "a")), any_job(7, "A", own), job(8, "B", "a", "running"), wish=wish)
     assert actions(made) == [Action.SUBMIT]
-    assert [s.job_id for s in made.submissions(as_they_are)] == [7]
+    assert [s.job_id for s in made.submissions(as_they_are)] == [None if own == "partial" else 7]
 
 
 def test_a_live_job_of_other_content_is_no_reason_to_wait() -> None:

@@ -60,8 +60,26 @@ def gathered(
     first, *_, last = checked.jobs["content"]
     ledger = ledger_frame(
         [
-            (1, "1", "Style=Plain", 1, first, "completed", "an-app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None),
-            (2, "4", "Style=Plain", 1, last, "failed", "an-app", "c", "e2", 1, 0.0, 1.5, 1.5, 0, "failed", "no luck"),
+            (1, "1", "Style=Plain", 1, first, "completed", "an-app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None, 1),
+            (
+                2,
+                "4",
+                "Style=Plain",
+                1,
+                last,
+                "failed",
+                "an-app",
+                "c",
+                "e2",
+                1,
+                0.0,
+                1.5,
+                1.5,
+                0,
+                "failed",
+                "no luck",
+                2,
+            ),
         ]
     )
     outcomes = gather(checked.jobs, ledger, outputs, downloads, app_id="an-app", share_identical=True)

@@ -62,8 +62,8 @@ def jobs() -> pl.DataFrame:
 def outcomes() -> Outcomes:
     ledger = ledger_frame(
         [
-            (1, "0001", "", 1, HASH, "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None),
-            (2, "other", "", 1, "b" * 64, "completed", "app", "c", "e2", 2, 0.0, 1.5, 1.5, 1, "partial", "1 of 2"),
+            (1, "0001", "", 1, HASH, "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None, 1),
+            (2, "other", "", 1, "b" * 64, "completed", "app", "c", "e2", 2, 0.0, 1.5, 1.5, 1, "partial", "1 of 2", 2),
         ]
     )
     outputs = [
@@ -153,8 +153,8 @@ def test_each_line_fits_the_published_schema(tmp_path: Path) -> None:
 def test_a_failure_does_not_take_away_what_the_same_inputs_made_before() -> None:
     ledger = ledger_frame(
         [
-            (1, "0001", "", 1, HASH, "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None),
-            (2, "0001", "", 2, HASH, "failed", "app", "c", "e2", 1, 0.0, 1.5, 1.5, 0, "failed", "no luck"),
+            (1, "0001", "", 1, HASH, "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None, 1),
+            (2, "0001", "", 2, HASH, "failed", "app", "c", "e2", 1, 0.0, 1.5, 1.5, 0, "failed", "no luck", 2),
         ]
     )
     outputs = [(1, 0, "n1", "Front", "image", "completed", "https://x/1.png", None)]
@@ -208,11 +208,11 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_what_only_the_ledger_knows_follows_in_its_newest_revision() -> None:
     ledger = ledger_frame(
         [
-            (1, "gone", "", 1, "d" * 64, "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None),
-            (2, "0001", "", 1, "e" * 64, "completed", "app", "c", "e2", 1, 0.0, 1.5, 1.5, 0, None, None),
-            (3, "0001", "Size=XL", 1, HASH, "failed", "app", "c", "e3", 1, 0.0, 1.5, 1.5, 0, "x", "it broke"),
-            (4, "never sent", "", 1, "f" * 64, "planned", "app", "c", None, 0, None, None, None, 0, None, None),
-            (5, "gone", "", 2, "f" * 64, "completed", "app", "c", "e5", 1, 0.0, 1.5, 1.5, 0, None, None),
+            (1, "gone", "", 1, "d" * 64, "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None, 1),
+            (2, "0001", "", 1, "e" * 64, "completed", "app", "c", "e2", 1, 0.0, 1.5, 1.5, 0, None, None, 2),
+            (3, "0001", "Size=XL", 1, HASH, "failed", "app", "c", "e3", 1, 0.0, 1.5, 1.5, 0, "x", "it broke", 3),
+            (4, "never sent", "", 1, "f" * 64, "planned", "app", "c", None, 0, None, None, None, 0, None, None, 4),
+            (5, "gone", "", 2, "f" * 64, "completed", "app", "c", "e5", 1, 0.0, 1.5, 1.5, 0, None, None, 5),
         ]
     )
     outcomes = gather(with_removed_rows(jobs(), ledger), ledger, [], app_id="app", share_identical=True)
@@ -225,9 +225,9 @@ def test_a_row_that_is_invalid_now_does_not_hide_what_was_bought_for_it() -> Non
     """A label was renamed, so its content cannot be made any more; the last try before that failed."""
     ledger = ledger_frame(
         [
-            (1, "0001", "", 1, HASH, "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None),
-            (2, "3", "", 1, "c" * 64, "completed", "app", "c", "e2", 1, 0.0, 1.5, 1.5, 0, None, None),
-            (3, "3", "", 2, "d" * 64, "failed", "app", "c", "e3", 1, 0.0, 1.5, 1.5, 0, "x", "it broke"),
+            (1, "0001", "", 1, HASH, "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None, 1),
+            (2, "3", "", 1, "c" * 64, "completed", "app", "c", "e2", 1, 0.0, 1.5, 1.5, 0, None, None, 2),
+            (3, "3", "", 2, "d" * 64, "failed", "app", "c", "e3", 1, 0.0, 1.5, 1.5, 0, "x", "it broke", 3),
         ]
     )
     bad = pl.col("key") == "3"

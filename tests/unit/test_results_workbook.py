@@ -71,8 +71,8 @@ def outcomes(folder: Path) -> Outcomes:
     )
     ledger = ledger_frame(
         [
-            (1, "0001", "", 1, HASHES[0], "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None),
-            (2, "=1+1", "", 1, HASHES[1], "completed", "app", "c", "e2", 2, 0.0, 1.5, 1.5, 1, "partial", "1 of 2"),
+            (1, "0001", "", 1, HASHES[0], "completed", "app", "c", "e1", 1, 0.0, 1.5, 1.5, 0, None, None, 1),
+            (2, "=1+1", "", 1, HASHES[1], "completed", "app", "c", "e2", 2, 0.0, 1.5, 1.5, 1, "partial", "1 of 2", 2),
         ]
     )
     outputs = [
