@@ -26,7 +26,7 @@ from lamina_batch.errors import CredentialsError, LaminaBatchError, ServiceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lamina_batch.ledger.held import Words
+    from lamina_batch.ledger.held import HeldDecisions
     from lamina_batch.ledger.job import Job
     from lamina_batch.pipeline.spec import Pipeline
 
@@ -108,10 +108,10 @@ def held(call: PipelineTarget, *, adopt: tuple[str, ...], resubmit: tuple[str, .
       lamina-batch held catalog.yaml --adopt 00123=fc32ae7d-6840-4be3-8fb1-539a60e33fc3
       lamina-batch held catalog.yaml --resubmit --all
     """
-    from lamina_batch.ledger.held import Words
+    from lamina_batch.ledger.held import HeldDecisions
     from lamina_batch.runs.held import settle_held
 
-    words = Words(adopt=_parse_adoptions(adopt), resubmit=resubmit, give_up=give_up)
+    words = HeldDecisions(adopt=_parse_adoptions(adopt), resubmit=resubmit, give_up=give_up)
     pipeline = call.load()
     if not words:
         _show_held(call, pipeline)
@@ -129,7 +129,7 @@ _DECISION_RESULTS = {
 }
 
 
-def _check_adopted_ids(call: PipelineTarget, pipeline: Pipeline, words: Words) -> None:
+def _check_adopted_ids(call: PipelineTarget, pipeline: Pipeline, words: HeldDecisions) -> None:
     from lamina_batch.runs.held import find_held_jobs, refuse_unknown_executions
     from lamina_batch.runs.service import ask as ask_service
     from lamina_batch.runs.state import read_existing_state

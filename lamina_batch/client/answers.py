@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from lamina_batch.client.generations import EXECUTIONS, GENERATIONS, RUNS
+from lamina_batch.client.generations import API_VERSIONS, EXECUTIONS, RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lamina_batch.client.generations import Generation
+    from lamina_batch.client.generations import ApiVersion
 
 #: Deeper JSON than this is no answer of the API, and could exhaust the stack of whoever walks it.
-_MOST_NESTED = 64
+_MAX_NESTING = 64
 #: Greater whole numbers than this many digits mean nothing here, and take long to read.
-_MOST_DIGITS = 40
+_MAX_DIGITS = 40
 #: Longer than this, nothing is an id that could be asked about, or a status that could be shown.
-_MOST_ID = 512
-_MOST_STATUS = 100
+_MAX_ID_LENGTH = 512
+_MAX_STATUS_LENGTH = 100
 #: What stands for a character that the service did not encode rightly.
-_BROKEN = "\ufffd"
+_REPLACEMENT_CHARACTER = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class ListedExecution:
     """An execution as the list shows it: without inputs and outputs (API.md section 11)."""
 
     execution_id: str
@@ -81,10 +81,10 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class ExecutionPage:
     """One page of the list, newest first."""
 
-    items: tuple[Listed, ...]
+    items: tuple[ListedExecution, ...]
     #: how many entries the service sent, those that cannot be read included: the next page begins so much later
     received: int
     #: how many there are on all pages; None: not said
@@ -94,7 +94,7 @@ class Page:
 # -- the door --------------------------------------------------------------------------------------------------
 
 
-def unpack(body: bytes, encoding: str, *, most: int) -> bytes:
+def decode_body(body: bytes, encoding: str, *, most: int) -> bytes:
     """The body without its Content-Encoding, at most `most` bytes of it.
 
     No encoding is asked for, but one that Python reads is understood. A body that breaks off gives what came of it.
@@ -122,35 +122,37 @@ def read_json(body: bytes, cut: Callable[[str], str] = str) -> object:
     text can be encoded.
     """
     try:
-        return _sane(json.loads(body, parse_constant=_nothing, parse_int=_whole), cut)
+        return _sanitize(json.loads(body, parse_constant=_read_constant_as_null, parse_int=_parse_integer), cut)
     except (ValueError, RecursionError):
         return None
 
 
-def _nothing(_: str) -> None:
+def _read_constant_as_null(_: str) -> None:
     return None
 
 
-def _whole(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
+def _parse_integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 
-def _sane(value: object, cut: Callable[[str], str], depth: int = 0) -> object:
+def _sanitize(value: object, cut: Callable[[str], str], depth: int = 0) -> object:
     """The same, fit for use. Raises ValueError where it is nested too deep."""
     match value:
         case str():
-            return cut(_encodable(value))
-        case list() | dict() if depth == _MOST_NESTED:
+            return cut(_replace_surrogates(value))
+        case list() | dict() if depth == _MAX_NESTING:
             raise ValueError("nested too deep")
         case list():
-            return [_sane(item, cut, depth + 1) for item in value]
+            return [_sanitize(item, cut, depth + 1) for item in value]
         case dict():
-            return {cut(_encodable(str(name))): _sane(item, cut, depth + 1) for name, item in value.items()}
+            return {
+                cut(_replace_surrogates(str(name))): _sanitize(item, cut, depth + 1) for name, item in value.items()
+            }
         case _:
             return value
 
 
-def _encodable(raw: str) -> str:
+def _replace_surrogates(raw: str) -> str:
     if raw.isascii():
         return raw
     return raw.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -159,32 +161,32 @@ def _encodable(raw: str) -> str:
 # -- what comes through it -------------------------------------------------------------------------------------
 
 
-def enveloped(body: object) -> object:
+def unwrap_data(body: object) -> object:
     """What is in the envelope `{"data": …}` of most answers; a body without one is taken as it is."""
     return body["data"] if isinstance(body, Mapping) and "data" in body else body
 
 
-def objects(value: object) -> tuple[Mapping[str, object], ...]:
+def only_objects(value: object) -> tuple[Mapping[str, object], ...]:
     """The objects in a list; nothing where it is none."""
     return tuple(v for v in value if isinstance(v, Mapping)) if isinstance(value, list) else ()
 
 
-def text(value: object) -> str | None:
+def optional_text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def find_id(data: object, generation: Generation) -> str | None:
+def read_execution_id(data: object, generation: ApiVersion) -> str | None:
     """The id of the execution that an answer is about, by this generation's field or else by another's.
 
     An id means that something was bought: one that stands in an unexpected field must not be lost.
     """
     if not isinstance(data, Mapping):
         return None
-    fields = (generation.id_field, *(other.id_field for other in GENERATIONS.values()))
-    return next((found for found in (_identity(data.get(field)) for field in fields) if found is not None), None)
+    fields = (generation.id_field, *(other.id_field for other in API_VERSIONS.values()))
+    return next((found for found in (_parse_id(data.get(field)) for field in fields) if found is not None), None)
 
 
-def parse_execution(data: object, generation: Generation, asked: str | None = None) -> Execution | None:
+def parse_execution(data: object, generation: ApiVersion, asked: str | None = None) -> Execution | None:
     """Build an Execution from what the service says, tolerantly; None where it holds no status (API.md 2.5, 4).
 
     `asked` is the id that was asked about. None also where the answer is about another: its pictures would end up with
@@ -192,21 +194,21 @@ def parse_execution(data: object, generation: Generation, asked: str | None = No
     """
     if not isinstance(data, Mapping) or not isinstance(data.get("status"), str):
         return None
-    told = _identity(data.get(generation.id_field))
+    told = _parse_id(data.get(generation.id_field))
     if asked is not None and told is not None and told.strip().casefold() != asked.strip().casefold():
         return None
-    found = asked or find_id(data, generation)
+    found = asked or read_execution_id(data, generation)
     if found is None:
         return None
-    status = _status(data)
+    status = _parse_status(data)
     return Execution(
         execution_id=found,
         status=status,
         ended=status in generation.ended,
-        outputs=tuple(_output(item, index) for index, item in enumerate(objects(data.get("outputs")))),
-        error_message=text(data.get("errorMessage")) or None,
-        created_at=_instant(data.get("createdAt")),
-        completed_at=_instant(data.get("completedAt")),
+        outputs=tuple(_parse_output(item, index) for index, item in enumerate(only_objects(data.get("outputs")))),
+        error_message=optional_text(data.get("errorMessage")) or None,
+        created_at=_parse_instant(data.get("createdAt")),
+        completed_at=_parse_instant(data.get("completedAt")),
         generation=generation.name,
     )
 
@@ -217,48 +219,50 @@ def parse_delivery(data: object) -> Execution | None:
     The body says by its id field which generation it is of. Where it names both, the newer one is taken.
     """
     try:
-        told = enveloped(_sane(data, str))
+        told = unwrap_data(_sanitize(data, str))
     except (ValueError, RecursionError):
         return None
     if not isinstance(told, Mapping):
         return None
     for generation in (RUNS, EXECUTIONS):
-        if _identity(told.get(generation.id_field)) is not None:
+        if _parse_id(told.get(generation.id_field)) is not None:
             return parse_execution(told, generation)
     return None
 
 
-def parse_page(body: object, generation: Generation) -> Page | None:
+def parse_page(body: object, generation: ApiVersion) -> ExecutionPage | None:
     """Read one page of the list of executions (API.md section 11); None where it holds no list."""
-    listed = enveloped(body)
+    listed = unwrap_data(body)
     if not isinstance(listed, list):
         return None
     pagination = body.get("pagination") if isinstance(body, Mapping) else None
     total = pagination.get("total") if isinstance(pagination, Mapping) else None
-    return Page(
-        items=tuple(item for item in (_listed(entry, generation) for entry in objects(listed)) if item is not None),
+    return ExecutionPage(
+        items=tuple(
+            item for item in (_parse_listed(entry, generation) for entry in only_objects(listed)) if item is not None
+        ),
         received=len(listed),
         total=total if isinstance(total, int) and not isinstance(total, bool) and total >= 0 else None,
     )
 
 
-def _listed(entry: Mapping[str, object], generation: Generation) -> Listed | None:
-    found = find_id(entry, generation)
+def _parse_listed(entry: Mapping[str, object], generation: ApiVersion) -> ListedExecution | None:
+    found = read_execution_id(entry, generation)
     if found is None:
         return None
-    status = _status(entry)
-    return Listed(
+    status = _parse_status(entry)
+    return ListedExecution(
         execution_id=found,
         status=status,
         ended=status in generation.ended,
-        created_at=_instant(entry.get("createdAt")),
-        completed_at=_instant(entry.get("completedAt")),
+        created_at=_parse_instant(entry.get("createdAt")),
+        completed_at=_parse_instant(entry.get("completedAt")),
         # The API calls an execution's app its workflow (API.md 2.4).
-        app_id=_identity(entry.get("workflowId")) or _identity(entry.get("appId")),
+        app_id=_parse_id(entry.get("workflowId")) or _parse_id(entry.get("appId")),
     )
 
 
-def _output(item: Mapping[str, object], index: int) -> Output:
+def _parse_output(item: Mapping[str, object], index: int) -> Output:
     value = item.get("value")
     if value is not None and not isinstance(value, str):
         # The official SDK types it `unknown` (API.md section 4): keep what came rather than lose it.
@@ -270,25 +274,25 @@ def _output(item: Mapping[str, object], index: int) -> Output:
         type=str(item.get("type") or "pending"),
         status=str(item.get("status") or "pending").strip().lower(),
         value=value or None,
-        error=text(item.get("error")) or None,
+        error=optional_text(item.get("error")) or None,
     )
 
 
-def _status(data: Mapping[str, object]) -> str:
-    return (text(data.get("status")) or "").strip().lower()[:_MOST_STATUS]
+def _parse_status(data: Mapping[str, object]) -> str:
+    return (optional_text(data.get("status")) or "").strip().lower()[:_MAX_STATUS_LENGTH]
 
 
-def _identity(value: object) -> str | None:
+def _parse_id(value: object) -> str | None:
     """An id that can be asked about; documented as a string, and nothing else is read as one but a number."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_MOST_DIGITS:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_MAX_DIGITS:
         return str(value)
-    if not isinstance(value, str) or len(value) > _MOST_ID or _BROKEN in value:
+    if not isinstance(value, str) or len(value) > _MAX_ID_LENGTH or _REPLACEMENT_CHARACTER in value:
         return None
     # Dots alone would lead to another path.
     return value if value.strip(" .\t\r\n") else None
 
 
-def _instant(value: object) -> float | None:
+def _parse_instant(value: object) -> float | None:
     if not isinstance(value, str):
         return None
     try:

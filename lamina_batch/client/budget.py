@@ -18,21 +18,21 @@ DEFAULT_LIMIT = 100
 DEFAULT_WINDOW = 60.0
 
 #: Seconds within which a request that left has reached the limiter, if it ever does.
-_LAG = 1.0
+_MAX_TRANSIT_SECONDS = 1.0
 #: A request not answered for so long hangs; whether it was counted has to be found out in other ways.
-_HANGS = 5.0
+_HANGING_AFTER_SECONDS = 5.0
 #: In a shared window the first answer is waited for so long, no longer: it may be a slow one.
-_PATIENCE = 1.0
+_FIRST_ANSWER_WAIT_SECONDS = 1.0
 #: In a shared window so much of the remainder may be on its way at once. Others act on the same number at the same
 #: time, and each of us learns of the others one round trip late.
-_CHUNK = 8
+_MAX_BURST_IN_SHARED_WINDOW = 8
 #: Our clock and the service's may run apart by so much; an end is taken to be later by this part of the window.
-_DRIFT = 0.001
+_CLOCK_DRIFT = 0.001
 #: Rounding to whole seconds and the way of a request together blur the end of a window by no more than this.
-_ROUGHLY = 2.0
+_END_BLUR_SECONDS = 2.0
 #: Greater numbers in headers are nonsense (an epoch where a span is due, for one) and count as absent.
-_MOST_SECONDS = 3600.0
-_MOST_REQUESTS = 1_000_000_000
+_MAX_SECONDS = 3600.0
+_MAX_REQUESTS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,39 +58,39 @@ def parse_quota(headers: Mapping[str, str], status: int) -> Quota:
     by_name = {name.lower(): value for name, value in headers.items()}
     window = re.search(r";\s*w\s*=\s*([^;,\s]+)", by_name.get("ratelimit-policy", ""))
     return Quota(
-        limit=_count(by_name.get("ratelimit-limit"), least=1),
-        remaining=_count(by_name.get("ratelimit-remaining"), least=0),
-        reset=_seconds(by_name.get("ratelimit-reset")),
-        window=_seconds(window[1]) if window else None,
-        retry_after=_seconds(by_name.get("retry-after")),
+        limit=_parse_count(by_name.get("ratelimit-limit"), least=1),
+        remaining=_parse_count(by_name.get("ratelimit-remaining"), least=0),
+        reset=_parse_seconds(by_name.get("ratelimit-reset")),
+        window=_parse_seconds(window[1]) if window else None,
+        retry_after=_parse_seconds(by_name.get("retry-after")),
         limited=status == 429,
     )
 
 
-def retry_after_in(body: object) -> float | None:
+def retry_after_of_body(body: object) -> float | None:
     """The seconds to wait that the JSON body of a 429 tells (API.md section 11). What makes no sense is not said."""
     said = body.get("retryAfter") if isinstance(body, Mapping) else None
-    return _seconds(str(said)) if isinstance(said, int | float | str) else None
+    return _parse_seconds(str(said)) if isinstance(said, int | float | str) else None
 
 
-def _count(text: str | None, *, least: int) -> int | None:
-    number = _number(text)
-    return int(number) if number is not None and number.is_integer() and least <= number <= _MOST_REQUESTS else None
+def _parse_count(text: str | None, *, least: int) -> int | None:
+    number = _parse_number(text)
+    return int(number) if number is not None and number.is_integer() and least <= number <= _MAX_REQUESTS else None
 
 
-def _seconds(text: str | None) -> float | None:
-    number = _number(text)
-    return number if number is not None and 0 < number <= _MOST_SECONDS else None
+def _parse_seconds(text: str | None) -> float | None:
+    number = _parse_number(text)
+    return number if number is not None and 0 < number <= _MAX_SECONDS else None
 
 
-def _number(text: str | None) -> float | None:
+def _parse_number(text: str | None) -> float | None:
     if text is None or re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?", text.strip(), re.ASCII) is None:
         return None
     return float(text)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ticket:
+class RequestTicket:
     """A request that left; handed back when its fate is known."""
 
     #: when it left
@@ -144,7 +144,7 @@ class Budget:
         self._length = DEFAULT_WINDOW
         self._clock = -math.inf
         #: requests that left and are not settled, in the order they left
-        self._open: dict[Ticket, None] = {}
+        self._open: dict[RequestTicket, None] = {}
         self._previous_end = -math.inf
         # Whether others are there is not known before the first answer.
         self._window = _Window(
@@ -176,23 +176,23 @@ class Budget:
             room = min(room, self._step(now) - uncounted)
         return max(0, min(room, self.limit - self._ours(uncounted)))
 
-    def spend(self, now: float) -> Ticket:
+    def spend(self, now: float) -> RequestTicket:
         """Note that a request leaves now."""
         now = self._advance(now)
-        ticket = Ticket(sent_at=now)
+        ticket = RequestTicket(sent_at=now)
         self._open[ticket] = None
         window = self._window
         if window.first_left is None:
             window.first_left = now
         if not window.heard:
-            window.end = self._latest_end(now + _LAG, self._length)
+            window.end = self._latest_end(now + _MAX_TRANSIT_SECONDS, self._length)
         return ticket
 
-    def withdraw(self, ticket: Ticket) -> None:
+    def withdraw(self, ticket: RequestTicket) -> None:
         """Note that a request never reached the service: there was no connection."""
         self._open.pop(ticket, None)
 
-    def settle(self, ticket: Ticket, now: float, quota: Quota | None) -> None:
+    def settle(self, ticket: RequestTicket, now: float, quota: Quota | None) -> None:
         """Note how a request ended: answered (what the answer says), or lost (None) and perhaps counted all the same.
 
         Only the first word about a ticket counts.
@@ -211,11 +211,11 @@ class Budget:
         now = self._advance(now)
         window = self._window
         # A millisecond, because what is added here is subtracted there.
-        moments = [ticket.sent_at + _HANGS + 0.001 for ticket in self._open]
+        moments = [ticket.sent_at + _HANGING_AFTER_SECONDS + 0.001 for ticket in self._open]
         if window.end is not None:
             moments.append(window.end)
         if window.shared and not window.heard and window.first_left is not None:
-            moments.append(window.first_left + _PATIENCE)
+            moments.append(window.first_left + _FIRST_ANSWER_WAIT_SECONDS)
         return min((moment for moment in moments if moment > now), default=None)
 
     # -- how many ------------------------------------------------------------------------------------------
@@ -223,14 +223,18 @@ class Budget:
     def _uncounted(self, now: float) -> int:
         """How many of our requests the told remainder does not contain, but the limiter may count."""
         window = self._window
-        arrived_before = window.told_at - _LAG
-        pending = self._left_after(max(arrived_before, now - _HANGS))
+        arrived_before = window.told_at - _MAX_TRANSIT_SECONDS
+        pending = self._left_after(max(arrived_before, now - _HANGING_AFTER_SECONDS))
         doubtful = len(window.lost) + self._left_after(arrived_before) - pending
         if not doubtful:
             return pending
         # Hits that no answer of ours accounts for are our doubtful requests. Where they are somebody else's we
         # overshoot, by no more than was lost; without this rule each lost answer would cost a request of the window.
-        gone = window.lost_before + self._left_after(window.began - _LAG) - self._left_after(arrived_before)
+        gone = (
+            window.lost_before
+            + self._left_after(window.began - _MAX_TRANSIT_SECONDS)
+            - self._left_after(arrived_before)
+        )
         explained = max(0, (window.hits or 0) - window.answered - gone)
         return pending + max(0, doubtful - explained)
 
@@ -242,16 +246,21 @@ class Budget:
 
     def _possibly_ours(self) -> int:
         window = self._window
-        return window.answered + window.lost_before + len(window.lost) + self._left_after(window.began - _LAG)
+        return (
+            window.answered
+            + window.lost_before
+            + len(window.lost)
+            + self._left_after(window.began - _MAX_TRANSIT_SECONDS)
+        )
 
     def _step(self, now: float) -> int:
         """How many may be on their way at once while others use the window too."""
         window = self._window
-        asked_in_vain = window.first_left is not None and now >= window.first_left + _PATIENCE
+        asked_in_vain = window.first_left is not None and now >= window.first_left + _FIRST_ANSWER_WAIT_SECONDS
         if not window.heard and not asked_in_vain:
             return 1
         # The last one is left alone: two that both see it would both take it.
-        return max(window.remaining // _CHUNK, 1 if window.remaining > 1 else 0)
+        return max(window.remaining // _MAX_BURST_IN_SHARED_WINDOW, 1 if window.remaining > 1 else 0)
 
     def _left_after(self, instant: float) -> int:
         """How many open requests left after `instant`. Cheap, because only few are ever old."""
@@ -276,11 +285,11 @@ class Budget:
         last = self._window
         self._previous_end = previous_end
         # What left just before, and was not told which window counted it, may be in this one and have opened it.
-        lost = [sent_at for sent_at in last.lost + last.unlabelled if sent_at > began - _LAG]
-        first_left = began if lost or self._left_after(began - _LAG) else None
+        lost = [sent_at for sent_at in last.lost + last.unlabelled if sent_at > began - _MAX_TRANSIT_SECONDS]
+        first_left = began if lost or self._left_after(began - _MAX_TRANSIT_SECONDS) else None
         self._window = _Window(
             began=began,
-            end=None if first_left is None else self._latest_end(began + _LAG, self._length),
+            end=None if first_left is None else self._latest_end(began + _MAX_TRANSIT_SECONDS, self._length),
             shared=last.foreign or (last.shared and not last.heard),
             remaining=self._limit,
             told_at=began,
@@ -289,9 +298,9 @@ class Budget:
             first_left=first_left,
         )
 
-    def _lose(self, ticket: Ticket) -> None:
+    def _lose(self, ticket: RequestTicket) -> None:
         window = self._window
-        if ticket.sent_at > window.told_at - _LAG:
+        if ticket.sent_at > window.told_at - _MAX_TRANSIT_SECONDS:
             window.lost.append(ticket.sent_at)
         elif ticket.sent_at >= window.began:
             window.lost_before += 1
@@ -299,9 +308,9 @@ class Budget:
     @staticmethod
     def _latest_end(counted: float, rest: float) -> float:
         """The latest end of a window that was told to have `rest` left when a request was counted, by `counted`."""
-        return counted + rest * (1 + _DRIFT)
+        return counted + rest * (1 + _CLOCK_DRIFT)
 
-    def _hear(self, ticket: Ticket, now: float, quota: Quota) -> None:
+    def _hear(self, ticket: RequestTicket, now: float, quota: Quota) -> None:
         self._limit = quota.limit or self._limit
         self._length = self._length_by(quota)
         rest = quota.reset if quota.reset is None else min(quota.reset, self._length)
@@ -313,7 +322,7 @@ class Budget:
             return
         if ticket.sent_at < self._window.began:
             # It was counted in the last window or in this one.
-            if rest is not None and now + rest < self._previous_end + self._length - _ROUGHLY:
+            if rest is not None and now + rest < self._previous_end + self._length - _END_BLUR_SECONDS:
                 return
             if rest is None or ticket.sent_at + rest - 1 <= self._previous_end:
                 self._lose(ticket)
@@ -334,7 +343,7 @@ class Budget:
             window.shared = False
         window.heard = self._heard = True
 
-    def _belongs_to_the_next(self, ticket: Ticket, rest: float | None, quota: Quota) -> bool:
+    def _belongs_to_the_next(self, ticket: RequestTicket, rest: float | None, quota: Quota) -> bool:
         """Whether an answer is of a later window than the one we believe to be in: a new one began early."""
         window = self._window
         if rest is not None and window.end is not None and ticket.sent_at + rest - 1 > window.end:
@@ -354,7 +363,7 @@ class Budget:
         opened = quota.limit is not None and quota.remaining == quota.limit - 1
         return quota.reset if opened else max(quota.reset, self._length)
 
-    def _note_remainder(self, ticket: Ticket, now: float, quota: Quota) -> None:
+    def _note_remainder(self, ticket: RequestTicket, now: float, quota: Quota) -> None:
         window = self._window
         remaining = 0 if quota.limited else quota.remaining
         if remaining is None:
@@ -367,7 +376,7 @@ class Budget:
         if window.hits is None or hits >= window.hits:
             window.remaining, window.hits = remaining, hits
             window.told_at, window.told_until = max(window.told_at, ticket.sent_at), now
-            doubtful = [sent_at for sent_at in window.lost if sent_at > window.told_at - _LAG]
+            doubtful = [sent_at for sent_at in window.lost if sent_at > window.told_at - _MAX_TRANSIT_SECONDS]
             window.lost_before += len(window.lost) - len(doubtful)
             window.lost = doubtful
         if quota.limited or hits > self._possibly_ours():

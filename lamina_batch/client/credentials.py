@@ -42,12 +42,12 @@ def find_credentials(
     key = environ.get("LAMINA_API_KEY", "").strip()
     if key:
         return Credentials(
-            api_key=_checked_key(key, "LAMINA_API_KEY"),
+            api_key=_check_key(key, "LAMINA_API_KEY"),
             base_url=check_base_url(explicit or DEFAULT_BASE_URL),
             key_source="LAMINA_API_KEY",
         )
     file = home / ".lamina" / "config.json"
-    stored = _stored(file)
+    stored = _read_stored(file)
     if stored is None:
         raise CredentialsError(
             "no API key",
@@ -57,7 +57,7 @@ def find_credentials(
     _refuse_expired(stored, now, file)
     stored_url = stored.get("baseUrl")
     return Credentials(
-        api_key=_checked_key(str(stored["apiKey"]), str(file)),
+        api_key=_check_key(str(stored["apiKey"]), str(file)),
         base_url=check_base_url(
             explicit or (stored_url if isinstance(stored_url, str) and stored_url else DEFAULT_BASE_URL)
         ),
@@ -90,7 +90,7 @@ def check_base_url(url: str) -> str:
     return url.strip().rstrip("/")
 
 
-def _checked_key(key: str, key_source: str) -> str:
+def _check_key(key: str, key_source: str) -> str:
     if not key.startswith("lma_") or not key.isascii() or any(c.isspace() for c in key):
         raise CredentialsError(
             f"the API key in {key_source} is not one: it should start with lma_ and hold no spaces",
@@ -99,7 +99,7 @@ def _checked_key(key: str, key_source: str) -> str:
     return key
 
 
-def _stored(file: Path) -> Mapping[str, object] | None:
+def _read_stored(file: Path) -> Mapping[str, object] | None:
     """The `credentials` object of the file, or None where there is none this reader may use."""
     try:
         text = file.read_text(encoding="utf-8")

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Of an error that goes on and on, so many characters are kept.
-_MOST_WORDS = 1000
+_MAX_MESSAGE_LENGTH = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
+class ApiVersion:
     """One generation of the API. Its errors are told by their own shape: see `parse_complaint`."""
 
     name: str
@@ -33,7 +33,7 @@ class Generation:
 
 
 #: API.md section 2. `cancelled` belongs to the next generation, but is an end wherever it is seen (section 4).
-EXECUTIONS = Generation(
+EXECUTIONS = ApiVersion(
     name="executions",
     start_path="/v1/apps/{app_id}/executions",
     read_path="/v1/executions/{execution_id}",
@@ -41,7 +41,7 @@ EXECUTIONS = Generation(
     ended=frozenset({"completed", "failed", "cancelled"}),
 )
 #: API.md section 11.
-RUNS = Generation(
+RUNS = ApiVersion(
     name="runs",
     start_path="/v1/apps/{app_id}/runs",
     read_path="/v1/runs/{execution_id}",
@@ -50,11 +50,11 @@ RUNS = Generation(
 )
 #: The list of executions, newest first: the runs generation alone has it.
 LIST_PATH = "/v1/runs"
-GENERATIONS: Mapping[str, Generation] = MappingProxyType({g.name: g for g in (EXECUTIONS, RUNS)})
+API_VERSIONS: Mapping[str, ApiVersion] = MappingProxyType({g.name: g for g in (EXECUTIONS, RUNS)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Complaint:
+class ApiError:
     """An error as the service tells it."""
 
     #: the error and what is wrong with which input, for people; empty: not a word
@@ -69,83 +69,83 @@ class Complaint:
         known = ", ".join(
             part for part in (self.code, self.request_id and f"request {self.request_id}") if part is not None
         )
-        text = (self.words or otherwise)[:_MOST_WORDS]
+        text = (self.words or otherwise)[:_MAX_MESSAGE_LENGTH]
         return f"{text} ({known})" if known else text
 
 
-def parse_complaint(body: object) -> Complaint:
+def parse_api_error(body: object) -> ApiError:
     """Read the body of an error: `{error, details?}`, or `{error, code, requestId, details?}` (API.md 8, 11).
 
     The sources disagree about `details`: texts, objects with `field`, `error`, `message`, `allowed`, `range` and `got`,
     or such objects further in under `details` and `errors`. Each is understood wherever it is met.
     """
     if not isinstance(body, Mapping):
-        return Complaint(words="")
+        return ApiError(words="")
     error = body.get("error")
     if isinstance(error, Mapping):
         # What a proxy says, not the service.
         body = {**body, **error}
         error = error.get("message")
-    words = _word(error) or _word(body.get("message")) or ""
-    details = "; ".join(detail for detail in _details(body.get("details")) if detail)
-    return Complaint(
+    words = _short_text(error) or _short_text(body.get("message")) or ""
+    details = "; ".join(detail for detail in _parse_details(body.get("details")) if detail)
+    return ApiError(
         words=": ".join(part for part in (words, details) if part),
-        code=_token(body.get("code")),
-        request_id=_token(body.get("requestId")),
+        code=_code_token(body.get("code")),
+        request_id=_code_token(body.get("requestId")),
     )
 
 
-def _details(value: object) -> Iterator[str]:
+def _parse_details(value: object) -> Iterator[str]:
     match value:
         case str():
             yield value
         case list():
             for item in value:
-                yield _detail(item)
+                yield _parse_detail(item)
         case Mapping():
             inner = value.get("errors", value.get("details"))
             if isinstance(inner, list | Mapping):
-                yield from _details(inner)
+                yield from _parse_details(inner)
             elif {"field", "message", "error"} & value.keys():
-                yield _detail(value)
+                yield _parse_detail(value)
             else:
                 for field, what in value.items():
-                    yield f'"{field}": {_shown(what)}'
+                    yield f'"{field}": {_display_value(what)}'
         case _:
             return
 
 
-def _detail(item: object) -> str:
+def _parse_detail(item: object) -> str:
     """One fault, as the executions generation words it: `"Location": invalid option "Mars". Must be one of: …`."""
     if not isinstance(item, Mapping):
-        return _shown(item)
-    what = _word(item.get("message")) or _word(item.get("error"))
+        return _display_value(item)
+    what = _short_text(item.get("message")) or _short_text(item.get("error"))
     if what is None:
-        return _shown(item)
+        return _display_value(item)
     more: list[str] = []
     got, allowed, limits = item.get("got"), item.get("allowed"), item.get("range")
-    if got is not None and _shown(got) not in what:
+    if got is not None and _display_value(got) not in what:
         more.append(f"got {json.dumps(got, ensure_ascii=False)}")
     if isinstance(allowed, list):
-        allowed = ", ".join(_shown(choice) for choice in allowed)
-    if allowed is not None and _shown(allowed) not in what:
-        more.append(f"allowed: {_shown(allowed)}")
-    if limits is not None and _shown(limits) not in what:
-        more.append(f"range: {_shown(limits)}")
+        allowed = ", ".join(_display_value(choice) for choice in allowed)
+    if allowed is not None and _display_value(allowed) not in what:
+        more.append(f"allowed: {_display_value(allowed)}")
+    if limits is not None and _display_value(limits) not in what:
+        more.append(f"range: {_display_value(limits)}")
     if more:
         what = f"{what} ({'; '.join(more)})"
-    field = _word(item.get("field"))
+    field = _short_text(item.get("field"))
     return what if field is None or what.startswith(f'"{field}"') else f'"{field}": {what}'
 
 
-def _shown(value: object) -> str:
+def _display_value(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _word(value: object) -> str | None:
+def _short_text(value: object) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
-def _token(value: object) -> str | None:
+def _code_token(value: object) -> str | None:
     """A code or an id that may stand in a message without bursting it."""
     return value if isinstance(value, str) and re.fullmatch(r"[\w.:@/+=-]{1,100}", value, re.ASCII) else None

@@ -25,20 +25,20 @@ import lamina_batch
 from lamina_batch.apps.app import App, parse_app
 from lamina_batch.client.answers import (
     Execution,
-    Listed,
+    ListedExecution,
     Output,
-    enveloped,
-    find_id,
-    objects,
+    decode_body,
+    only_objects,
+    optional_text,
     parse_delivery,
     parse_execution,
     parse_page,
+    read_execution_id,
     read_json,
-    text,
-    unpack,
+    unwrap_data,
 )
-from lamina_batch.client.budget import Quota, parse_quota, retry_after_in
-from lamina_batch.client.generations import EXECUTIONS, GENERATIONS, LIST_PATH, RUNS, Generation, parse_complaint
+from lamina_batch.client.budget import Quota, parse_quota, retry_after_of_body
+from lamina_batch.client.generations import API_VERSIONS, EXECUTIONS, LIST_PATH, RUNS, ApiVersion, parse_api_error
 from lamina_batch.client.retry import backoff, retryable
 from lamina_batch.errors import CredentialsError, ServiceError, UnknownAppError
 
@@ -49,23 +49,23 @@ if TYPE_CHECKING:
     from lamina_batch.runtime import Runtime
 
 __all__ = [
+    "API_VERSIONS",
     "EXECUTIONS",
-    "GENERATIONS",
     "RUNS",
+    "ApiVersion",
     "AppSummary",
     "Execution",
-    "Generation",
-    "Greeting",
     "Kind",
     "LaminaClient",
-    "ListEnd",
-    "Listed",
-    "Node",
+    "ListResult",
+    "ListedExecution",
     "Output",
     "Phase",
-    "ReadEnd",
-    "StartEnd",
+    "ReadResult",
+    "ServiceProbe",
+    "StartResult",
     "Workflow",
+    "WorkflowNode",
     "parse_delivery",
     "parse_execution",
 ]
@@ -73,15 +73,15 @@ __all__ = [
 Kind = Literal["submit", "poll", "other"]
 
 #: No answer of the API is near this; a body that does not end must not fill the memory.
-_MOST_BYTES = 8 * 1024 * 1024
+_MAX_BODY_BYTES = 8 * 1024 * 1024
 #: A server may close a connection that idles just as a POST goes out on it, and the POST's fate is then unknown.
 _IDLE_SECONDS = 2.0
 #: Reads before the first submission are repeated for so long at most (DESIGN.md section 7).
 _STARTUP_SECONDS = 20.0
 #: The way out where a probe cannot tell.
-_SAY_GENERATION = "say it in the pipeline file: `generation: runs` or `generation: executions` under `api`"
+_NAME_API_VERSION_HINT = "say it in the pipeline file: `generation: runs` or `generation: executions` under `api`"
 #: A window that is used up by others is waited out, but not for ever.
-_MOST_LIMITED = 5
+_MAX_RATE_LIMITED = 5
 
 
 class Phase(IntEnum):
@@ -96,7 +96,7 @@ class Phase(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StartEnd:
+class StartResult:
     """How a POST that starts an execution ended."""
 
     phase: Phase
@@ -110,7 +110,7 @@ class StartEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadEnd:
+class ReadResult:
     """How a poll ended: with an execution, or with a status and words."""
 
     execution: Execution | None = None
@@ -119,13 +119,13 @@ class ReadEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListEnd:
+class ListResult:
     """How a look at the list of executions ended."""
 
     #: 200: the list was read. None: nothing readable came back
     status: int | None = None
     #: newest first; empty unless the status is 200
-    items: tuple[Listed, ...] = ()
+    items: tuple[ListedExecution, ...] = ()
     #: how many entries came, those without an id included: the next page begins at `offset + received`
     received: int = 0
     #: how many there are on all pages; None: not said
@@ -135,7 +135,7 @@ class ListEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Greeting:
+class ServiceProbe:
     """How the service answered a first small read, and what came with the answer."""
 
     #: None: no status line was read
@@ -159,7 +159,7 @@ class AppSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class WorkflowNode:
     id: str
     type: str
     label: str
@@ -169,7 +169,7 @@ class Node:
 class Workflow:
     app_id: str
     name: str
-    nodes: tuple[Node, ...]
+    nodes: tuple[WorkflowNode, ...]
     #: (source, target) node ids
     edges: tuple[tuple[str, str], ...]
 
@@ -180,7 +180,7 @@ class Workflow:
 
 
 @dataclass(slots=True)
-class _Answer:
+class _HttpAnswer:
     """A response: its status line always, its body as far as it came."""
 
     status: int
@@ -199,7 +199,7 @@ class _Answer:
         return self.data is None and self.body.lstrip()[:1] == b"<"
 
 
-class _UnansweredError(Exception):
+class _NoAnswerError(Exception):
     """No status line came back."""
 
     def __init__(self, phase: Phase, message: str) -> None:
@@ -218,7 +218,7 @@ class LaminaClient:
     #: seconds
     request_timeout: float = 30.0
     bearer: bool = False
-    generation: Generation = EXECUTIONS
+    generation: ApiVersion = EXECUTIONS
     #: requests that left, by kind, and `rate_limited` for those answered 429
     requests: Counter[str] = field(default_factory=Counter)
     _session: aiohttp.ClientSession | None = None
@@ -234,11 +234,11 @@ class LaminaClient:
             raise ServiceError(f"not a usable base URL: {error}", where=self.base_url) from error
         self._secrets = tuple({self.api_key, quote(self.api_key, safe="")} - {""})
         trace = aiohttp.TraceConfig()
-        trace.on_connection_create_end.append(_reached(Phase.CONNECTED))
-        trace.on_connection_reuseconn.append(_reached(Phase.CONNECTED))
-        trace.on_request_headers_sent.append(_reached(Phase.REQUEST_BEGUN))
-        trace.on_request_chunk_sent.append(_reached(Phase.REQUEST_SENT))
-        trace.on_request_end.append(_reached(Phase.ANSWER_BEGUN))
+        trace.on_connection_create_end.append(_phase_tracer(Phase.CONNECTED))
+        trace.on_connection_reuseconn.append(_phase_tracer(Phase.CONNECTED))
+        trace.on_request_headers_sent.append(_phase_tracer(Phase.REQUEST_BEGUN))
+        trace.on_request_chunk_sent.append(_phase_tracer(Phase.REQUEST_SENT))
+        trace.on_request_end.append(_phase_tracer(Phase.ANSWER_BEGUN))
         key = {"Authorization": f"Bearer {self.api_key}"} if self.bearer else {"x-api-key": self.api_key}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
@@ -265,14 +265,14 @@ class LaminaClient:
         if self._session is not None:
             await self._session.close()
 
-    async def greet(self) -> Greeting:
+    async def greet(self) -> ServiceProbe:
         """Ask once for one app, whatever comes of it: is the service there, and does it take the key? Never raises."""
         try:
             answer = await self._request("GET", "/v1/apps", kind="other", params={"limit": "1"})
-        except _UnansweredError as end:
-            return Greeting(status=None, usable=False, message=str(end))
-        usable = answer.status == 200 and isinstance(enveloped(answer.data), list)
-        return Greeting(
+        except _NoAnswerError as end:
+            return ServiceProbe(status=None, usable=False, message=str(end))
+        usable = answer.status == 200 and isinstance(unwrap_data(answer.data), list)
+        return ServiceProbe(
             status=answer.status,
             usable=usable,
             message="" if usable else self._words(answer),
@@ -292,7 +292,7 @@ class LaminaClient:
             AppSummary(
                 app_id=str(item.get("appId") or ""),
                 name=str(item.get("name") or ""),
-                description=text(item.get("description")),
+                description=optional_text(item.get("description")),
                 public=item.get("isPublic") if isinstance(item.get("isPublic"), bool) else None,
             )
             for item in data
@@ -313,18 +313,18 @@ class LaminaClient:
             app_id=str(data.get("appId") or app_id),
             name=str(data.get("name") or ""),
             nodes=tuple(
-                Node(id=str(n.get("id", "")), type=str(n.get("type", "")), label=str(n.get("label") or ""))
-                for n in objects(data.get("nodes"))
+                WorkflowNode(id=str(n.get("id", "")), type=str(n.get("type", "")), label=str(n.get("label") or ""))
+                for n in only_objects(data.get("nodes"))
             ),
-            edges=tuple((str(e.get("source", "")), str(e.get("target", ""))) for e in objects(data.get("edges"))),
+            edges=tuple((str(e.get("source", "")), str(e.get("target", ""))) for e in only_objects(data.get("edges"))),
         )
 
     async def get_signing_keys(self) -> tuple[Mapping[str, object], ...]:
         """The JSON Web Keys that sign webhooks: bare `keys`, no envelope (API.md 2.6)."""
         body = await self._read("/v1/webhooks/signing-key", bare=True)
-        return objects(body.get("keys")) if isinstance(body, Mapping) else ()
+        return only_objects(body.get("keys")) if isinstance(body, Mapping) else ()
 
-    async def start(self, app_id: str, inputs: str, *, submission: str, webhook: str | None = None) -> StartEnd:
+    async def start(self, app_id: str, inputs: str, *, submission: str, webhook: str | None = None) -> StartResult:
         """Start one execution (API.md 2.4). Sent once, never repeated; how it ended is the result.
 
         `inputs` is the JSON text of the inputs object. `submission` goes out as Idempotency-Key: nothing relies on
@@ -336,40 +336,40 @@ class LaminaClient:
         headers = {"Content-Type": "application/json", "Idempotency-Key": submission}
         try:
             answer = await self._request("POST", path, kind="submit", body=body, headers=headers, params=params)
-        except _UnansweredError as end:
-            return StartEnd(phase=end.phase, message=str(end))
+        except _NoAnswerError as end:
+            return StartResult(phase=end.phase, message=str(end))
         if 200 <= answer.status < 300:
-            found = find_id(enveloped(answer.data), self.generation)
+            found = read_execution_id(unwrap_data(answer.data), self.generation)
             if found is not None:
-                return StartEnd(phase=answer.phase, status=answer.status, execution_id=found)
+                return StartResult(phase=answer.phase, status=answer.status, execution_id=found)
             why = answer.broken or "its answer holds no execution id"
-            return StartEnd(phase=answer.phase, status=answer.status, message=f"HTTP {answer.status}, {why}")
-        return StartEnd(
+            return StartResult(phase=answer.phase, status=answer.status, message=f"HTTP {answer.status}, {why}")
+        return StartResult(
             phase=answer.phase,
             status=answer.status,
             message=self._words(answer),
-            code=parse_complaint(answer.data).code,
+            code=parse_api_error(answer.data).code,
         )
 
-    async def get_execution(self, execution_id: str, *, generation: str | None = None) -> ReadEnd:
+    async def get_execution(self, execution_id: str, *, generation: str | None = None) -> ReadResult:
         """Ask once how an execution stands (API.md 2.5). Never raises for what the service or the network does.
 
         `generation` names the one that made the execution; None: the client's own.
         """
-        spoken = self.generation if generation is None else GENERATIONS.get(generation)
+        spoken = self.generation if generation is None else API_VERSIONS.get(generation)
         if spoken is None:
-            return ReadEnd(message=f"this version does not know the API generation {generation!r}")
+            return ReadResult(message=f"this version does not know the API generation {generation!r}")
         path = spoken.read_path.format(execution_id=quote(execution_id, safe=""))
         try:
             answer = await self._request("GET", path, kind="poll")
-        except _UnansweredError as end:
-            return ReadEnd(message=str(end))
+        except _NoAnswerError as end:
+            return ReadResult(message=str(end))
         if answer.status == 200:
-            execution = parse_execution(enveloped(answer.data), spoken, execution_id)
+            execution = parse_execution(unwrap_data(answer.data), spoken, execution_id)
             if execution is not None:
-                return ReadEnd(execution=execution, status=200)
-            return ReadEnd(message=answer.broken or "HTTP 200, but its answer does not describe this execution")
-        return ReadEnd(status=answer.status, message=self._words(answer))
+                return ReadResult(execution=execution, status=200)
+            return ReadResult(message=answer.broken or "HTTP 200, but its answer does not describe this execution")
+        return ReadResult(status=answer.status, message=self._words(answer))
 
     async def list_runs(
         self,
@@ -379,7 +379,7 @@ class LaminaClient:
         limit: int = 100,
         offset: int = 0,
         status: str | None = None,
-    ) -> ListEnd:
+    ) -> ListResult:
         """Ask once for one page of the executions that the key may see, newest first (API.md section 11).
 
         `since` is in epoch seconds, and goes out as the service writes instants; its own form is documented nowhere.
@@ -395,16 +395,16 @@ class LaminaClient:
             params["status"] = status
         try:
             answer = await self._request("GET", LIST_PATH, kind="poll", params=params)
-        except _UnansweredError as end:
-            return ListEnd(message=str(end))
+        except _NoAnswerError as end:
+            return ListResult(message=str(end))
         if answer.status != 200:
-            return ListEnd(status=answer.status, message=self._words(answer))
+            return ListResult(status=answer.status, message=self._words(answer))
         page = parse_page(answer.data, RUNS)
         if page is None:
-            return ListEnd(message=answer.broken or "HTTP 200, but its answer holds no list")
-        return ListEnd(status=200, items=page.items, received=page.received, total=page.total)
+            return ListResult(message=answer.broken or "HTTP 200, but its answer holds no list")
+        return ListResult(status=200, items=page.items, received=page.received, total=page.total)
 
-    async def probe_generation(self) -> Generation:
+    async def probe_generation(self) -> ApiVersion:
         """Find out which generation the service speaks, by a read (DESIGN.md section 7). Nothing is submitted.
 
         A list of runs means runs, 404 means executions. A web page in the place of the list means executions too,
@@ -418,19 +418,19 @@ class LaminaClient:
             path,
             params=params,
             usable=lambda a: a.status == 404 or (a.status == 200 and (a.data is not None or a.is_page)),
-            hint=_SAY_GENERATION,
+            hint=_NAME_API_VERSION_HINT,
         )
         if answer.status == 404:
             return EXECUTIONS
         if answer.is_page:
             await self.list_apps(limit=1)
             return EXECUTIONS
-        if isinstance(enveloped(answer.data), list):
+        if isinstance(unwrap_data(answer.data), list):
             return RUNS
         raise ServiceError(
             "it cannot be told which generation of the API this is: HTTP 200, but no list of runs",
             where=f"GET {self.base_url}{path}",
-            hint=_SAY_GENERATION,
+            hint=_NAME_API_VERSION_HINT,
         )
 
     # -- how they are made ---------------------------------------------------------------------------------
@@ -441,16 +441,16 @@ class LaminaClient:
         Raises CredentialsError for 401, ServiceError for everything else that does not end in a 200.
         """
         answer = await self._answer_to(path, params=params, usable=lambda a: a.status == 200 and a.data is not None)
-        return answer.data if bare else enveloped(answer.data)
+        return answer.data if bare else unwrap_data(answer.data)
 
     async def _answer_to(
         self,
         path: str,
         *,
         params: Mapping[str, str] | None,
-        usable: Callable[[_Answer], bool],
+        usable: Callable[[_HttpAnswer], bool],
         hint: str | None = None,
-    ) -> _Answer:
+    ) -> _HttpAnswer:
         """The first usable answer to a read: repeated with backoff for 20 s at most, waiting for budget if need be.
 
         Raises CredentialsError for 401, ServiceError for any other final answer, and where none is usable in time.
@@ -462,7 +462,7 @@ class LaminaClient:
             status: int | None = None
             try:
                 answer = await self._request("GET", path, kind="other", params=params)
-            except _UnansweredError as end:
+            except _NoAnswerError as end:
                 words = str(end)
             else:
                 if usable(answer):
@@ -478,7 +478,7 @@ class LaminaClient:
                 attempt += 1
                 pause = backoff(attempt, self.runtime.random)
             late = self.runtime.now() - began + pause > _STARTUP_SECONDS and status != 429
-            if late or limited > _MOST_LIMITED:
+            if late or limited > _MAX_RATE_LIMITED:
                 raise ServiceError(
                     f"no usable answer in {self.runtime.now() - began:.0f} s: {words}",
                     where=f"GET {self.base_url}{path}",
@@ -525,7 +525,7 @@ class LaminaClient:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
-    ) -> _Answer:
+    ) -> _HttpAnswer:
         """One request on the wire. Raises _UnansweredError where no status line came back."""
         if self._session is None:
             msg = "LaminaClient is used outside `async with`"
@@ -547,21 +547,21 @@ class LaminaClient:
                 in_body = quota.limited and quota.retry_after is None and "json" in response.content_type
                 if not in_body:
                     self.budget.settle(ticket, self.runtime.now(), quota)
-                answer = await _answer(response)
+                answer = await _read_answer(response)
                 answer.data = read_json(answer.body, self._cut)
                 answer.quota, answer.date = quota, response.headers.get("Date", "")
                 if in_body:
-                    quota = replace(quota, retry_after=retry_after_in(answer.data))
+                    quota = replace(quota, retry_after=retry_after_of_body(answer.data))
                 return answer
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             if journey.phase < Phase.REQUEST_BEGUN:
                 self.requests[kind] -= 1
                 self.budget.withdraw(ticket)
-            words = self._cut(_what_happened(error, self.request_timeout))
+            words = self._cut(_describe_network_error(error, self.request_timeout))
         finally:
             self.budget.settle(ticket, self.runtime.now(), quota)
         # Out here, so that aiohttp's error, which knows the headers that were sent, is nobody's context.
-        raise _UnansweredError(journey.phase, words)
+        raise _NoAnswerError(journey.phase, words)
 
     def _cut(self, said: str) -> str:
         """The same without the key: whatever is echoed, it goes no further than this."""
@@ -569,7 +569,7 @@ class LaminaClient:
             said = said.replace(form, "[key]")
         return said
 
-    def _words(self, answer: _Answer) -> str:
+    def _words(self, answer: _HttpAnswer) -> str:
         """The service's own words for an error (API.md section 8), or what it sent instead."""
         if answer.is_page:
             otherwise = f"HTTP {answer.status} with a web page instead of JSON"
@@ -577,10 +577,10 @@ class LaminaClient:
             otherwise = json.dumps(answer.data, ensure_ascii=False)
         else:
             otherwise = self._cut(answer.body.decode("utf-8", "replace")).strip()
-        return parse_complaint(answer.data).told(otherwise or answer.broken or f"HTTP {answer.status} without a word")
+        return parse_api_error(answer.data).told(otherwise or answer.broken or f"HTTP {answer.status} without a word")
 
 
-def _reached(
+def _phase_tracer(
     phase: Phase,
 ) -> Callable[[aiohttp.ClientSession, SimpleNamespace, object], Awaitable[None]]:
     async def mark(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
@@ -589,7 +589,7 @@ def _reached(
     return mark
 
 
-async def _answer(response: aiohttp.ClientResponse) -> _Answer:
+async def _read_answer(response: aiohttp.ClientResponse) -> _HttpAnswer:
     """Read the body within bounds; a body that breaks off still leaves the status line, which may prove enough."""
     chunks: list[bytes] = []
     size = 0
@@ -597,19 +597,19 @@ async def _answer(response: aiohttp.ClientResponse) -> _Answer:
     try:
         async for chunk in response.content.iter_any():
             size += len(chunk)
-            if size > _MOST_BYTES:
-                return _Answer(response.status, Phase.ANSWER_BEGUN, b"", "its answer does not end")
+            if size > _MAX_BODY_BYTES:
+                return _HttpAnswer(response.status, Phase.ANSWER_BEGUN, b"", "its answer does not end")
             chunks.append(chunk)
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         phase, broken = Phase.ANSWER_BEGUN, f"its answer broke off ({error.__class__.__name__})"
     try:
-        body = unpack(b"".join(chunks), response.headers.get("Content-Encoding", ""), most=_MOST_BYTES)
+        body = decode_body(b"".join(chunks), response.headers.get("Content-Encoding", ""), most=_MAX_BODY_BYTES)
     except ValueError as error:
-        return _Answer(response.status, phase, b"", broken or str(error))
-    return _Answer(response.status, phase, body, broken)
+        return _HttpAnswer(response.status, phase, b"", broken or str(error))
+    return _HttpAnswer(response.status, phase, body, broken)
 
 
-def _what_happened(error: Exception, request_timeout: float) -> str:
+def _describe_network_error(error: Exception, request_timeout: float) -> str:
     if isinstance(error, asyncio.TimeoutError):
         return f"no answer within {request_timeout:g} s"
     if isinstance(error, aiohttp.ServerDisconnectedError):

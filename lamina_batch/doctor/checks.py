@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeGuard
 from urllib.parse import urlsplit
 
-from lamina_batch.client.signatures import FRESH_SECONDS
+from lamina_batch.client.signatures import MAX_AGE_SECONDS
 from lamina_batch.errors import CredentialsError, LaminaBatchError
 
 if TYPE_CHECKING:
@@ -238,8 +238,8 @@ def _clock(facts: Facts) -> Iterator[CheckOutcome]:
         return
     words = f"this computer's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the service's"
     hint = "let NTP set it (`timedatectl set-ntp true`)"
-    if abs(ahead) > FRESH_SECONDS - _CLOCK_TOLERANCE_SECONDS and _by_webhook(facts):
-        yield _fail(f"{words}: deliveries are refused from {FRESH_SECONDS} s on", hint)
+    if abs(ahead) > MAX_AGE_SECONDS - _CLOCK_TOLERANCE_SECONDS and _by_webhook(facts):
+        yield _fail(f"{words}: deliveries are refused from {MAX_AGE_SECONDS} s on", hint)
     else:
         yield _warn(f"{words}: what is written down carries wrong instants", hint)
 

@@ -20,11 +20,11 @@ from lamina_batch.errors import LaminaBatchError
 from lamina_batch.ledger.ledger import find_ledger
 from lamina_batch.ledger.state_folder import (
     RESERVE_BYTES,
-    ensure_room,
+    ensure_disk_space,
+    estimate_ledger_bytes,
     refuse_unwritable,
-    room_for,
 )
-from lamina_batch.media.names import Pattern
+from lamina_batch.media.names import PathPattern
 from lamina_batch.runs.contract import check_contract
 from lamina_batch.runs.planning import download_pattern
 from lamina_batch.runs.service import app_of, ask
@@ -35,7 +35,7 @@ from lamina_batch.sources.table import Catalog
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from lamina_batch.client.lamina import Generation, Greeting, LaminaClient
+    from lamina_batch.client.lamina import ApiVersion, LaminaClient, ServiceProbe
     from lamina_batch.doctor.webhook_roundtrip import RoundTrip
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.runs.context import Access
@@ -51,11 +51,11 @@ _INPUT_BYTES = 2048
 class ServiceFacts:
     """How the service answered. What was not asked, because it did not answer before, is None."""
 
-    greeting: Greeting
+    greeting: ServiceProbe
     #: epoch seconds by this computer's clock, before and after
     sent_at: float
     received_at: float
-    generation: Generation | LaminaBatchError | None = None
+    generation: ApiVersion | LaminaBatchError | None = None
     #: None: there is no pipeline that names one
     app: App | LaminaBatchError | None = None
     #: None: the pipeline has no webhook
@@ -159,12 +159,12 @@ async def _await_or_error(question: Awaitable[_T]) -> _T | LaminaBatchError:
 def _local_facts(pipeline: Pipeline, name: str | None, service: ServiceFacts | None) -> LocalFacts:
     """`name` is what ledgers know the service by; None: it is not known."""
     run = pipeline.run
-    needed = RESERVE_BYTES + room_for(run.max_executions, run.max_executions * _INPUT_BYTES)
+    needed = RESERVE_BYTES + estimate_ledger_bytes(run.max_executions, run.max_executions * _INPUT_BYTES)
     catalog = _call_or_error(lambda: read_catalog(pipeline))
     counts = _call_or_error(lambda: _ledger_counts(pipeline, name))
     pattern = _call_or_error(lambda: download_pattern(pipeline))
     folders = [file.parent for file in pipeline.results.manifest]
-    folders += [pattern.folder] if isinstance(pattern, Pattern) else []
+    folders += [pattern.folder] if isinstance(pattern, PathPattern) else []
     app = service.app if service is not None else None
     drift: tuple[str, ...] | LaminaBatchError | None = None
     if isinstance(app, App) and name is not None:
@@ -177,7 +177,7 @@ def _local_facts(pipeline: Pipeline, name: str | None, service: ServiceFacts | N
         state=_only_errors(
             counts,
             _call_or_error(lambda: refuse_unwritable(pipeline.state)),
-            _call_or_error(lambda: ensure_room(pipeline.state, needed)),
+            _call_or_error(lambda: ensure_disk_space(pipeline.state, needed)),
         ),
         results=_only_errors(
             pattern, *(_call_or_error(partial(refuse_unwritable, folder)) for folder in dict.fromkeys(folders))

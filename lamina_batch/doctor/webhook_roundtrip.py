@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lamina_batch.client.lamina import parse_delivery
 from lamina_batch.errors import LaminaBatchError
-from lamina_batch.execution.webhooks import Receiver, local_url, webhook_url
-from lamina_batch.ledger.job import Taken
-from lamina_batch.media.http import Limits, network_failure, open_session
+from lamina_batch.execution.webhooks import WebhookReceiver, local_url, webhook_url
+from lamina_batch.ledger.job import DeliveryOutcome
+from lamina_batch.media.http import FetchLimits, network_failure, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import Webhook
     from lamina_batch.runtime import Runtime
 
-_LIMITS = Limits(total=20.0, idle=15.0, connect=10.0)
+_LIMITS = FetchLimits(total=20.0, idle=15.0, connect=10.0)
 #: Seconds that the stand-in has to end an execution and deliver it.
 DELIVERY_SECONDS = 25.0
 
@@ -85,13 +85,13 @@ async def check_round_trip(
         trip.wrong_token = trip.wrong_token or asked != token
         return asked == token
 
-    async def deliver(_token: str, _execution: Execution) -> Taken:
+    async def deliver(_token: str, _execution: Execution) -> DeliveryOutcome:
         trip.taken = True
         here.set()
-        return Taken.COMMITTED
+        return DeliveryOutcome.COMMITTED
 
     try:
-        async with Receiver(
+        async with WebhookReceiver(
             listen=webhook.listen,
             public_url=url,
             keys=keys,

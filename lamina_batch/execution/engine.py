@@ -14,22 +14,26 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Protocol, assert_never
 
-from lamina_batch.client.lamina import StartEnd
+from lamina_batch.client.lamina import StartResult
 from lamina_batch.client.retry import backoff
 from lamina_batch.errors import StateError
 from lamina_batch.execution.forecast import least_seconds
-from lamina_batch.execution.guards import Stop
-from lamina_batch.execution.list_polling import Sweeping
-from lamina_batch.execution.submission_outcome import Proof, lacks_credits, prove
+from lamina_batch.execution.guards import StopReason
+from lamina_batch.execution.list_polling import ListPoller
+from lamina_batch.execution.submission_outcome import (
+    SubmissionOutcome,
+    classify_submission,
+    reports_insufficient_credits,
+)
 from lamina_batch.ledger.job import (
     Accepted,
     Delivered,
+    DeliveryOutcome,
     NotAccepted,
     Observed,
     Refused,
     State,
     Submission,
-    Taken,
     TimedOut,
     Unknown,
 )
@@ -38,24 +42,24 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from lamina_batch.client.budget import Budget
-    from lamina_batch.client.lamina import Execution, LaminaClient, ListEnd, ReadEnd
+    from lamina_batch.client.lamina import Execution, LaminaClient, ListResult, ReadResult
     from lamina_batch.execution.guards import Guards
-    from lamina_batch.execution.list_polling import Sweep
-    from lamina_batch.execution.polling import Polling
+    from lamina_batch.execution.list_polling import ListRequest
+    from lamina_batch.execution.polling import ExecutionPoller
     from lamina_batch.ledger.job import Job, News
     from lamina_batch.ledger.ledger import Ledger
     from lamina_batch.runtime import Runtime
 
 #: One dropped network must not hold a hundred rows (DESIGN.md section 6).
-MOST_OPEN_POSTS = 16
+MAX_OPEN_POSTS = 16
 #: Polls may be repeated, so this bounds nothing but sockets.
-MOST_OPEN_POLLS = 64
+MAX_OPEN_POLLS = 64
 #: Progress is told this often even when nothing happens, seconds.
-HEARTBEAT = 1.0
+HEARTBEAT_SECONDS = 1.0
 #: How often in a row the ledger may refuse what is known, a heartbeat apart, before the run gives up.
-MOST_WRITES = 5
+MAX_WRITE_ATTEMPTS = 5
 #: So many submissions in a row of which nobody knows the fate, and each that follows waits for the one before.
-MOST_DOUBTS = 8
+MAX_CONSECUTIVE_UNKNOWN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +112,7 @@ class Outcome:
     """What a run of the engine came to."""
 
     #: None: it ran to its end
-    stopped_by: Stop | None = None
+    stopped_by: StopReason | None = None
     #: what the service or the network said where that stopped it
     reason: str = ""
     #: executions accepted
@@ -117,7 +121,7 @@ class Outcome:
     ended: int = 0
 
 
-class _Waiting:
+class _SubmissionQueue:
     """The submissions not taken yet, one looked ahead."""
 
     def __init__(self, submissions: Iterator[Submission], count: int) -> None:
@@ -146,7 +150,7 @@ class Engine:
     ledger: Ledger
     budget: Budget
     #: Sweeping where the service has a list, and nobody tells of ends
-    polling: Polling | Sweeping
+    polling: ExecutionPoller | ListPoller
     guards: Guards
     listener: Listener
     control: Control
@@ -166,9 +170,9 @@ class Engine:
     outcome: Outcome = field(default_factory=Outcome)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     #: requests that have ended and are not looked at yet
-    _ended: list[tuple[Job, StartEnd | ReadEnd]] = field(default_factory=list)
+    _ended: list[tuple[Job, StartResult | ReadResult]] = field(default_factory=list)
     #: callbacks that wait to be told whether the ledger has them
-    _callbacks: list[asyncio.Future[Taken]] = field(default_factory=list)
+    _callbacks: list[asyncio.Future[DeliveryOutcome]] = field(default_factory=list)
     #: what they mean for their jobs, until the ledger has it
     _news: list[tuple[int, News]] = field(default_factory=list)
     #: why the ledger does not have it yet, and how often that was tried in a row
@@ -181,7 +185,7 @@ class Engine:
     _polls: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     #: requests for the list that are out, and those that have ended and are not looked at yet
     _sweeps: set[asyncio.Task[None]] = field(default_factory=set)
-    _swept: list[tuple[Sweep, ListEnd]] = field(default_factory=list)
+    _swept: list[tuple[ListRequest, ListResult]] = field(default_factory=list)
     #: job id as text -> the job, while its end is awaited
     _running: dict[str, Job] = field(default_factory=dict)
     #: execution id -> job id as text, of these
@@ -230,7 +234,7 @@ class Engine:
         the ledger cannot be written: from then on nothing is sent.
         """
         self.control.wake = self._wake.set
-        waiting = _Waiting(iter(submissions), count)
+        waiting = _SubmissionQueue(iter(submissions), count)
         for job in running:
             self._watch(job)
         for job in ask_once:
@@ -254,7 +258,7 @@ class Engine:
             raise self._broken
         return self.outcome
 
-    async def _loop(self, tasks: asyncio.TaskGroup, waiting: _Waiting) -> None:
+    async def _loop(self, tasks: asyncio.TaskGroup, waiting: _SubmissionQueue) -> None:
         while True:
             self._wake.clear()
             self._write_down()
@@ -271,23 +275,23 @@ class Engine:
 
     # -- what may happen next ------------------------------------------------------------------------------
 
-    def _judge(self, now: float, waiting: _Waiting) -> None:
+    def _judge(self, now: float, waiting: _SubmissionQueue) -> None:
         """Settle whether the run goes on as it is."""
         if self.outcome.stopped_by is None:
             if self.control.stopped:
-                self.outcome.stopped_by = Stop.SIGNAL
+                self.outcome.stopped_by = StopReason.SIGNAL
             elif self.guards.stop is not None and (self._again or waiting):
                 self.outcome.stopped_by = self.guards.stop
         elif self.control.stopped:
-            self.outcome.stopped_by = Stop.SIGNAL
+            self.outcome.stopped_by = StopReason.SIGNAL
         if self._unanswered and now - self._silent_since > self.execution_timeout:
-            self._stop(Stop.UNREACHABLE, self._silence)
+            self._stop(StopReason.UNREACHABLE, self._silence)
             self._deaf = True
         for job in [job for job in self._hoped.values() if self._late(job)]:
             del self._hoped[job.id]
             self._end(job, completed=False, failed=False)
 
-    def _stop(self, why: Stop, reason: str) -> None:
+    def _stop(self, why: StopReason, reason: str) -> None:
         if self.outcome.stopped_by is None:
             self.outcome.stopped_by = why
             self.outcome.reason = reason
@@ -299,19 +303,19 @@ class Engine:
         broken = self._broken is not None or self._unwritten is not None
         return self.wait and not self._deaf and not self.control.stopped and not broken
 
-    def _finished(self, waiting: _Waiting) -> bool:
+    def _finished(self, waiting: _SubmissionQueue) -> bool:
         if self._posts or self._ended:
             return False
         if self._unwritten is not None:
-            return self._tries >= MOST_WRITES
+            return self._tries >= MAX_WRITE_ATTEMPTS
         if self._submitting() and (self._again or waiting):
             return False
         return not (self._listening() and (self._running or self._polls or self._hoped))
 
-    def _poll(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _Waiting) -> int:
+    def _poll(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _SubmissionQueue) -> int:
         if not self._listening():
             return 0
-        most = min(room, MOST_OPEN_POLLS - len(self._polls))
+        most = min(room, MAX_OPEN_POLLS - len(self._polls))
         if most <= 0:
             return 0
         due = self.polling.due(now, most, room=room, waiting=self._startable(waiting))
@@ -319,10 +323,10 @@ class Engine:
             self._polls[name] = tasks.create_task(self._ask(self._running[name]))
         return len(due)
 
-    def _sweep(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _Waiting) -> int:
+    def _sweep(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _SubmissionQueue) -> int:
         """Ask the list about many at once, where there is one."""
         count = 0
-        if isinstance(self.polling, Sweeping) and self._listening():
+        if isinstance(self.polling, ListPoller) and self._listening():
             while room > count:
                 sweep = self.polling.sweep_due(now, room - count, waiting=self._startable(waiting))
                 if sweep is None:
@@ -333,7 +337,7 @@ class Engine:
                 count += 1
         return count
 
-    def _startable(self, waiting: _Waiting) -> int:
+    def _startable(self, waiting: _SubmissionQueue) -> int:
         """Submissions that only want requests: those that wait for a slot do not count."""
         if not self._submitting():
             return 0
@@ -342,14 +346,14 @@ class Engine:
     def _in_flight(self) -> int:
         return self._posts + (len(self._running) - len(self._once) if self.wait else 0)
 
-    def _submit(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _Waiting) -> int:
+    def _submit(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _SubmissionQueue) -> int:
         """Send as many as may go now, after the intent of all of them is on the disk."""
         if not self._submitting() or now < self._pause_until:
             return 0
-        if isinstance(self.polling, Sweeping):
+        if isinstance(self.polling, ListPoller):
             room -= self.polling.reserved(now)
-        most = min(room, MOST_OPEN_POSTS - self._posts, self.max_in_flight - self._in_flight())
-        if self._doubts >= MOST_DOUBTS:
+        most = min(room, MAX_OPEN_POSTS - self._posts, self.max_in_flight - self._in_flight())
+        if self._doubts >= MAX_CONSECUTIVE_UNKNOWN:
             most = min(most, 1 - self._posts)
         guarded = self.guards.room()
         most = most if guarded is None else min(most, guarded)
@@ -378,11 +382,11 @@ class Engine:
             tasks.create_task(self._send(job))
         return len(jobs)
 
-    def _next_look(self, now: float, room: int, waiting: _Waiting) -> float | None:
+    def _next_look(self, now: float, room: int, waiting: _SubmissionQueue) -> float | None:
         """Seconds until something may be done that cannot be done now; None: only an answer changes anything."""
         moments: list[float | None] = []
         wants_room = bool(self._again or waiting) and self._submitting()
-        if self._listening() and room > 0 and len(self._polls) < MOST_OPEN_POLLS:
+        if self._listening() and room > 0 and len(self._polls) < MAX_OPEN_POLLS:
             moments.append(self.polling.next_due(now))
         if wants_room or self._running:
             # More requests may also be a reason to ask earlier.
@@ -394,10 +398,10 @@ class Engine:
 
     async def _rest(self, delay: float | None) -> None:
         """Wait until an answer is there, somebody stops us, `delay` seconds are over, or a heartbeat is due."""
-        pause = HEARTBEAT if delay is None else min(delay, HEARTBEAT)
+        pause = HEARTBEAT_SECONDS if delay is None else min(delay, HEARTBEAT_SECONDS)
         waits = [
-            asyncio.ensure_future(_awaited(self._wake.wait())),
-            asyncio.ensure_future(_awaited(self.runtime.sleep(pause))),
+            asyncio.ensure_future(_wait_for(self._wake.wait())),
+            asyncio.ensure_future(_wait_for(self.runtime.sleep(pause))),
         ]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -405,7 +409,7 @@ class Engine:
             for wait in waits:
                 wait.cancel()
 
-    def _progress(self, waiting: _Waiting) -> Progress:
+    def _progress(self, waiting: _SubmissionQueue) -> Progress:
         left = waiting.left + len(self._again)
         return Progress(
             total=self._total,
@@ -433,7 +437,7 @@ class Engine:
         self._ended.append((job, end))
         self._wake.set()
 
-    async def _list(self, sweep: Sweep) -> None:
+    async def _list(self, sweep: ListRequest) -> None:
         end = await self.client.list_runs(app_id=self.app_id, limit=sweep.limit, offset=sweep.offset)
         self._swept.append((sweep, end))
         self._wake.set()
@@ -444,14 +448,14 @@ class Engine:
         """Whether a job was ever sent under this name."""
         return self.ledger.of_submission(submission) is not None
 
-    async def deliver(self, submission: str, execution: Execution) -> Taken:
+    async def deliver(self, submission: str, execution: Execution) -> DeliveryOutcome:
         """Take a verified callback; the answer comes when the ledger has it, or when that cannot be."""
         job = self.ledger.of_submission(submission)
         if job is None:
-            return Taken.UNKNOWN
+            return DeliveryOutcome.UNKNOWN
         if self._over:
-            return Taken.UNCOMMITTED
-        taken: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+            return DeliveryOutcome.UNCOMMITTED
+        taken: asyncio.Future[DeliveryOutcome] = asyncio.get_running_loop().create_future()
         self._unanswered = 0
         self._callbacks.append(taken)
         self._news.append((job.id, Delivered(execution=execution, submission=submission, at=self.runtime.wall())))
@@ -468,7 +472,7 @@ class Engine:
         """
         ended, self._ended = self._ended, []
         for job, end in ended:
-            item = self._post_ended(end) if isinstance(end, StartEnd) else self._poll_ended(job, end)
+            item = self._post_ended(end) if isinstance(end, StartResult) else self._poll_ended(job, end)
             if item is not None:
                 self._news.append((job.id, item))
         swept, self._swept = self._swept, []
@@ -480,52 +484,52 @@ class Engine:
             changed = self.ledger.record(self._news, at=self.runtime.wall(), run_id=self.run_id)
         except StateError as error:
             self._unwritten = error
-            if self.runtime.now() - self._tried_at >= HEARTBEAT:
+            if self.runtime.now() - self._tried_at >= HEARTBEAT_SECONDS:
                 self._tries, self._tried_at = self._tries + 1, self.runtime.now()
-            self._answer_callbacks(Taken.UNCOMMITTED)
+            self._answer_callbacks(DeliveryOutcome.UNCOMMITTED)
             return
         told = {job_id for job_id, item in self._news if isinstance(item, Delivered)}
         self._news, self._unwritten, self._tries = [], None, 0
-        self._answer_callbacks(Taken.COMMITTED)
+        self._answer_callbacks(DeliveryOutcome.COMMITTED)
         for job in changed:
             self._changed(job, told=job.id in told)
             self.listener.changed(job)
 
-    def _answer_callbacks(self, taken: Taken) -> None:
+    def _answer_callbacks(self, taken: DeliveryOutcome) -> None:
         for callback in self._callbacks:
             if not callback.done():
                 callback.set_result(taken)
         self._callbacks.clear()
 
-    def _post_ended(self, end: StartEnd) -> News:
+    def _post_ended(self, end: StartResult) -> News:
         self._heard(end.status, end.message)
-        proof = prove(end)
-        self._doubts = self._doubts + 1 if proof is Proof.UNKNOWN else 0
-        if proof is Proof.NOT_ACCEPTED and end.status is None:
+        proof = classify_submission(end)
+        self._doubts = self._doubts + 1 if proof is SubmissionOutcome.UNKNOWN else 0
+        if proof is SubmissionOutcome.NOT_ACCEPTED and end.status is None:
             self._pause_until = self.runtime.now() + backoff(self._unanswered, self.runtime.random)
-        elif self._doubts >= MOST_DOUBTS:
+        elif self._doubts >= MAX_CONSECUTIVE_UNKNOWN:
             self._pause_until = self.runtime.now() + backoff(
-                self._doubts - MOST_DOUBTS + 1, self.runtime.random, base=5.0, cap=60.0
+                self._doubts - MAX_CONSECUTIVE_UNKNOWN + 1, self.runtime.random, base=5.0, cap=60.0
             )
         match proof:
-            case Proof.ACCEPTED:
+            case SubmissionOutcome.ACCEPTED:
                 return Accepted(execution_id=end.execution_id or "", generation=self.client.generation.name)
-            case Proof.UNKNOWN:
+            case SubmissionOutcome.UNKNOWN:
                 return Unknown(code="unknown", message=f"it is not known whether this was bought: {end.message}")
-            case Proof.REFUSED:
+            case SubmissionOutcome.REFUSED:
                 return Refused(code=(end.code or f"http_{end.status}").lower(), message=end.message)
-            case Proof.NOT_ACCEPTED:
+            case SubmissionOutcome.NOT_ACCEPTED:
                 return NotAccepted(code="not_accepted", message=end.message)
-            case Proof.NO_CREDITS:
-                self._stop(Stop.CREDITS, end.message)
+            case SubmissionOutcome.NO_CREDITS:
+                self._stop(StopReason.CREDITS, end.message)
                 return NotAccepted(code="credits", message=end.message)
-            case Proof.STOP:
-                self._stop(Stop.REFUSED, f"HTTP {end.status} to a submission: {end.message}")
+            case SubmissionOutcome.STOP:
+                self._stop(StopReason.REFUSED, f"HTTP {end.status} to a submission: {end.message}")
                 return NotAccepted(code=f"http_{end.status}", message=end.message)
             case _:
                 assert_never(proof)
 
-    def _poll_ended(self, job: Job, end: ReadEnd) -> News | None:
+    def _poll_ended(self, job: Job, end: ReadResult) -> News | None:
         name = str(job.id)
         self._polls.pop(name, None)
         self._heard(end.status, end.message)
@@ -544,8 +548,8 @@ class Engine:
             self.polling.failed(name, self.runtime.now())
         return None
 
-    def _sweep_ended(self, sweep: Sweep, end: ListEnd) -> None:
-        if not isinstance(self.polling, Sweeping):
+    def _sweep_ended(self, sweep: ListRequest, end: ListResult) -> None:
+        if not isinstance(self.polling, ListPoller):
             return
         self._heard(end.status, end.message)
         self._refused(end)
@@ -558,10 +562,10 @@ class Engine:
         for name in [name for name in self._once if seen.get(name) is False]:
             self._unwatch(self._running[name])
 
-    def _refused(self, end: ReadEnd | ListEnd) -> None:
+    def _refused(self, end: ReadResult | ListResult) -> None:
         """The service refuses the key or the address: nothing more can be collected."""
         if end.status in {401, 403} or (end.status is not None and 300 <= end.status < 400):
-            self._stop(Stop.REFUSED, f"HTTP {end.status} to a poll: {end.message}")
+            self._stop(StopReason.REFUSED, f"HTTP {end.status} to a poll: {end.message}")
             self._deaf = True
 
     def _heard(self, status: int | None, message: str) -> None:
@@ -576,7 +580,7 @@ class Engine:
             self.listener.note(f"no answer from the service ({message})")
         self._silence = message
 
-    def _is_told(self, end: ReadEnd, name: str) -> bool:
+    def _is_told(self, end: ReadResult, name: str) -> bool:
         """Whether this poll says something of the execution; what only the way there says is asked again."""
         waited = self.runtime.now() - self._since.get(name, self.runtime.now())
         return end.execution is not None or end.status == 404 or waited >= self.execution_timeout
@@ -607,8 +611,8 @@ class Engine:
                 self._end(job, completed=job.failed_outputs == 0, failed=False, told=told)
             case State.FAILED:
                 self.outcome.ended += 1
-                if lacks_credits(job.message):
-                    self._stop(Stop.CREDITS, job.message or "")
+                if reports_insufficient_credits(job.message):
+                    self._stop(StopReason.CREDITS, job.message or "")
                 self._end(job, completed=False, failed=True, told=told)
             case State.TIMED_OUT | State.REJECTED:
                 self._end(job, completed=False, failed=True)
@@ -650,5 +654,5 @@ class Engine:
             self.polling.ended(name, job.seconds if job.state is State.COMPLETED else None, told=told)
 
 
-async def _awaited(what: Awaitable[object]) -> object:
+async def _wait_for(what: Awaitable[object]) -> object:
     return await what

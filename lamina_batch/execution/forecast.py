@@ -14,8 +14,8 @@ from statistics import linear_regression
 from typing import TYPE_CHECKING, Literal, cast
 
 from lamina_batch.client.budget import Budget, Quota
-from lamina_batch.execution.list_polling import Sweeping
-from lamina_batch.execution.polling import Polling
+from lamina_batch.execution.list_polling import ListPoller
+from lamina_batch.execution.polling import ExecutionPoller
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import Completion
 
 #: So many jobs are rehearsed at most; what comes after them takes what the later half of these took.
-_REHEARSED = 1000
+_SIMULATED_JOBS = 1000
 #: Requests take as long as this part of the window, and so many starts and polls are out at once, as with the engine.
 #: Without it all would happen at once, and slots and windows would fall into step as they never do.
 _ROUND_TRIP = 1 / 400
 _MOST_STARTS, _MOST_POLLS = 16, 64
 #: The golden section: its multiples, less whole numbers, pick durations that are spread as evenly as can be.
-_GOLDEN = (math.sqrt(5) - 1) / 2
+_GOLDEN_SECTION = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,17 +83,17 @@ def forecast(
     if jobs <= 0:
         poll, seconds = 0, 0.0
     elif known:
-        pacer: Polling | Sweeping
+        pacer: ExecutionPoller | ListPoller
         if completion == "poll" and generation == "runs":
-            pacer = Sweeping(min_interval=min_interval, max_interval=max_interval, durations=known)
+            pacer = ListPoller(min_interval=min_interval, max_interval=max_interval, durations=known)
         else:
-            pacer = Polling(
+            pacer = ExecutionPoller(
                 min_interval=min_interval,
                 max_interval=max_interval,
                 durations=known,
                 delivered=completion == "webhook",
             )
-        rehearsal = _Rehearsal(
+        rehearsal = _Simulation(
             limit=limit,
             window=window,
             max_in_flight=max_in_flight,
@@ -160,7 +160,7 @@ def least_seconds(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Each:
+class _PerJob:
     """What one job more takes."""
 
     polls: float
@@ -168,7 +168,7 @@ class _Each:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Rehearsal:
+class _Simulation:
     """A run in which hardly anything takes time but executions and the limit."""
 
     limit: int
@@ -178,7 +178,7 @@ class _Rehearsal:
     reads: int
     #: of executions, from the shortest to the longest
     durations: Sequence[float]
-    pacer: Polling | Sweeping
+    pacer: ExecutionPoller | ListPoller
     #: ends are told by webhook
     told: bool
 
@@ -200,7 +200,7 @@ class _Rehearsal:
 
     def extend(self, jobs: int) -> tuple[int, float]:
         """Polls and seconds that so many jobs take."""
-        self._jobs = min(jobs, _REHEARSED)
+        self._jobs = min(jobs, _SIMULATED_JOBS)
         while len(self._ends) < self._jobs:
             acted = self._act()
             if len(self._ends) < self._jobs:
@@ -211,7 +211,7 @@ class _Rehearsal:
         more = jobs - self._jobs
         return self._polls + round(more * each.polls), self._now + more * each.seconds
 
-    def _usual(self) -> _Each:
+    def _usual(self) -> _PerJob:
         """What a job takes in the long run: not while the first ones start, nor while the last ones end."""
         first, last = self._ends_at_last_start // 3, self._ends_at_last_start - 1
         if last - first < self._jobs // 4:
@@ -222,7 +222,7 @@ class _Rehearsal:
         paces = [(1 + polls) * self.window / self.limit, taken / self.max_in_flight]
         later = range(self._jobs // 3, self._jobs)
         paces.append(linear_regression(later, [self._starts[number] for number in later]).slope)
-        return _Each(polls=polls, seconds=max(paces))
+        return _PerJob(polls=polls, seconds=max(paces))
 
     def _act(self) -> bool:
         """Do what may be done now, as the engine does: due polls first, submissions take the rest."""
@@ -245,7 +245,7 @@ class _Rehearsal:
             self._polls += 1
             page = range(len(self._starts) - sweep.offset - 1, -1, -1)[: sweep.limit]
             listed = [name for name in map(str, page) if name in self._running]
-            cast("Sweeping", self.pacer).swept(sweep, now, {name: self._running[name][1] <= now for name in listed})
+            cast("ListPoller", self.pacer).swept(sweep, now, {name: self._running[name][1] <= now for name in listed})
             return True
         starting = min(room, slots, _MOST_STARTS)
         for _ in range(starting):
@@ -288,7 +288,7 @@ class _Rehearsal:
         number = len(self._starts)
         self._request()
         self._starts.append(self._now)
-        duration = self.durations[int(len(self.durations) * (number * _GOLDEN % 1))]
+        duration = self.durations[int(len(self.durations) * (number * _GOLDEN_SECTION % 1))]
         name = str(number)
         self._running[name] = (duration, self._now + duration)
         self.pacer.start(name, self._now)

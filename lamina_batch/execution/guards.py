@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import FailureLimit
 
 #: A share of failures says nothing before so many have ended (DESIGN.md section 4, max_failures).
-SHARE_COUNTS_FROM = 20
+MIN_ENDED_FOR_SHARE = 20
 
 
-class Stop(StrEnum):
+class StopReason(StrEnum):
     """Why a run submits nothing more. The values stand in the summary as `stopped_by`."""
 
     SIGNAL = "signal"
@@ -37,24 +37,24 @@ class Stop(StrEnum):
 
 
 #: Those that the next run would run into again.
-_LASTING = {
-    Stop.CANARY: "not all executions of its canary completed",
-    Stop.MAX_FAILURES: "more of its executions failed than run.max_failures allows",
+_LASTING_STOPS = {
+    StopReason.CANARY: "not all executions of its canary completed",
+    StopReason.MAX_FAILURES: "more of its executions failed than run.max_failures allows",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stopped:
+class StoppedRun:
     """The run that a guard stopped, as the ledger remembers it."""
 
-    by: Stop
+    by: StopReason
     run_id: str
     #: fingerprint of the mapping and of the app that it ran with
     made_with: str
 
     @property
     def why(self) -> str:
-        return f"run {self.run_id} was stopped, because {_LASTING[self.by]}"
+        return f"run {self.run_id} was stopped, because {_LASTING_STOPS[self.by]}"
 
     @classmethod
     def parse(cls, text: str | None) -> Self | None:
@@ -62,18 +62,18 @@ class Stopped:
         if not text:
             return None
         told = json.loads(text)
-        return cls(by=Stop(told["by"]), run_id=told["run_id"], made_with=told["made_with"])
+        return cls(by=StopReason(told["by"]), run_id=told["run_id"], made_with=told["made_with"])
 
     def to_text(self) -> str:
         return json.dumps(asdict(self))
 
 
-def remembered(
-    by: Stop | None, *, before: Stopped | None, run_id: str, made_with: str, went_through: bool
-) -> Stopped | None:
+def next_stopped_run(
+    by: StopReason | None, *, before: StoppedRun | None, run_id: str, made_with: str, went_through: bool
+) -> StoppedRun | None:
     """The stop that stands after a run: its own, none if it `went_through`, else `before`."""
-    if by in _LASTING:
-        return Stopped(by=by, run_id=run_id, made_with=made_with)
+    if by in _LASTING_STOPS:
+        return StoppedRun(by=by, run_id=run_id, made_with=made_with)
     return None if by is None and went_through else before
 
 
@@ -85,7 +85,7 @@ class Guards:
     canary: int = 0
     max_failures: FailureLimit | None = None
     #: why nothing more may begin; None: it may
-    stop: Stop | None = None
+    stop: StopReason | None = None
     _first: set[int] = field(default_factory=set)
     _first_open: set[int] = field(default_factory=set)
     _ended: int = 0
@@ -112,12 +112,12 @@ class Guards:
         if job_id in self._first_open:
             self._first_open.discard(job_id)
             if not completed:
-                self.stop = self.stop or Stop.CANARY
-        if self.max_failures is not None and _past(self.max_failures, self._failed, self._ended):
-            self.stop = self.stop or Stop.MAX_FAILURES
+                self.stop = self.stop or StopReason.CANARY
+        if self.max_failures is not None and _exceeds(self.max_failures, self._failed, self._ended):
+            self.stop = self.stop or StopReason.MAX_FAILURES
 
 
-def _past(limit: FailureLimit, failed: int, ended: int) -> bool:
+def _exceeds(limit: FailureLimit, failed: int, ended: int) -> bool:
     if limit.count is not None and failed > limit.count:
         return True
-    return limit.share is not None and ended >= SHARE_COUNTS_FROM and failed > limit.share * ended
+    return limit.share is not None and ended >= MIN_ENDED_FOR_SHARE and failed > limit.share * ended

@@ -13,33 +13,33 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lamina_batch.execution.polling import Polling
+from lamina_batch.execution.polling import ExecutionPoller
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 #: What one page of the list shows at most (API.md section 11).
-PAGE = 100
+PAGE_SIZE = 100
 
 #: A sweep is worth so many median durations that finished executions lie unseen, added up: when there are hardly
 #: enough requests, and when there are plenty.
 _POOR, _RICH = 6.0, 0.5
 #: Plenty: so many for each live execution, after all submissions that could leave now.
-_PLENTY = 2
+_REQUESTS_PER_EXECUTION_WHEN_RICH = 2
 #: One that outlasts what is known is expected to end when its age has grown by this part.
 _GROWTH = 0.25
 #: So few altogether, and one alone on its page, are asked about one by one: what a sweep finds takes a poll as well.
-_FEW = 3
+_MAX_POLLED_BY_ID = 3
 #: A page that hides so many times more of ours than it shows is full of others', and so is the next.
-_HIDDEN = 2
+_FOREIGN_PAGE_RATIO = 2
 #: What is heard of later may have been accepted before, by so many places in the list at most.
-_OVERTAKING = 20
+_MAX_OVERTAKING = 20
 #: After so many failures in a row those of a page are asked about one by one.
-_MOST_FAILURES = 3
+_MAX_LIST_FAILURES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
+class ListRequest:
     """One request for the list: `GET /v1/runs?appId=…&limit={limit}&offset={offset}`, newest first."""
 
     offset: int
@@ -49,7 +49,7 @@ class Sweep:
 
 
 @dataclass(slots=True, eq=False)
-class _Live:
+class _TrackedExecution:
     name: str
     #: when the service accepted it
     started: float
@@ -64,10 +64,10 @@ class _Live:
 
 
 @dataclass(slots=True, eq=False)
-class _Page:
+class _ListPage:
     """Those that a sweep of this page may show."""
 
-    live: dict[str, _Live] = field(default_factory=dict)
+    live: dict[str, _TrackedExecution] = field(default_factory=dict)
     #: when the sweep that is out left
     sent_at: float | None = None
     #: not to be swept before
@@ -79,7 +79,7 @@ class _Page:
 
 
 @dataclass(slots=True, eq=False)
-class _Found:
+class _PageResult:
     """One that the list shows as ended, and whose outputs are wanted."""
 
     #: not to be asked before
@@ -93,7 +93,7 @@ class _Found:
         return not self.out and self.at <= now
 
 
-class Sweeping:
+class ListPoller:
     """Which executions to ask about now, and when a sweep is worth its request.
 
     It is used as `Polling` is. Besides, `sweep_due` hands out sweeps, one for each page at a time; `swept` or
@@ -113,13 +113,13 @@ class Sweeping:
         self._timeout = timeout
         self._most = max(min_interval, max_interval)
         #: those that are asked about one by one; and what is known of durations
-        self._by_id = Polling(
+        self._by_id = ExecutionPoller(
             min_interval=min_interval, max_interval=max_interval, durations=durations, timeout=timeout
         )
         self._known = self._by_id.durations
-        self._pages = [_Page()]
-        self._page_of: dict[str, _Page] = {}
-        self._found: dict[str, _Found] = {}
+        self._pages = [_ListPage()]
+        self._page_of: dict[str, _ListPage] = {}
+        self._found: dict[str, _PageResult] = {}
         #: executions that this run started
         self._started = 0
         #: how many there were when the pages were last turned
@@ -135,7 +135,9 @@ class Sweeping:
         accepted = now - max(0.0, age)
         # What an earlier run started stands behind all of this one; how far is seen when it is not on its page.
         self._started += age <= self._least
-        live = _Live(name=execution, started=accepted, since=now, number=self._started, seen=accepted, expected=0.0)
+        live = _TrackedExecution(
+            name=execution, started=accepted, since=now, number=self._started, seen=accepted, expected=0.0
+        )
         if age >= self._timeout:
             self._ask_by_id(live)
         else:
@@ -184,7 +186,7 @@ class Sweeping:
         at = min(moments, default=math.inf)
         return None if at == math.inf else max(now, at)
 
-    def sweep_due(self, now: float, room: int, *, waiting: int = 0) -> Sweep | None:
+    def sweep_due(self, now: float, room: int, *, waiting: int = 0) -> ListRequest | None:
         """A sweep that is worth one of the `room` requests that may leave now; ask again until there is none."""
         self._arrange(now, room, waiting)
         if room <= self._wanted(now):
@@ -193,7 +195,7 @@ class Sweeping:
         for number, page in enumerate(self._pages):
             if page.sent_at is None and self._page_due(page) <= now:
                 page.sent_at = now
-                return Sweep(offset=number * PAGE, limit=PAGE, sent_at=now)
+                return ListRequest(offset=number * PAGE_SIZE, limit=PAGE_SIZE, sent_at=now)
         return None
 
     def reserved(self, now: float) -> int:
@@ -207,7 +209,7 @@ class Sweeping:
                 count += sum(live.expected <= page.sent_at for live in page.live.values())
         return count
 
-    def swept(self, sweep: Sweep, now: float, seen: Mapping[str, bool]) -> None:
+    def swept(self, sweep: ListRequest, now: float, seen: Mapping[str, bool]) -> None:
         """A sweep came back. `seen`: those of ours that are on the page and waited for, and whether they have ended."""
         page = self._back(sweep, now + self._least)
         page.failures = 0
@@ -216,7 +218,7 @@ class Sweeping:
                 continue
             if ended:
                 self._take(name)
-                self._found[name] = _Found(at=now)
+                self._found[name] = _PageResult(at=now)
                 continue
             live = self._page_of[name].live[name]
             if sweep.sent_at >= live.started + self._timeout:
@@ -229,21 +231,21 @@ class Sweeping:
         hidden = [
             live for live in page.live.values() if live.name not in seen and live.started <= sweep.sent_at - self._least
         ]
-        full_of_others = len(hidden) > _HIDDEN * len(seen)
+        full_of_others = len(hidden) > _FOREIGN_PAGE_RATIO * len(seen)
         for live in hidden:
             self._take(live.name)
             if full_of_others:
                 self._ask_by_id(live)
             else:
                 # New ones only push it further back, so this page never shows it again.
-                self._put(live, sweep.offset // PAGE + 1)
+                self._put(live, sweep.offset // PAGE_SIZE + 1)
 
-    def sweep_failed(self, sweep: Sweep, now: float) -> None:
+    def sweep_failed(self, sweep: ListRequest, now: float) -> None:
         """A sweep was not answered, or not with a list."""
         page = self._back(sweep, now)
         page.failures += 1
         page.not_before = now + self._pause(page.failures)
-        if page.failures >= _MOST_FAILURES:
+        if page.failures >= _MAX_LIST_FAILURES:
             self._ask_all_by_id(page)
 
     # -- inside --------------------------------------------------------------------------------------------
@@ -254,8 +256,8 @@ class Sweeping:
     def _pause(self, failures: int) -> float:
         return min(self._most, self._least * 2.0 ** min(failures - 1, 30))
 
-    def _back(self, sweep: Sweep, not_before: float) -> _Page:
-        page = self._pages[sweep.offset // PAGE]
+    def _back(self, sweep: ListRequest, not_before: float) -> _ListPage:
+        page = self._pages[sweep.offset // PAGE_SIZE]
         page.sent_at = None
         page.not_before = not_before
         page.due.clear()
@@ -271,7 +273,7 @@ class Sweeping:
         if execution in self._page_of:
             self._take(execution)
 
-    def _take(self, execution: str) -> _Live:
+    def _take(self, execution: str) -> _TrackedExecution:
         """Take it off its page."""
         page = self._page_of.pop(execution)
         page.due.clear()
@@ -279,57 +281,57 @@ class Sweeping:
 
     def _arrange(self, now: float, room: int, waiting: int) -> None:
         """Bring everything up to date with what is known, and with how many requests there are."""
-        self._worth = _RICH if room - waiting >= _PLENTY * len(self) else _POOR
+        self._worth = _RICH if room - waiting >= _REQUESTS_PER_EXECUTION_WHEN_RICH * len(self) else _POOR
         if self._known is not self._by_id.durations:
             self._known = self._by_id.durations
             for page in self._pages:
                 page.due.clear()
                 for live in page.live.values():
                     live.expected = self._expected(live)
-        if self._started >= self._turned + PAGE // 10:
+        if self._started >= self._turned + PAGE_SIZE // 10:
             self._turn_pages()
         for page in self._pages:
             if self._few(page) and page.sent_at is None and self._page_due(page) <= now:
                 self._ask_all_by_id(page)
 
-    def _few(self, page: _Page) -> bool:
-        return len(page.live) == 1 or (len(page.live) <= _FEW and len(self) <= _FEW)
+    def _few(self, page: _ListPage) -> bool:
+        return len(page.live) == 1 or (len(page.live) <= _MAX_POLLED_BY_ID and len(self) <= _MAX_POLLED_BY_ID)
 
     def _turn_pages(self) -> None:
         """Put those further back that newer ones of ours have pushed off their page."""
         self._turned = self._started
         for number, page in enumerate(self._pages.copy()):
             for live in page.live.copy().values():
-                behind = (self._started - live.number - _OVERTAKING) // PAGE
+                behind = (self._started - live.number - _MAX_OVERTAKING) // PAGE_SIZE
                 if behind > number:
                     self._take(live.name)
                     self._put(live, behind)
 
-    def _put(self, live: _Live, number: int) -> None:
+    def _put(self, live: _TrackedExecution, number: int) -> None:
         while len(self._pages) <= number:
-            self._pages.append(_Page())
+            self._pages.append(_ListPage())
         live.expected = self._expected(live)
         page = self._page_of[live.name] = self._pages[number]
         page.live[live.name] = live
         page.due.clear()
 
-    def _ask_all_by_id(self, page: _Page) -> None:
+    def _ask_all_by_id(self, page: _ListPage) -> None:
         for name in list(page.live):
             self._ask_by_id(self._take(name))
 
-    def _ask_by_id(self, live: _Live) -> None:
+    def _ask_by_id(self, live: _TrackedExecution) -> None:
         self._by_id.start(live.name, live.since, age=live.since - live.started)
         if live.seen > live.started:
             self._by_id.asked(live.name, live.seen)
 
-    def _expected(self, live: _Live) -> float:
+    def _expected(self, live: _TrackedExecution) -> float:
         age = live.seen - live.started
         likely = self._known.likely_age(age)
         if likely is None:
             likely = age + min(self._most, _GROWTH * age)
         return max(live.started + min(likely, self._timeout), live.seen + self._least)
 
-    def _page_due(self, page: _Page) -> float:
+    def _page_due(self, page: _ListPage) -> float:
         """When a sweep of this page, or a poll where few are waited for, is worth its request."""
         if not page.live:
             return math.inf

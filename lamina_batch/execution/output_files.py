@@ -9,36 +9,36 @@ from typing import TYPE_CHECKING, Self
 
 from lamina_batch.errors import StateError
 from lamina_batch.ledger.ledger import Download
-from lamina_batch.media.downloads import Downloads, Wanted
+from lamina_batch.media.downloads import DownloadQueue, DownloadRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from types import TracebackType
 
     from lamina_batch.ledger.ledger import Ledger, OutputFile
-    from lamina_batch.media.downloads import Downloaded
-    from lamina_batch.media.names import Pattern
+    from lamina_batch.media.downloads import DownloadResult
+    from lamina_batch.media.names import PathPattern
     from lamina_batch.runtime import Runtime
 
 
 @dataclass(slots=True, kw_only=True)
-class Files:
+class OutputDownloader:
     """Use as `async with`; what is not saved when the block is left is for the next run."""
 
     ledger: Ledger
-    pattern: Pattern
+    pattern: PathPattern
     runtime: Runtime
     note: Callable[[str], None]
     #: how many were saved, and how many could not be
     saved: int = 0
     failed: int = 0
-    _downloads: Downloads = field(init=False)
+    _downloads: DownloadQueue = field(init=False)
     #: what the ledger could not take yet
     _unwritten: list[Download] = field(default_factory=list)
 
     async def __aenter__(self) -> Self:
         known = {(f.job_id, f.position): self._place(f.file) for f in self.ledger.files() if f.file is not None}
-        self._downloads = Downloads(pattern=self.pattern, report=self._ended, taken=known, runtime=self.runtime)
+        self._downloads = DownloadQueue(pattern=self.pattern, report=self._ended, taken=known, runtime=self.runtime)
         await self._downloads.__aenter__()
         return self
 
@@ -74,7 +74,7 @@ class Files:
         missing = [file for file in files if file.file is None or not self._place(file.file).exists()]
         for file in missing:
             self._downloads.add(
-                Wanted(
+                DownloadRequest(
                     job_id=file.job_id,
                     position=file.position,
                     url=file.url,
@@ -89,7 +89,7 @@ class Files:
     def _place(self, file: str) -> Path:
         return Path(os.path.normpath(self.ledger.folder / file))
 
-    def _ended(self, ended: Downloaded) -> None:
+    def _ended(self, ended: DownloadResult) -> None:
         if ended.file is None:
             self.failed += 1
             if self.failed == 1:

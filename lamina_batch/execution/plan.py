@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from lamina_batch.ledger.ledger import Contents
 
 #: A job that timed out is asked about once a run for so long (DESIGN.md section 5).
-TIMED_OUT_KEPT_SECONDS = 7 * 24 * 3600.0
+TIMED_OUT_POLL_SECONDS = 7 * 24 * 3600.0
 
 
 #: rows of the ledger that are objects of Python at one time
-_READ_AT_A_TIME = 20_000
+_FRAME_BATCH_ROWS = 20_000
 #: jobs whose inputs are made at once: sending them takes minutes
-_AT_A_TIME = 1_000
+_SUBMISSION_BATCH_ROWS = 1_000
 
 
 class Action(StrEnum):
@@ -53,7 +53,7 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class PlanOptions:
     """What the user asks of this run beyond the plain table."""
 
     retry_failed: bool = False
@@ -84,7 +84,7 @@ class Plan:
     def submissions(self, with_inputs: Callable[[pl.DataFrame], pl.DataFrame]) -> Iterator[Submission]:
         """What to send, in the source's order; `with_inputs` puts `inputs` to some of the jobs when they are due."""
         wanted = self.frame.filter(pl.col("action") == Action.SUBMIT)
-        for some in wanted.iter_slices(_AT_A_TIME):
+        for some in wanted.iter_slices(_SUBMISSION_BATCH_ROWS):
             columns = with_inputs(some).select("key", "variant", "content", "inputs", "resend")
             for key, variant, content, inputs, resend in columns.iter_rows():
                 yield Submission(key=key, variant=variant, content=content, inputs=inputs, job_id=resend)
@@ -113,7 +113,7 @@ def ledger_frame(rows: Iterable[tuple[object, ...]]) -> pl.DataFrame:
     schema = {name: types.get(name, pl.String) for name in TABLE}
     some = iter(rows)
     read = [pl.DataFrame(schema=schema)]
-    while batch := list(islice(some, _READ_AT_A_TIME)):
+    while batch := list(islice(some, _FRAME_BATCH_ROWS)):
         read.append(pl.DataFrame(batch, schema=schema, orient="row"))
     partial = (pl.col("state") == State.COMPLETED) & (pl.col("failed_outputs") > 0)
     return pl.concat(read).with_columns(
@@ -123,20 +123,20 @@ def ledger_frame(rows: Iterable[tuple[object, ...]]) -> pl.DataFrame:
     )
 
 
-def completed(contents: Contents) -> pl.Series:
+def completed_contents(contents: Contents) -> pl.Series:
     """The contents of which every job of the ledger is completed, as numbers."""
-    known = _numbers(contents.completed)
-    others = _numbers(contents.others)
+    known = _hex_to_integers(contents.completed)
+    others = _hex_to_integers(contents.others)
     return known.filter(~known.is_in(others.implode())) if others.len() else known
 
 
-def settled(jobs: pl.DataFrame, known: pl.Series) -> pl.Series:
+def has_completed_content(jobs: pl.DataFrame, known: pl.Series) -> pl.Series:
     """Which of the jobs are completed whatever else is asked: their content is one of those `known` as `completed`."""
     digits = jobs.get_column("content").str.slice(0, CONTENT_DIGITS)
     return digits.str.to_integer(base=16, dtype=pl.UInt128).is_in(known.implode()).fill_null(value=False)
 
 
-def _numbers(digits: Iterable[str]) -> pl.Series:
+def _hex_to_integers(digits: Iterable[str]) -> pl.Series:
     """Contents as the ledger tells them, each as a number: a million of those are compared much faster than texts."""
     packed = b"".join(map(bytes.fromhex, digits))
     if not packed:
@@ -146,7 +146,7 @@ def _numbers(digits: Iterable[str]) -> pl.Series:
 
 
 #: Of several jobs with one content, the one that says most about what has been paid for speaks for it.
-_WEIGHT = {
+_EVIDENCE_ORDER = {
     "completed": 0,
     "running": 1,
     "submitting": 2,
@@ -187,7 +187,7 @@ def with_evidence(jobs: pl.DataFrame, ledger: pl.DataFrame, *, share_identical: 
         .select("key", "variant", "content", own="id", own_status="status", own_event="changed_at_event")
     )
     weighed = ledger.with_columns(
-        weight=pl.col("status").replace_strict(_WEIGHT, default=9, return_dtype=pl.Int64)
+        weight=pl.col("status").replace_strict(_EVIDENCE_ORDER, default=9, return_dtype=pl.Int64)
     ).sort("weight", "id", descending=[False, True])
     any_job = weighed.unique(subset=["content"], keep="first", maintain_order=True).select("content", any="id")
     known = ledger.select("key", "variant").unique().with_columns(known=pl.lit(value=True))
@@ -233,7 +233,13 @@ def _newest(ledger: pl.DataFrame, statuses: Sequence[str], name: str) -> pl.Data
 
 
 def make_plan(
-    jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: str, at: float, done: pl.Series | None = None
+    jobs: pl.DataFrame,
+    ledger: pl.DataFrame,
+    wish: PlanOptions,
+    *,
+    contract: str,
+    at: float,
+    done: pl.Series | None = None,
 ) -> Plan:
     """Decide on every job. `contract` is the live schema's fingerprint, `at` the present in epoch seconds.
 
@@ -241,8 +247,8 @@ def make_plan(
     about the others only.
     """
     if done is None or not done.any():
-        return Plan(frame=_decided(jobs, ledger, wish, contract=contract, at=at))
-    decided = _decided(jobs.filter(~done), ledger, wish, contract=contract, at=at).select(pl.exclude(jobs.columns))
+        return Plan(frame=_decide(jobs, ledger, wish, contract=contract, at=at))
+    decided = _decide(jobs.filter(~done), ledger, wish, contract=contract, at=at).select(pl.exclude(jobs.columns))
     plain = {"action": str(Action.UNCHANGED), "reason": "completed", "was_status": "completed"}
     lines = decided.vstack(pl.DataFrame({name: [plain.get(name)] for name in decided.columns}, schema=decided.schema))
     # Each is made in one go: a million of anything is memory that the system has to find.
@@ -250,15 +256,15 @@ def make_plan(
     return Plan(frame=jobs.hstack(lines.select(pl.all().gather(line))))
 
 
-def _decided(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: str, at: float) -> pl.DataFrame:
+def _decide(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: PlanOptions, *, contract: str, at: float) -> pl.DataFrame:
     known = ledger.select(
         "id", "key", "variant", "content", "status", "contract", "submitted_at", "code", "changed_at_event"
     )
     frame = with_evidence(jobs, known, share_identical=wish.share_identical)
     status = pl.col("was_status")
     # A rerun of what runs or is held is refused before it comes here; here it would change nothing.
-    rerun = named(wish.rerun) & ~status.is_in(["running", "submitting", "held"]).fill_null(value=False)
-    fresh = pl.col("was_submitted_at") >= at - TIMED_OUT_KEPT_SECONDS
+    rerun = matches_names(wish.rerun) & ~status.is_in(["running", "submitting", "held"]).fill_null(value=False)
+    fresh = pl.col("was_submitted_at") >= at - TIMED_OUT_POLL_SECONDS
     ended_badly = status.is_in(["partial", "failed"])
     rules = (
         (~pl.col("valid"), Action.INVALID, "invalid"),
@@ -281,7 +287,7 @@ def _decided(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: 
         (status.is_in(["held", "submitting"]), Action.HOLD, "held"),
         (pl.lit(value=True), Action.REPORT, "unknown state"),
     )
-    frame = frame.with_columns(rule=_first([when for when, _, _ in rules]))
+    frame = frame.with_columns(rule=_first_matching_rule([when for when, _, _ in rules]))
     frame = frame.select(
         pl.exclude(
             "rule", "known", "was_content", "was_contract", "was_submitted_at", "was_code", "was_changed_at_event"
@@ -295,17 +301,17 @@ def _decided(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: 
     resend = submit & status.is_in(["planned", "failed", "rejected", "held"])
     frame = frame.with_columns(resend=pl.when(resend).then(pl.col("was_id")))
     if wish.only is not None:
-        frame = _leave(frame, ~named(wish.only), "not asked for")
+        frame = _set_left_out(frame, ~matches_names(wish.only), "not asked for")
     one = ["key", "variant", "content"]
     group = ["content"] if wish.share_identical else one
     alike = frame.select(*one, submit=submit)
-    follows = _follows(alike, group)
+    follows = _repeats_earlier_submission(alike, group)
     if follows.any():
         # One that has completed itself keeps what that made: run again for a row above it only, it would still show it.
         own = (pl.col("was_key") == pl.col("key")) & (pl.col("was_variant") == pl.col("variant"))
         keeps = frame.select((own & (status == "completed")).fill_null(value=False)).to_series()
         if (follows & keeps).any():
-            follows &= ~keeps | _follows(alike, one)
+            follows &= ~keeps | _repeats_earlier_submission(alike, one)
         frame = frame.with_columns(
             action=pl.when(follows).then(pl.lit(str(Action.SHARE))).otherwise(pl.col("action")),
             reason=pl.when(follows).then(pl.lit("equal to a row above")).otherwise(pl.col("reason")),
@@ -316,11 +322,11 @@ def _decided(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: Wish, *, contract: 
         alone = pl.when(pl.col("content").is_null()).then("place")
         rank = pl.coalesce("rank", pl.col("rank").min().over(*group, alone))
         past = (rank > wish.limit).fill_null(value=False)
-        frame = _leave(frame, past, "past --limit").drop("rank", "place")
+        frame = _set_left_out(frame, past, "past --limit").drop("rank", "place")
     return frame
 
 
-def _follows(rows: pl.DataFrame, group: Sequence[str]) -> pl.Series:
+def _repeats_earlier_submission(rows: pl.DataFrame, group: Sequence[str]) -> pl.Series:
     """Which of the rows that are to be submitted stand below one of their group; one without a content has none."""
     twice = pl.col("submit") & pl.col("content").is_not_null()
     alike = rows.with_row_index("place").filter(twice)
@@ -331,14 +337,14 @@ def _follows(rows: pl.DataFrame, group: Sequence[str]) -> pl.Series:
     return follows.scatter(found["place"], values=True) if found.height else follows
 
 
-def named(names: Iterable[str]) -> pl.Expr:
+def matches_names(names: Iterable[str]) -> pl.Expr:
     """Whether a job is meant by one of `names`, each a key or key/variant."""
     wanted = sorted(names)
     full = pl.concat_str("key", pl.lit("/"), "variant")
     return (pl.col("key").is_in(wanted) | ((pl.col("variant") != "") & full.is_in(wanted))).fill_null(value=False)
 
 
-def _leave(frame: pl.DataFrame, where: pl.Expr, reason: str) -> pl.DataFrame:
+def _set_left_out(frame: pl.DataFrame, where: pl.Expr, reason: str) -> pl.DataFrame:
     """Leave those that would be submitted; what has been bought already is still collected and shown."""
     left = where & pl.col("action").is_in([str(Action.SUBMIT), str(Action.SHARE)])
     return frame.with_columns(
@@ -347,7 +353,7 @@ def _leave(frame: pl.DataFrame, where: pl.Expr, reason: str) -> pl.DataFrame:
     )
 
 
-def _first(rules: Sequence[pl.Expr]) -> pl.Expr:
+def _first_matching_rule(rules: Sequence[pl.Expr]) -> pl.Expr:
     """The number of the first rule that holds."""
     number = pl.lit(len(rules) - 1, dtype=pl.UInt8)
     for at, condition in reversed(list(enumerate(rules[:-1]))):

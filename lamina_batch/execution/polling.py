@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class _Patience(NamedTuple):
+class _RequestWorth(NamedTuple):
     """How long to hold back a request."""
 
     #: asking in vain is as bad as a finished execution that lies unseen for so many median durations
@@ -32,41 +32,41 @@ class _Patience(NamedTuple):
 
 #: What a request is worth when there are hardly enough of them, and when there are plenty.
 _POOR, _RICH = 0, 1
-_PATIENCE = (_Patience(12.0, 0.5), _Patience(1.0, 0.25))
+_REQUEST_WORTH = (_RequestWorth(12.0, 0.5), _RequestWorth(1.0, 0.25))
 #: Plenty: so many for each live execution, after all submissions that could leave now.
-_PLENTY = 2
+_REQUESTS_PER_EXECUTION_WHEN_RICH = 2
 
 #: An app may change; the latest durations are the ones that count.
-_MOST_KNOWN = 300
+_MAX_SAMPLES = 300
 #: Fewer examples than this say nothing about the executions that outlast the others.
-_FEW = 8
+_MIN_SAMPLES = 8
 #: While nothing has ended, the others follow the first for so many greatest intervals: it may be stuck.
-_MOST_AHEAD = 10
+_MAX_INTERVALS_BEHIND_FIRST = 10
 #: Everything is planned anew when so many more have ended, as a part of those known or, if more are live, of those.
-_NEWS = 0.25
+_REPLAN_SHARE = 0.25
 
 
 #: Where ends are told: one is asked about when its age, less a grace, is so many times the one that so many ended by;
 #: then whenever its age has grown by this part.
-_MISSED = ((2.0, 1.0, 1.0), (1.0, 0.95, 0.5))
+_MISSED_CALLBACK_AGES = ((2.0, 1.0, 1.0), (1.0, 0.95, 0.5))
 #: The grace in least intervals: a delivery that was not taken is repeated after 5 and 30 s (API.md section 6).
-_GRACE = 12.0
+_CALLBACK_GRACE_INTERVALS = 12.0
 #: While nothing is known, the age to ask at, in least intervals: a minute for images.
-_UNKNOWN = 20.0
+_FIRST_POLL_INTERVALS = 20.0
 #: So many ends show whether they are told.
-_LATEST = 8
+_RECENT_ENDS = 8
 #: So often, and once more for so many ends told, may be asked in vain; after that at ever longer pauses.
 _VAIN, _VAIN_PER = 2, 200
 
 
-class Durations:
+class DurationSample:
     """How long executions take."""
 
     def __init__(self, durations: Iterable[float]) -> None:
         self._sorted = sorted(durations)
         #: sums of the shortest
         self._sums = (0.0, *accumulate(self._sorted))
-        self._best: dict[tuple[int, _Patience], float] = {}
+        self._best: dict[tuple[int, _RequestWorth], float] = {}
 
     def __len__(self) -> int:
         return len(self._sorted)
@@ -82,7 +82,7 @@ class Durations:
             return None
         return self._sorted[(shorter + len(self._sorted)) // 2]
 
-    def best_age(self, age: float, patience: _Patience, longest: float) -> float | None:
+    def best_age(self, age: float, patience: _RequestWorth, longest: float) -> float | None:
         """The age at which to ask about an execution that had not ended at `age`; None: too little is known.
 
         The best is where the time that it is expected to lie finished and unseen, and the chance to ask in vain,
@@ -97,9 +97,9 @@ class Durations:
         return self._best[key]
 
     def _tells(self, age: float, shorter: int) -> bool:
-        return len(self._sorted) - shorter >= (_FEW if age > 0 else 1)
+        return len(self._sorted) - shorter >= (_MIN_SAMPLES if age > 0 else 1)
 
-    def _search(self, shorter: int, patience: _Patience, longest: float) -> float:
+    def _search(self, shorter: int, patience: _RequestWorth, longest: float) -> float:
         vain = patience.vain * self._sorted[len(self._sorted) // 2]
         latest = self._sorted[(shorter + len(self._sorted)) // 2] + longest
         best, least = 0.0, math.inf
@@ -115,14 +115,14 @@ class Durations:
         return best
 
 
-class _Deliveries:
+class _CallbackHistory:
     """Whether the service tells of ends by itself, and how often it may be asked in vain meanwhile."""
 
     def __init__(self, *, expected: bool, pause: float) -> None:
         self._expected = expected
         self._pause = pause
         #: the latest ends: told, or found by asking
-        self._latest: deque[bool] = deque(maxlen=_LATEST)
+        self._latest: deque[bool] = deque(maxlen=_RECENT_ENDS)
         self._told = 0
         self._vain = 0
         #: before that nothing is asked, having been asked in vain too often
@@ -157,7 +157,7 @@ class _Deliveries:
 
 
 @dataclass(slots=True, eq=False)
-class _Live:
+class _PolledExecution:
     name: str
     #: when the service accepted it
     started: float
@@ -173,7 +173,7 @@ class _Live:
     plan: int = 0
 
 
-class Polling:
+class ExecutionPoller:
     """Which executions to ask about now. One that was handed out is not handed out again before its poll has ended.
 
     Intervals and `durations` are in seconds. `delivered`: the service tells of ends by webhook, and asking only finds
@@ -190,15 +190,15 @@ class Polling:
         delivered: bool = False,
         timeout: float = math.inf,
     ) -> None:
-        self._deliveries = _Deliveries(expected=delivered, pause=max(min_interval, max_interval))
+        self._deliveries = _CallbackHistory(expected=delivered, pause=max(min_interval, max_interval))
         self._timeout = timeout
         self._least = min_interval
         self._most = max(min_interval, max_interval)
-        self._ended = deque((duration for duration in durations if duration >= 0), _MOST_KNOWN)
-        self._durations = Durations(self._ended)
-        self._live: dict[str, _Live] = {}
+        self._ended = deque((duration for duration in durations if duration >= 0), _MAX_SAMPLES)
+        self._durations = DurationSample(self._ended)
+        self._live: dict[str, _PolledExecution] = {}
         #: one queue for each patience, by the instant to ask at
-        self._queues: tuple[list[tuple[float, int, _Live]], ...] = tuple([] for _ in _PATIENCE)
+        self._queues: tuple[list[tuple[float, int, _PolledExecution]], ...] = tuple([] for _ in _REQUEST_WORTH)
         self._patience = _POOR
         self._plans = 0
         #: polls that are out
@@ -214,7 +214,7 @@ class Polling:
         return len(self._live)
 
     @property
-    def durations(self) -> Durations:
+    def durations(self) -> DurationSample:
         """What the plans are made with; another object when it has changed."""
         return self._durations
 
@@ -229,7 +229,9 @@ class Polling:
         """Wait for the end of an execution that was accepted `age` seconds ago."""
         self.ended(execution, None)
         accepted = now - max(0.0, age)
-        live = _Live(name=execution, started=accepted, since=now, seen=accepted, not_before=accepted + self._least)
+        live = _PolledExecution(
+            name=execution, started=accepted, since=now, seen=accepted, not_before=accepted + self._least
+        )
         self._live[execution] = live
         self._plan(live)
 
@@ -287,10 +289,10 @@ class Polling:
         `room` requests may leave now (None: `limit`). `waiting` submissions could take them instead; those that wait
         for a slot do not count.
         """
-        if self._news and self._news >= _NEWS * min(self._ends, max(_MOST_KNOWN, len(self._live))):
+        if self._news and self._news >= _REPLAN_SHARE * min(self._ends, max(_MAX_SAMPLES, len(self._live))):
             self._plan_anew()
         spare = (limit if room is None else room) - waiting
-        self._patience = _RICH if spare >= _PLENTY * len(self._live) else _POOR
+        self._patience = _RICH if spare >= _REQUESTS_PER_EXECUTION_WHEN_RICH * len(self._live) else _POOR
         queue = self._queues[self._patience]
         names: list[str] = []
         if self._deliveries.trusted and self._news and (at := self._head()) is not None and at <= now:
@@ -320,7 +322,7 @@ class Polling:
             return self._deliveries.most_out - self._out
         return 1 + 2 * self._ends - self._out
 
-    def _back(self, live: _Live) -> None:
+    def _back(self, live: _PolledExecution) -> None:
         if live.plan == 0:
             self._out -= 1
 
@@ -330,28 +332,28 @@ class Polling:
             heapq.heappop(queue)
         return queue[0][0] if queue else None
 
-    def _plan(self, live: _Live) -> None:
+    def _plan(self, live: _PolledExecution) -> None:
         self._plans += 1
         live.plan = self._plans
         for patience, queue in enumerate(self._queues):
             heapq.heappush(queue, (self._instant(live, patience), live.plan, live))
 
-    def _instant(self, live: _Live, patience: int) -> float:
+    def _instant(self, live: _PolledExecution, patience: int) -> float:
         if self._deliveries.trusted:
             instant = max(live.started + self._missed_age(live, patience), self._deliveries.quiet_until)
         else:
-            instant = live.started + self._ended_age(live, _PATIENCE[patience])
+            instant = live.started + self._ended_age(live, _REQUEST_WORTH[patience])
         given_up = live.started + self._timeout
         if live.seen < given_up:
             instant = min(instant, given_up)
         return max(live.not_before, instant)
 
-    def _ended_age(self, live: _Live, patience: _Patience) -> float:
+    def _ended_age(self, live: _PolledExecution, patience: _RequestWorth) -> float:
         """The age at which to ask about one whose end nobody tells."""
         age = live.seen - live.started
         best = self._durations.best_age(age, patience, self._most)
         if best is None:
-            base = max(age, min(self._outlasted, _MOST_AHEAD * self._most))
+            base = max(age, min(self._outlasted, _MAX_INTERVALS_BEHIND_FIRST * self._most))
             gap = min(self._most, max(self._least, patience.growth * base))
             best = base + gap
             if not self._ends and gap == self._most and age > 0:
@@ -359,14 +361,14 @@ class Polling:
                 best += gap
         return best
 
-    def _missed_age(self, live: _Live, patience: int) -> float:
+    def _missed_age(self, live: _PolledExecution, patience: int) -> float:
         """The age at which to ask about one whose end should have been told."""
-        times, part, growth = _MISSED[patience]
+        times, part, growth = _MISSED_CALLBACK_AGES[patience]
         age = live.seen - live.started
         if self._durations:
-            first = times * self._durations.quantile(part) + _GRACE * self._least
+            first = times * self._durations.quantile(part) + _CALLBACK_GRACE_INTERVALS * self._least
         else:
-            first = _UNKNOWN * self._least
+            first = _FIRST_POLL_INTERVALS * self._least
             age = max(age, self._outlasted)
         return max(first, (1 + growth) * age)
 
@@ -383,7 +385,7 @@ class Polling:
 
     def _plan_anew(self) -> None:
         self._news = 0
-        self._durations = Durations(self._ended)
+        self._durations = DurationSample(self._ended)
         planned = [live for live in self._live.values() if live.plan]
         for patience, queue in enumerate(self._queues):
             queue[:] = [(self._instant(live, patience), live.plan, live) for live in planned]

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from lamina_batch.client.lamina import Phase
 
 if TYPE_CHECKING:
-    from lamina_batch.client.lamina import StartEnd
+    from lamina_batch.client.lamina import StartResult
 
 
 #: The service's code for a webhook URL that it does not take: no row is to blame (API.md section 11).
-_BAD_WEBHOOK = "WEBHOOK_INVALID_URL"
+_WEBHOOK_REFUSED_CODE = "WEBHOOK_INVALID_URL"
 
 
-class Proof(StrEnum):
+class SubmissionOutcome(StrEnum):
     #: an execution was started, and its id is known
     ACCEPTED = "accepted"
     #: nothing was started: it may be sent again later
@@ -34,26 +34,26 @@ class Proof(StrEnum):
     UNKNOWN = "unknown"
 
 
-def prove(end: StartEnd) -> Proof:
+def classify_submission(end: StartResult) -> SubmissionOutcome:
     """What `end` proves. A status line is enough for every 4xx; a 2xx needs a readable id."""
     if end.status is None:
         # Nothing of the request had left: refused connection, failed lookup, failed TLS handshake, and a
         # connection that took too long to make are all the same proof.
-        return Proof.NOT_ACCEPTED if end.phase < Phase.REQUEST_BEGUN else Proof.UNKNOWN
+        return SubmissionOutcome.NOT_ACCEPTED if end.phase < Phase.REQUEST_BEGUN else SubmissionOutcome.UNKNOWN
     status = end.status
     if 200 <= status < 300:
-        return Proof.ACCEPTED if end.execution_id is not None else Proof.UNKNOWN
+        return SubmissionOutcome.ACCEPTED if end.execution_id is not None else SubmissionOutcome.UNKNOWN
     if status == 429:
-        return Proof.NOT_ACCEPTED
+        return SubmissionOutcome.NOT_ACCEPTED
     if status == 408 or status >= 500 or status < 200:
-        return Proof.UNKNOWN
-    if lacks_credits(end.message) or status == 402:
-        return Proof.NO_CREDITS
-    if 300 <= status < 400 or status in {401, 403, 404} or end.code == _BAD_WEBHOOK:
-        return Proof.STOP
-    return Proof.REFUSED
+        return SubmissionOutcome.UNKNOWN
+    if reports_insufficient_credits(end.message) or status == 402:
+        return SubmissionOutcome.NO_CREDITS
+    if 300 <= status < 400 or status in {401, 403, 404} or end.code == _WEBHOOK_REFUSED_CODE:
+        return SubmissionOutcome.STOP
+    return SubmissionOutcome.REFUSED
 
 
-def lacks_credits(message: str | None) -> bool:
+def reports_insufficient_credits(message: str | None) -> bool:
     """Whether a text of the service says that credits ran out; there is no code for it (API.md section 4)."""
     return message is not None and "insufficient credits" in message.casefold()

@@ -29,9 +29,9 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from aiohttp import web
 
 from lamina_batch.client.answers import read_json
-from lamina_batch.client.signatures import Fault, SignatureError, VerifyKey, parse_keys, verify
+from lamina_batch.client.signatures import SignatureError, SignatureFault, VerifyKey, parse_keys, verify
 from lamina_batch.errors import LaminaBatchError, ServiceError
-from lamina_batch.ledger.job import Taken
+from lamina_batch.ledger.job import DeliveryOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
     from lamina_batch.runtime import Runtime
 
 #: A signature that no key fits may be of a new key, or of anybody: the keys are not asked for more often than this.
-REFETCH_SECONDS = 60.0
+KEY_REFETCH_SECONDS = 60.0
 
-_SIGNATURE = "X-Lamina-Webhook-Signature"
-_TIMESTAMP = "X-Lamina-Webhook-Timestamp"
-_REQUEST_ID = "X-Lamina-Webhook-Request-Id"
+_SIGNATURE_HEADER = "X-Lamina-Webhook-Signature"
+_TIMESTAMP_HEADER = "X-Lamina-Webhook-Timestamp"
+_REQUEST_ID_HEADER = "X-Lamina-Webhook-Request-Id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class ReceiverLimits:
     """What anybody may make the receiver do."""
 
     #: bytes of a body; a delivery is as large as an answer to a poll
@@ -78,7 +78,7 @@ def local_url(listen: tuple[str, int]) -> str:
 
 
 @dataclass(slots=True, kw_only=True)
-class Receiver:
+class WebhookReceiver:
     """Listens for deliveries while it is entered (`async with`); entering spends one request, for the keys.
 
     Entering raises LaminaBatchError where `listen` cannot be had, and what `keys` raises, before anything is bought.
@@ -96,11 +96,11 @@ class Receiver:
     parse: Callable[[object], Execution | None]
     #: takes an execution that ended for the job with this token, once or often. It may be cancelled when the answer
     #: is late, and commit all the same.
-    deliver: Callable[[str, Execution], Awaitable[Taken]]
+    deliver: Callable[[str, Execution], Awaitable[DeliveryOutcome]]
     runtime: Runtime
     #: tells a person of each kind of refusal once
     note: Callable[[str], None]
-    bounds: Bounds = field(default_factory=Bounds)
+    bounds: ReceiverLimits = field(default_factory=ReceiverLimits)
 
     _verify_keys: tuple[VerifyKey, ...] = ()
     #: when the keys were last asked for, well or badly
@@ -149,8 +149,8 @@ class Receiver:
 
         def connect() -> asyncio.BaseProtocol:
             if len(http.connections) >= self.bounds.connections:
-                return _Turned()
-            return _Connection(http, loop, head=self.bounds.head)
+                return _RejectedConnection()
+            return _ConnectionHandler(http, loop, head=self.bounds.head)
 
         async def stop() -> None:
             server.close()
@@ -167,7 +167,7 @@ class Receiver:
     # -- one request ---------------------------------------------------------------------------------------
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if isinstance(request.protocol, _Connection):
+        if isinstance(request.protocol, _ConnectionHandler):
             request.protocol.heard()
         try:
             status = await self._judge(request)
@@ -175,19 +175,19 @@ class Receiver:
             what = error.what if isinstance(error, LaminaBatchError) else repr(error)
             self._note_once(type(error), f"a webhook delivery could not be taken: {what}")
             status = HTTPStatus.SERVICE_UNAVAILABLE
-        return _bare(status)
+        return _empty_response(status)
 
     async def _judge(self, request: web.BaseRequest) -> HTTPStatus:
         if request.method != "POST":
             return HTTPStatus.METHOD_NOT_ALLOWED
         # A reverse proxy may cut or add what stands before it.
-        token = _token(request.rel_url.raw_path.rpartition("/")[2])
+        token = _parse_token(request.rel_url.raw_path.rpartition("/")[2])
         if token is None or not self.knows(token):
             return HTTPStatus.NOT_FOUND
         late = asyncio.get_running_loop().time() + self.bounds.answer
         try:
             async with asyncio.timeout_at(late):
-                body = await _body(request, self.bounds.body)
+                body = await _read_body(request, self.bounds.body)
         except TimeoutError:
             return HTTPStatus.REQUEST_TIMEOUT
         except (web.RequestPayloadError, ConnectionError):
@@ -211,18 +211,18 @@ class Receiver:
             return HTTPStatus.UNAUTHORIZED
         execution = self.parse(read_json(body))
         # The header is not signed, the id in the body is: where they differ, one delivery poses as another.
-        if execution is None or execution.execution_id != _only(request, _REQUEST_ID):
+        if execution is None or execution.execution_id != _single_header(request, _REQUEST_ID_HEADER):
             self._note_once("odd", "a signed webhook delivery was refused: it is no execution, or not the one it says")
             return HTTPStatus.BAD_REQUEST
         if not execution.ended:
             return HTTPStatus.OK
         taken = await self.deliver(token, execution)
         match taken:
-            case Taken.COMMITTED:
+            case DeliveryOutcome.COMMITTED:
                 return HTTPStatus.OK
-            case Taken.UNKNOWN:
+            case DeliveryOutcome.UNKNOWN:
                 return HTTPStatus.NOT_FOUND
-            case Taken.UNCOMMITTED:
+            case DeliveryOutcome.UNCOMMITTED:
                 return HTTPStatus.SERVICE_UNAVAILABLE
             case _:
                 assert_never(taken)
@@ -240,7 +240,7 @@ class Receiver:
         try:
             self._verify(tried, request, body)
         except SignatureError as error:
-            if error.fault is not Fault.NO_KEY_FITS:
+            if error.fault is not SignatureFault.NO_KEY_FITS:
                 raise
             await self._renew()
             if self._verify_keys is not tried:
@@ -254,15 +254,15 @@ class Receiver:
     def _verify(self, keys: tuple[VerifyKey, ...], request: web.BaseRequest, body: bytes) -> None:
         verify(
             keys,
-            timestamp=_only(request, _TIMESTAMP),
-            signature=_only(request, _SIGNATURE),
+            timestamp=_single_header(request, _TIMESTAMP_HEADER),
+            signature=_single_header(request, _SIGNATURE_HEADER),
             body=body,
             now=self.runtime.wall(),
         )
 
     async def _renew(self) -> None:
         """Ask for the keys again, or wait for who does; not within a minute of the last time."""
-        if self._fetching is None and self.runtime.now() - self._asked_at >= REFETCH_SECONDS:
+        if self._fetching is None and self.runtime.now() - self._asked_at >= KEY_REFETCH_SECONDS:
             self._fetching = asyncio.create_task(self._fetch())
         if self._fetching is not None:
             # It may have to wait for the request budget, longer than this delivery can: the next one has use of it.
@@ -283,7 +283,7 @@ class Receiver:
             self._fetching = None
 
 
-class _Connection(web.RequestHandler):
+class _ConnectionHandler(web.RequestHandler):
     """A connection that carries one request, whose head must come in time."""
 
     __slots__ = ("_head", "_silent")
@@ -316,10 +316,10 @@ class _Connection(web.RequestHandler):
         message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
         """Answer what is not HTTP. aiohttp's own answer would quote it."""
-        return _bare(HTTPStatus(status))
+        return _empty_response(HTTPStatus(status))
 
 
-class _Turned(asyncio.Protocol):
+class _RejectedConnection(asyncio.Protocol):
     """A connection too many."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -327,7 +327,7 @@ class _Turned(asyncio.Protocol):
             transport.abort()
 
 
-def _bare(status: HTTPStatus) -> web.Response:
+def _empty_response(status: HTTPStatus) -> web.Response:
     response = web.Response(status=status, headers={"Server": "receiver"})
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         response.headers["Allow"] = "POST"
@@ -336,14 +336,14 @@ def _bare(status: HTTPStatus) -> web.Response:
     return response
 
 
-def _token(segment: str) -> str | None:
+def _parse_token(segment: str) -> str | None:
     try:
         return unquote_to_bytes(segment).decode()
     except UnicodeError:
         return None
 
 
-async def _body(request: web.BaseRequest, most: int) -> bytes | None:
+async def _read_body(request: web.BaseRequest, most: int) -> bytes | None:
     """The raw body; None where it is larger than `most` bytes, whatever its Content-Length says."""
     if request.content_length is not None and request.content_length > most:
         return None
@@ -355,7 +355,7 @@ async def _body(request: web.BaseRequest, most: int) -> bytes | None:
     return bytes(body)
 
 
-def _only(request: web.BaseRequest, name: str) -> str:
+def _single_header(request: web.BaseRequest, name: str) -> str:
     """The header's text; empty where it is missing, or there twice, so that nobody reads another one than we."""
     values = request.headers.getall(name, [])
     return values[0] if len(values) == 1 else ""

@@ -33,7 +33,7 @@ GIVEN_UP = "given_up"
 
 #: DESIGN.md section 6. A job in a state that is not a key's value can never get there; the ledger checks the same.
 #: A signed callback is the service's own word that it took the submission, so it ends a job in any state.
-LEGAL: Mapping[State, frozenset[State]] = MappingProxyType(
+LEGAL_TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         State.PLANNED: frozenset({State.SUBMITTING, State.COMPLETED, State.FAILED}),
         State.SUBMITTING: frozenset(
@@ -155,7 +155,7 @@ class Delivered:
     at: float
 
 
-class Taken(Enum):
+class DeliveryOutcome(Enum):
     """What became of an execution that a callback handed over."""
 
     #: it is in the ledger for good, now or since an earlier delivery
@@ -174,7 +174,7 @@ class TimedOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskedAgain:
+class ResubmissionRequested:
     """The user, or a changed schema, wants it sent once more."""
 
     reason: str
@@ -185,7 +185,7 @@ class GivenUp:
     """The user does not wait for news of a held job any longer, and does not want it sent again."""
 
 
-News = Accepted | NotAccepted | Refused | Unknown | Observed | Delivered | TimedOut | AskedAgain | GivenUp
+News = Accepted | NotAccepted | Refused | Unknown | Observed | Delivered | TimedOut | ResubmissionRequested | GivenUp
 
 
 def names_execution(news: News) -> str | None:
@@ -214,14 +214,14 @@ def advance(job: Job, news: News) -> Job | None:
                 )
             return None
         case NotAccepted():
-            return _left(job, {State.SUBMITTING}, State.PLANNED, news.code, news.message)
+            return _leave_submitting(job, {State.SUBMITTING}, State.PLANNED, news.code, news.message)
         case Refused():
-            return _left(job, {State.SUBMITTING}, State.REJECTED, news.code, news.message)
+            return _leave_submitting(job, {State.SUBMITTING}, State.REJECTED, news.code, news.message)
         case Unknown():
-            return _left(job, {State.SUBMITTING}, State.HELD, news.code, news.message)
+            return _leave_submitting(job, {State.SUBMITTING}, State.HELD, news.code, news.message)
         case TimedOut():
-            return _left(job, {State.RUNNING}, State.TIMED_OUT, "timed_out", news.message)
-        case AskedAgain():
+            return _leave_submitting(job, {State.RUNNING}, State.TIMED_OUT, "timed_out", news.message)
+        case ResubmissionRequested():
             if job.state not in {State.FAILED, State.REJECTED, State.TIMED_OUT, State.HELD}:
                 return None
             return replace(
@@ -237,21 +237,21 @@ def advance(job: Job, news: News) -> Job | None:
             )
         case Observed():
             waits = job.state in {State.SUBMITTING, State.HELD, State.RUNNING, State.TIMED_OUT}
-            return _ended(job, news.execution, news.at) if waits else None
+            return _end(job, news.execution, news.at) if waits else None
         case Delivered():
-            return _ended(job, news.execution, news.at) if _awaits(job, news) else None
+            return _end(job, news.execution, news.at) if _awaits_delivery(job, news) else None
         case GivenUp():
             message = "given up: it is not known whether this was bought"
-            return _left(job, {State.HELD}, State.FAILED, GIVEN_UP, message)
+            return _leave_submitting(job, {State.HELD}, State.FAILED, GIVEN_UP, message)
         case _:
             assert_never(news)
 
 
-def _left(job: Job, states: set[State], to: State, code: str, message: str) -> Job | None:
+def _leave_submitting(job: Job, states: set[State], to: State, code: str, message: str) -> Job | None:
     return replace(job, state=to, code=code, message=message) if job.state in states else None
 
 
-def _awaits(job: Job, news: Delivered) -> bool:
+def _awaits_delivery(job: Job, news: Delivered) -> bool:
     """Whether the callback is of the job's own last submission, and its end is not known yet."""
     if news.submission != job.submission:
         return False
@@ -261,7 +261,7 @@ def _awaits(job: Job, news: Delivered) -> bool:
     return unfinished and job.execution_id == news.execution.execution_id
 
 
-def _ended(job: Job, execution: Execution, at: float) -> Job | None:
+def _end(job: Job, execution: Execution, at: float) -> Job | None:
     if not execution.ended:
         return None
     completed_at = execution.completed_at if execution.completed_at is not None else at

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from lamina_batch.errors import LedgerMismatchError, StateError
 from lamina_batch.ledger.job import (
-    LEGAL,
-    AskedAgain,
+    LEGAL_TRANSITIONS,
     Delivered,
     IllegalTransitionError,
     Job,
     Observed,
+    ResubmissionRequested,
     State,
     Unknown,
     advance,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.client.lamina import Output
     from lamina_batch.ledger.job import News, Submission
-    from lamina_batch.ledger.state_folder import Reserve
+    from lamina_batch.ledger.state_folder import DiskReserve
 
 SCHEMA_VERSION = 5
 FILE_NAME = "ledger.sqlite"
@@ -99,7 +99,7 @@ class Contents(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Imported:
+class ImportedJob:
     """A job as another record than the ledger tells of it. Its id and revision are given anew."""
 
     job: Job
@@ -116,7 +116,7 @@ class Ledger:
         self._file = file
         self._identity = _identity(file)
         #: given up when the disk is full, so that what is known of sent submissions still finds room
-        self.reserve: Reserve | None = None
+        self.reserve: DiskReserve | None = None
 
     @property
     def folder(self) -> Path:
@@ -143,21 +143,21 @@ class Ledger:
                     cursor.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise _cannot("written", self._file, error) from error
+            raise _ledger_error("written", self._file, error) from error
 
     def _read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows that answer it. Raises StateError where the file cannot be read."""
         try:
             return self._db.execute(query, tuple(values)).fetchall()
         except sqlite3.Error as error:
-            raise _cannot("read", self._file, error) from error
+            raise _ledger_error("read", self._file, error) from error
 
     def _each(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         """Each row that answers it, as it is taken. Raises StateError where the file cannot be read."""
         try:
             yield from self._db.execute(query, tuple(values))
         except sqlite3.Error as error:
-            raise _cannot("read", self._file, error) from error
+            raise _ledger_error("read", self._file, error) from error
 
     # -- what the ledger belongs to ------------------------------------------------------------------------
 
@@ -253,7 +253,7 @@ class Ledger:
         if submission.job_id is None:
             return self._insert(cursor, submission, app_id=app_id, contract=contract, at=at, run_id=run_id)
         job = self._load(cursor, submission.job_id)
-        again = advance(job, AskedAgain(reason="asked again"))
+        again = advance(job, ResubmissionRequested(reason="asked again"))
         if again is None:
             return job if job.state is State.PLANNED else None
         self._change(cursor, job, again, at=at, run_id=run_id)
@@ -270,7 +270,7 @@ class Ledger:
             (key, variant, key, variant, submission.content, submission.inputs, State.PLANNED, app_id, contract),
         )
         job = self._load(cursor, cursor.lastrowid or 0)
-        _tell(cursor, None, job, at=at, run_id=run_id)
+        _insert_event(cursor, None, job, at=at, run_id=run_id)
         return job
 
     def record(self, news: Sequence[tuple[int, News]], *, at: float, run_id: str) -> list[Job]:
@@ -282,7 +282,7 @@ class Ledger:
         try:
             return self._record(news, at=at, run_id=run_id)
         except StateError as error:
-            if not _is_full(error.__cause__) or self.reserve is None or not self.reserve.release():
+            if not _is_disk_full(error.__cause__) or self.reserve is None or not self.reserve.release():
                 raise
         return self._record(news, at=at, run_id=run_id)
 
@@ -297,7 +297,7 @@ class Ledger:
                     continue
                 self._change(cursor, job, after, at=at, run_id=run_id)
                 if isinstance(item, Observed | Delivered):
-                    _put_outputs(cursor, job_id, item.execution.outputs)
+                    _insert_outputs(cursor, job_id, item.execution.outputs)
                 changed.append(after)
         return changed
 
@@ -313,7 +313,7 @@ class Ledger:
             code="also_accepted",
             message="the service accepted this too, for an earlier submission of the job",
         )
-        _tell(cursor, job.state, other, at=at, run_id=run_id)
+        _insert_event(cursor, job.state, other, at=at, run_id=run_id)
 
     def _is_known(self, cursor: sqlite3.Cursor, execution_id: str) -> bool:
         found = "SELECT 1 FROM job WHERE execution_id = :id UNION ALL SELECT 1 FROM event WHERE execution_id = :id"
@@ -328,7 +328,7 @@ class Ledger:
         return self.record([(job.id, cut_off) for job in self.jobs(State.SUBMITTING)], at=at, run_id=run_id)
 
     def _change(self, cursor: sqlite3.Cursor, before: Job, after: Job, *, at: float, run_id: str) -> None:
-        if after.state not in LEGAL[before.state]:
+        if after.state not in LEGAL_TRANSITIONS[before.state]:
             msg = f"job {before.id}: {before.state} -> {after.state}"
             raise IllegalTransitionError(msg)
         cursor.execute(
@@ -358,14 +358,14 @@ class Ledger:
         if cursor.rowcount != 1:
             msg = f"job {before.id} is no longer {before.state}"
             raise IllegalTransitionError(msg)
-        _tell(cursor, before.state, after, at=at, run_id=run_id)
+        _insert_event(cursor, before.state, after, at=at, run_id=run_id)
 
     def put_downloads(self, downloads: Iterable[Download], *, at: float) -> None:
         """Write down what became of these files, in place of what was known. Raises StateError."""
         with self._writing() as cursor:
-            _put_downloads(cursor, downloads, at)
+            _upsert_downloads(cursor, downloads, at)
 
-    def import_jobs(self, imported: Iterable[Imported], *, at: float, run_id: str) -> int:
+    def import_jobs(self, imported: Iterable[ImportedJob], *, at: float, run_id: str) -> int:
         """Take over jobs that another ledger knew. Answers how many were new.
 
         One that is here already, by its execution or by its row and content, is left out: importing twice does no
@@ -384,7 +384,7 @@ class Ledger:
                 count += 1
         return count
 
-    def _put_imported(self, cursor: sqlite3.Cursor, item: Imported, *, at: float, run_id: str) -> None:
+    def _put_imported(self, cursor: sqlite3.Cursor, item: ImportedJob, *, at: float, run_id: str) -> None:
         job = item.job
         marks = ", ".join("?" * len(_JOB_COLUMNS.split(", ")))
         revision = "SELECT coalesce(max(revision), 0) + 1 FROM job WHERE key = ? AND variant = ?"
@@ -392,9 +392,9 @@ class Ledger:
         values = {name: getattr(job, name) for name in _JOB_COLUMNS.split(", ")} | {"id": None, "revision": number}
         cursor.execute(f"INSERT INTO job ({_JOB_COLUMNS}) VALUES ({marks})", tuple(values.values()))
         job_id = cursor.lastrowid or 0
-        _put_outputs(cursor, job_id, item.outputs)
-        _put_downloads(cursor, (replace(download, job_id=job_id) for download in item.downloads), at)
-        _tell(cursor, None, replace(job, id=job_id, code="imported"), at=at, run_id=run_id)
+        _insert_outputs(cursor, job_id, item.outputs)
+        _upsert_downloads(cursor, (replace(download, job_id=job_id) for download in item.downloads), at)
+        _insert_event(cursor, None, replace(job, id=job_id, code="imported"), at=at, run_id=run_id)
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -403,10 +403,10 @@ class Ledger:
         if row is None:
             msg = f"no job {job_id}"
             raise IllegalTransitionError(msg)
-        return _job(row)
+        return _job_from_row(row)
 
     def _jobs(self, rest: str, values: Sequence[object] = ()) -> list[Job]:
-        return [_job(row) for row in self._read(f"SELECT {_JOB_COLUMNS} FROM job {rest}", values)]
+        return [_job_from_row(row) for row in self._read(f"SELECT {_JOB_COLUMNS} FROM job {rest}", values)]
 
     def jobs(self, *states: State) -> list[Job]:
         """The jobs in these states, oldest first."""
@@ -564,16 +564,16 @@ def find_ledger(folder: Path) -> Ledger | None:
         try:
             return open_ledger(folder)
         except StateError as error:
-            if not _is_full(error.__cause__):
+            if not _is_disk_full(error.__cause__):
                 raise
     # Without a write-ahead log beside it nothing is missing from the file, and reading it needs no lock.
     log = file.with_name(f"{FILE_NAME}-wal")
     frozen = "" if log.exists() and log.stat().st_size else "&immutable=1"
     try:
         connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro{frozen}", uri=True, isolation_level=None)
-        version = _version(connection, file)
+        version = _read_schema_version(connection, file)
     except sqlite3.Error as error:
-        raise _cannot("opened", file, error) from error
+        raise _ledger_error("opened", file, error) from error
     if version < SCHEMA_VERSION:
         connection.close()
         raise StateError(
@@ -594,15 +594,15 @@ def open_ledger(folder: Path) -> Ledger:
         folder.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(file, isolation_level=None, timeout=10.0)
     except (OSError, sqlite3.Error) as error:
-        raise _cannot("opened", file, error) from error
+        raise _ledger_error("opened", file, error) from error
     try:
         # FULL: a commit that returned is on the disk, also after a power cut. That is the whole promise.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        _prepare(connection, file)
+        _migrate(connection, file)
     except sqlite3.Error as error:
         connection.close()
-        raise _cannot("opened", file, error) from error
+        raise _ledger_error("opened", file, error) from error
     except StateError:
         connection.close()
         raise
@@ -617,7 +617,7 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _version(connection: sqlite3.Connection, file: Path) -> int:
+def _read_schema_version(connection: sqlite3.Connection, file: Path) -> int:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     tables = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     if tables and not {"job", "event", "meta"} <= tables:
@@ -635,8 +635,8 @@ def _version(connection: sqlite3.Connection, file: Path) -> int:
     return version
 
 
-def _prepare(connection: sqlite3.Connection, file: Path) -> None:
-    version = _version(connection, file)
+def _migrate(connection: sqlite3.Connection, file: Path) -> None:
+    version = _read_schema_version(connection, file)
     if version == SCHEMA_VERSION:
         return
     room = files("lamina_batch").joinpath("ledger")
@@ -650,13 +650,13 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
         # Another command may have made this step while this one waited for its turn.
         if int(connection.execute("PRAGMA user_version").fetchone()[0]) < to:
-            for statement in _statements(step.read_text(encoding="utf-8")):
+            for statement in _split_statements(step.read_text(encoding="utf-8")):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {to}")
         connection.execute("COMMIT")
 
 
-def _statements(script: str) -> Iterator[str]:
+def _split_statements(script: str) -> Iterator[str]:
     """The script's statements. Each ends at the end of a line."""
     statement = ""
     for line in script.splitlines(keepends=True):
@@ -666,7 +666,7 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def _tell(cursor: sqlite3.Cursor, before: State | None, after: Job, *, at: float, run_id: str) -> None:
+def _insert_event(cursor: sqlite3.Cursor, before: State | None, after: Job, *, at: float, run_id: str) -> None:
     cursor.execute(
         "INSERT INTO event (at, run_id, job_id, from_state, to_state, submission, execution_id, code, message) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -684,7 +684,7 @@ def _tell(cursor: sqlite3.Cursor, before: State | None, after: Job, *, at: float
     )
 
 
-def _put_outputs(cursor: sqlite3.Cursor, job_id: int, outputs: Iterable[Output]) -> None:
+def _insert_outputs(cursor: sqlite3.Cursor, job_id: int, outputs: Iterable[Output]) -> None:
     cursor.execute("DELETE FROM output WHERE job_id = ?", (job_id,))
     cursor.executemany(
         "INSERT INTO output VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -692,26 +692,26 @@ def _put_outputs(cursor: sqlite3.Cursor, job_id: int, outputs: Iterable[Output])
     )
 
 
-def _put_downloads(cursor: sqlite3.Cursor, downloads: Iterable[Download], at: float) -> None:
+def _upsert_downloads(cursor: sqlite3.Cursor, downloads: Iterable[Download], at: float) -> None:
     cursor.executemany(
         "INSERT OR REPLACE INTO download VALUES (?, ?, ?, ?, ?, ?)",
         [(d.job_id, d.position, d.file, d.sha256, d.error, at) for d in downloads],
     )
 
 
-def _job(row: Sequence[object]) -> Job:
+def _job_from_row(row: Sequence[object]) -> Job:
     values: dict[str, object] = dict(zip(_JOB_COLUMNS.split(", "), row, strict=True))
     typed = values | {"state": State(str(values["state"])), "by_webhook": bool(values["by_webhook"])}
     return Job(**typed)  # type: ignore[arg-type]  # the schema is STRICT
 
 
-def _is_full(error: BaseException | None) -> bool:
+def _is_disk_full(error: BaseException | None) -> bool:
     """Whether the disk has no more room; a quota shows as an I/O error."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 
-def _cannot(done: str, file: Path, error: Exception) -> StateError:
+def _ledger_error(done: str, file: Path, error: Exception) -> StateError:
     why, hint = str(error), "see that the disk has room and the folder may be written"
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:

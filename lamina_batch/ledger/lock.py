@@ -21,7 +21,7 @@ IfLocked = Literal["fail", "wait", "skip"]
 
 
 @asynccontextmanager
-async def locked(
+async def hold_lock(
     folder: Path,
     *,
     if_locked: IfLocked,
@@ -39,7 +39,7 @@ async def locked(
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _unwritable_error(folder, error) from error
     try:
         while True:
             try:
@@ -48,7 +48,7 @@ async def locked(
             except BlockingIOError:
                 if if_locked != "wait":
                     raise LedgerLockedError(
-                        f"another run holds this ledger: {_holder(descriptor)}",
+                        f"another run holds this ledger: {_read_holder(descriptor)}",
                         where=str(folder),
                         hint=hint,
                     ) from None
@@ -57,14 +57,14 @@ async def locked(
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "run": holder}).encode(), 0)
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise _unwritable_error(folder, error) from error
         yield
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
 
-def _unwritable(folder: Path, error: OSError) -> StateError:
+def _unwritable_error(folder: Path, error: OSError) -> StateError:
     return StateError(
         f"the state folder cannot be written: {error.strerror}",
         where=str(folder),
@@ -73,7 +73,7 @@ def _unwritable(folder: Path, error: OSError) -> StateError:
     )
 
 
-def _holder(descriptor: int) -> str:
+def _read_holder(descriptor: int) -> str:
     try:
         said = json.loads(os.pread(descriptor, 4096, 0))
         return f"process {said['pid']}, run {said['run']}"

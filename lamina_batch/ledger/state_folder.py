@@ -18,7 +18,7 @@ from lamina_batch.errors import StateError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-FILE_NAME = "reserve"
+RESERVE_FILE_NAME = "reserve"
 #: Bytes kept back: 16 POSTs and 100 polls may be open, and each answer changes up to six pages of 4 KiB.
 RESERVE_BYTES = 4 << 20
 #: Bytes that one job takes in the ledger beside its inputs: 2.5 KiB over 1000 rows, and room for long answers.
@@ -26,7 +26,7 @@ JOB_BYTES = 4 << 10
 #: Bytes of the write-ahead log between two checkpoints (1000 pages), and of what else the folder gets.
 BASE_BYTES = 6 << 20
 #: Files that a run may make in the folder.
-MOST_FILES = 16
+MAX_LEDGER_FILES = 16
 
 
 class Mount(NamedTuple):
@@ -43,7 +43,7 @@ class Mount(NamedTuple):
 # -- network file systems ------------------------------------------------------------------------------------
 
 #: Locks and shared memory do not hold between hosts, and SQLite's write-ahead log needs both.
-_NETWORK = re.compile(
+_NETWORK_TYPES = re.compile(
     r"""(fuse\.)?(
       nfs[34]? | cifs | smb[23] | smbfs | afpfs | ncpfs? | webdav | davfs2?                    # file servers
     | sshfs | ftpfs | curlftpfs | gvfsd-fuse | rclone | hdfs | fuse_dfs
@@ -55,14 +55,14 @@ _NETWORK = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 #: host:/path, user@host:, C:\, https://host: what a file system says it is a view of, where its kind does not tell
-_ELSEWHERE = re.compile(r"//|[a-z][a-z0-9+.-]*://|[^/]+:([/\\]|$)", re.IGNORECASE)
+_REMOTE_SOURCE = re.compile(r"//|[a-z][a-z0-9+.-]*://|[^/]+:([/\\]|$)", re.IGNORECASE)
 #: FUSE may be anything at all, and 9p is the root of some sandboxes and, under WSL, the way to C:
-_ANYTHING = re.compile(r"fuse(\..*)?|macfuse|osxfuse|9p", re.IGNORECASE)
+_MAYBE_NETWORK_TYPES = re.compile(r"fuse(\..*)?|macfuse|osxfuse|9p", re.IGNORECASE)
 
 
 def refuse_network(folder: Path) -> None:
     """Raise StateError where `folder`, which need not exist yet, is on a network file system."""
-    there = nearest(folder)
+    there = nearest_existing_folder(folder)
     mount = mount_of(there, read_mounts())
     if mount is not None and is_network(mount):
         hint = "its locks cannot be trusted there: give the pipeline a `state` on a local disk"
@@ -77,10 +77,13 @@ def refuse_network(folder: Path) -> None:
 
 def is_network(mount: Mount) -> bool:
     """Whether other hosts may stand behind it. A kind that nobody knows is taken for a local disk."""
-    if _NETWORK.fullmatch(mount.kind):
+    if _NETWORK_TYPES.fullmatch(mount.kind):
         return True
     source = mount.source
-    return bool(_ANYTHING.fullmatch(mount.kind) and (_ELSEWHERE.match(source) or _NETWORK.fullmatch(source)))
+    return bool(
+        _MAYBE_NETWORK_TYPES.fullmatch(mount.kind)
+        and (_REMOTE_SOURCE.match(source) or _NETWORK_TYPES.fullmatch(source))
+    )
 
 
 def mount_of(path: Path, mounts: Iterable[Mount]) -> Mount | None:
@@ -107,26 +110,26 @@ def read_mounts() -> list[Mount]:
 # -- room ----------------------------------------------------------------------------------------------------
 
 
-def room_for(jobs: int, input_bytes: int) -> int:
+def estimate_ledger_bytes(jobs: int, input_bytes: int) -> int:
     """The bytes that a run may need beside its reserve: `jobs` to submit, whose inputs come to `input_bytes`."""
     return BASE_BYTES + jobs * JOB_BYTES + 2 * input_bytes
 
 
-def ensure_room(folder: Path, needed_bytes: int) -> None:
+def ensure_disk_space(folder: Path, needed_bytes: int) -> None:
     """Raise StateError where the disk under `folder`, which need not exist yet, has less room than that."""
     try:
-        disk = os.statvfs(nearest(folder))
+        disk = os.statvfs(nearest_existing_folder(folder))
     except OSError as error:
         raise StateError(f"the state folder cannot be read: {error.strerror}", where=str(folder)) from error
     free = disk.f_bavail * disk.f_frsize
     # A disk without a size (some FUSE) or without numbered files (btrfs) has no number to hold against.
     if disk.f_blocks and free < needed_bytes:
         raise StateError(
-            f"the disk has {_mib(free)} left and this run may need {_mib(needed_bytes)} for its ledger",
+            f"the disk has {_format_mib(free)} left and this run may need {_format_mib(needed_bytes)} for its ledger",
             where=str(folder),
             hint="make room, or give the pipeline a `state` on another disk; nothing was submitted",
         )
-    if disk.f_files and disk.f_favail < MOST_FILES:
+    if disk.f_files and disk.f_favail < MAX_LEDGER_FILES:
         raise StateError(
             f"the disk can hold only {disk.f_favail} more files (it has room left, but no inodes)",
             where=str(folder),
@@ -140,7 +143,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StateError(
-            f"the state folder cannot be made in {nearest(folder)}: {error.strerror}",
+            f"the state folder cannot be made in {nearest_existing_folder(folder)}: {error.strerror}",
             where=str(folder),
             hint="give the pipeline a `state` in a folder that may be written; nothing was submitted",
         ) from error
@@ -148,7 +151,7 @@ def make_folder(folder: Path) -> None:
 
 def refuse_unwritable(folder: Path) -> None:
     """Raise StateError where nothing can be written in `folder`, or where it would have to be made. Leaves no trace."""
-    there = nearest(folder)
+    there = nearest_existing_folder(folder)
     try:
         if not there.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "it is not a folder")
@@ -162,7 +165,7 @@ def refuse_unwritable(folder: Path) -> None:
         ) from error
 
 
-def nearest(folder: Path) -> Path:
+def nearest_existing_folder(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists; symlinks are resolved."""
     path = Path(os.path.realpath(folder))
     while path != path.parent:
@@ -175,14 +178,14 @@ def nearest(folder: Path) -> Path:
     return path
 
 
-def _mib(count: int) -> str:
+def _format_mib(count: int) -> str:
     return f"{count / (1 << 20):.1f} MiB"
 
 
 # -- the reserve ---------------------------------------------------------------------------------------------
 
 
-class Reserve:
+class DiskReserve:
     """Room on the disk that is ours already, to be given up when there is no other.
 
     `with Reserve(folder) as reserve:` takes it and removes it at the end. When the ledger cannot be written,
@@ -190,7 +193,7 @@ class Reserve:
     """
 
     def __init__(self, folder: Path, size: int = RESERVE_BYTES) -> None:
-        self._file = folder / FILE_NAME
+        self._file = folder / RESERVE_FILE_NAME
         self._size = size
         self._held = False
         self._released = False
@@ -213,7 +216,7 @@ class Reserve:
         except OSError as error:
             raise self._cannot(error) from error
         try:
-            _fill(descriptor, self._size)
+            _fill_with_zeros(descriptor, self._size)
         except OSError as error:
             self._remove()
             raise self._cannot(error) from error
@@ -245,7 +248,7 @@ class Reserve:
 
     def _cannot(self, error: OSError) -> StateError:
         return StateError(
-            f"{_mib(self._size)} cannot be kept back in the state folder: {error.strerror}",
+            f"{_format_mib(self._size)} cannot be kept back in the state folder: {error.strerror}",
             where=str(self._file),
             hint="make room, or see that the folder may be written; nothing was submitted",
         )
@@ -258,7 +261,7 @@ class Reserve:
         self.close()
 
 
-def _fill(descriptor: int, size: int) -> None:
+def _fill_with_zeros(descriptor: int, size: int) -> None:
     """Make the file take `size` bytes of the disk, in fact and at once."""
     # Bytes that do not compress, and written: a hole or a run of zeros takes no room on some disks.
     left = memoryview(os.urandom(size))

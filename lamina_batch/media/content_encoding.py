@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 #: What is unpacked at once.
-_BLOCK = 256 * 1024
+_BLOCK_BYTES = 256 * 1024
 
 
 class Decoder(Protocol):
@@ -21,7 +21,7 @@ class Decoder(Protocol):
         """Whether what was fed may end here."""
 
 
-class _Plain:
+class _IdentityDecoder:
     def feed(self, data: bytes) -> Iterator[bytes]:
         yield data
 
@@ -29,7 +29,7 @@ class _Plain:
         return True
 
 
-class _Gunzip:
+class _GzipDecoder:
     """For servers that pack without being asked. It yields small pieces, so that a bomb can be seen in time."""
 
     def __init__(self) -> None:
@@ -37,27 +37,27 @@ class _Gunzip:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while True:
-            piece = self._member.decompress(data, _BLOCK)
+            piece = self._member.decompress(data, _BLOCK_BYTES)
             yield piece
             data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             if self._member.eof and data:
                 self._member = zlib.decompressobj(wbits=31)
-            elif not data and len(piece) < _BLOCK:
+            elif not data and len(piece) < _BLOCK_BYTES:
                 return
 
     def complete(self) -> bool:
         return self._member.eof
 
 
-_CODINGS: Mapping[str, Callable[[], Decoder]] = {
-    "": _Plain,
-    "identity": _Plain,
-    "gzip": _Gunzip,
-    "x-gzip": _Gunzip,
+_DECODERS: Mapping[str, Callable[[], Decoder]] = {
+    "": _IdentityDecoder,
+    "identity": _IdentityDecoder,
+    "gzip": _GzipDecoder,
+    "x-gzip": _GzipDecoder,
 }
 
 
 def decoder(response: aiohttp.ClientResponse) -> Decoder | None:
     """What unpacks the body of this answer; None: it comes in an encoding that was not asked for."""
-    make = _CODINGS.get(response.headers.get("Content-Encoding", "identity").strip().lower())
+    make = _DECODERS.get(response.headers.get("Content-Encoding", "identity").strip().lower())
     return make() if make is not None else None

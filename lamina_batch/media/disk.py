@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_THREADS = 4
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_THREAD_COUNT = 4
+_DISK_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class DiskError(Exception):
     """A file of ours cannot be written; the text says why."""
 
 
-class Disk:
+class DiskWorker:
     """The threads. `close` waits for what they do."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="downloads")
+        self._pool = ThreadPoolExecutor(_THREAD_COUNT, thread_name_prefix="downloads")
 
     async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `work` in a thread. Raises DiskError for an OSError of it.
@@ -43,14 +43,14 @@ class Disk:
         try:
             return future.result()
         except OSError as error:
-            raise DiskError(_words(error)) from error
+            raise DiskError(_error_text(error)) from error
 
     def close(self) -> None:
         self._pool.shutdown()
 
 
-def _words(error: OSError) -> str:
-    if error.errno in _FULL:
+def _error_text(error: OSError) -> str:
+    if error.errno in _DISK_FULL_ERRORS:
         return "the disk is full"
     where = f"{error.filename}: " if isinstance(error.filename, str) else ""
     return f"cannot be written: {where}{error.strerror or error}"

@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from lamina_batch.media.disk import Disk, DiskError
-from lamina_batch.media.fetch import Fetched, fetch
-from lamina_batch.media.host_queue import Turns
-from lamina_batch.media.http import Failure, Limits, open_session
-from lamina_batch.media.names import UNKNOWN, extension, fold
-from lamina_batch.media.output_folder import OutputFolder, Settled
+from lamina_batch.media.disk import DiskError, DiskWorker
+from lamina_batch.media.fetch import FetchedFile, fetch
+from lamina_batch.media.host_queue import HostQueue
+from lamina_batch.media.http import FetchFailure, FetchLimits, open_session
+from lamina_batch.media.names import UNKNOWN_EXTENSION, casefold_path, extension
+from lamina_batch.media.output_folder import OutputFolder, PlaceResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from lamina_batch.media.names import Pattern
+    from lamina_batch.media.names import PathPattern
     from lamina_batch.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class DownloadRequest:
     """One output of one job."""
 
     job_id: int
@@ -45,7 +45,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Downloaded:
+class DownloadResult:
     """What came of one: a file, or why there is none."""
 
     job_id: int
@@ -61,8 +61,8 @@ class Downloaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Item:
-    wanted: Wanted
+class _QueuedDownload:
+    wanted: DownloadRequest
     #: the name it tries first has this number
     number: int
 
@@ -72,32 +72,32 @@ class _Item:
 
 
 @dataclass(slots=True, kw_only=True)
-class Downloads:
+class DownloadQueue:
     """All downloads of one run. Use as `async with`: what is unfinished when the block is left stops and is removed."""
 
-    pattern: Pattern
+    pattern: PathPattern
     #: is told of each one once, on the loop; what it raises ends the block
-    report: Callable[[Downloaded], None]
+    report: Callable[[DownloadResult], None]
     #: the files of earlier runs by (job_id, position): another's name is never used, not even where its file is gone
     taken: Mapping[tuple[int, int], Path]
     runtime: Runtime
-    limits: Limits = field(default_factory=Limits)
+    limits: FetchLimits = field(default_factory=FetchLimits)
     _known: set[tuple[int, int]] = field(default_factory=set, init=False)
     #: whose each name is, as `fold` compares them
     _owners: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
     #: names promised before the extension is known, and the next number to try for each
     _promised: set[str] = field(default_factory=set, init=False)
     _numbers: dict[str, int] = field(default_factory=dict, init=False)
-    _turns: Turns[_Item, Downloaded] = field(init=False)
+    _turns: HostQueue[_QueuedDownload, DownloadResult] = field(init=False)
     _session: aiohttp.ClientSession | None = field(default=None, init=False)
-    _disk: Disk = field(default_factory=Disk, init=False)
+    _disk: DiskWorker = field(default_factory=DiskWorker, init=False)
     _folder: OutputFolder = field(init=False)
 
     async def __aenter__(self) -> Self:
         self._folder = OutputFolder(self.pattern.folder)
-        self._owners = {fold(path): owner for owner, path in self.taken.items()}
+        self._owners = {casefold_path(path): owner for owner, path in self.taken.items()}
         self._session = open_session(self.limits)
-        self._turns = Turns(
+        self._turns = HostQueue(
             attempt=self._try,
             ended=self._ended,
             runtime=self.runtime,
@@ -121,7 +121,7 @@ class Downloads:
         """How many are neither done nor given up."""
         return self._turns.left
 
-    def add(self, wanted: Wanted) -> None:
+    def add(self, wanted: DownloadRequest) -> None:
         """Bring this one too. Never blocks; the same job and position twice are one.
 
         Outputs that share a name are numbered in the order in which they are added.
@@ -129,22 +129,22 @@ class Downloads:
         if self._turns.stopped or (wanted.job_id, wanted.position) in self._known:
             return
         self._known.add((wanted.job_id, wanted.position))
-        self._turns.add(_Item(wanted=wanted, number=self._promise(wanted)), wanted.url)
+        self._turns.add(_QueuedDownload(wanted=wanted, number=self._promise(wanted)), wanted.url)
 
     async def finish(self) -> None:
         """Wait until all that was added is done or given up."""
         await self._turns.finish()
 
-    def _ended(self, item: _Item, came: Downloaded | Failure) -> None:
-        self.report(came if isinstance(came, Downloaded) else _failed(item.wanted, came.reason))
+    def _ended(self, item: _QueuedDownload, came: DownloadResult | FetchFailure) -> None:
+        self.report(came if isinstance(came, DownloadResult) else _failed_result(item.wanted, came.reason))
 
     # -- one of them -------------------------------------------------------------------------------------------
 
-    async def _try(self, item: _Item) -> Downloaded | Failure:
+    async def _try(self, item: _QueuedDownload) -> DownloadResult | FetchFailure:
         if self._session is None:
             msg = "Downloads is used outside `async with`"
             raise RuntimeError(msg)
-        fetched: Fetched | Failure | None = None
+        fetched: FetchedFile | FetchFailure | None = None
         try:
             fetched = await fetch(
                 self._session,
@@ -154,28 +154,28 @@ class Downloads:
                 limits=self.limits,
                 disk=self._disk,
             )
-            return await self._place(item, fetched) if isinstance(fetched, Fetched) else fetched
+            return await self._place(item, fetched) if isinstance(fetched, FetchedFile) else fetched
         except DiskError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001  # whatever it is, one file must not end a run that spends money
             reason = f"this is a mistake of lamina-batch: {type(error).__name__}"
-        if isinstance(fetched, Fetched):
+        if isinstance(fetched, FetchedFile):
             with suppress(DiskError):
                 await self._disk.run(fetched.temp.unlink, missing_ok=True)
-        return Failure(reason=reason)
+        return FetchFailure(reason=reason)
 
-    async def _place(self, item: _Item, fetched: Fetched) -> Downloaded:
+    async def _place(self, item: _QueuedDownload, fetched: FetchedFile) -> DownloadResult:
         wanted = item.wanted
         ext = extension(wanted.url, None)
-        if ext == UNKNOWN:
+        if ext == UNKNOWN_EXTENSION:
             ext = extension(fetched.final_url, fetched.content_type)
         number = item.number
         while True:
             file = self.pattern.place(
                 key=wanted.key, variant=wanted.variant, label=wanted.label, ext=ext, number=number
             )
-            if self._owners.setdefault(fold(file), item.owner) == item.owner:
-                placed = Downloaded(
+            if self._owners.setdefault(casefold_path(file), item.owner) == item.owner:
+                placed = DownloadResult(
                     job_id=wanted.job_id,
                     position=wanted.position,
                     url=wanted.url,
@@ -183,28 +183,30 @@ class Downloads:
                     sha256=fetched.sha256,
                     size=fetched.size,
                 )
-                settled: list[Settled] = []
+                settled: list[PlaceResult] = []
                 try:
                     await self._disk.run(self._settle, fetched, file, settled)
                 except asyncio.CancelledError:
                     # The file has its name: that is told, whatever stops the run.
-                    if settled and settled[0] is not Settled.OCCUPIED:
+                    if settled and settled[0] is not PlaceResult.OCCUPIED:
                         with suppress(Exception):
                             self.report(placed)
                     raise
-                if settled[0] is not Settled.OCCUPIED:
+                if settled[0] is not PlaceResult.OCCUPIED:
                     return placed
             number = self._promise(wanted)
 
-    def _settle(self, fetched: Fetched, file: Path, settled: list[Settled]) -> None:
+    def _settle(self, fetched: FetchedFile, file: Path, settled: list[PlaceResult]) -> None:
         settled.append(self._folder.settle(fetched.temp, file, sha256=fetched.sha256, size=fetched.size))
 
-    def _promise(self, wanted: Wanted) -> int:
+    def _promise(self, wanted: DownloadRequest) -> int:
         """The least number whose name is promised to no other output of this run, whatever its extension will be."""
 
         def name(number: int) -> str:
             place = self.pattern.place
-            return fold(place(key=wanted.key, variant=wanted.variant, label=wanted.label, ext="", number=number))
+            return casefold_path(
+                place(key=wanted.key, variant=wanted.variant, label=wanted.label, ext="", number=number)
+            )
 
         first = name(1)
         number = self._numbers.get(first, 1)
@@ -215,5 +217,5 @@ class Downloads:
         return number
 
 
-def _failed(wanted: Wanted, reason: str) -> Downloaded:
-    return Downloaded(job_id=wanted.job_id, position=wanted.position, url=wanted.url, error=reason)
+def _failed_result(wanted: DownloadRequest, reason: str) -> DownloadResult:
+    return DownloadResult(job_id=wanted.job_id, position=wanted.position, url=wanted.url, error=reason)

@@ -15,15 +15,15 @@ import aiohttp
 from lamina_batch.media.content_encoding import decoder
 from lamina_batch.media.disk import DiskError
 from lamina_batch.media.http import (
-    PAGES,
-    Failure,
-    Limits,
-    ask,
-    begins_as_page,
+    PAGE_TYPES,
+    FetchFailure,
+    FetchLimits,
     content_type,
-    cut_short,
+    looks_like_page,
     network_failure,
-    refused,
+    refused_failure,
+    request_url,
+    truncated_failure,
 )
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from io import FileIO
     from pathlib import Path
 
-    from lamina_batch.media.disk import Disk
+    from lamina_batch.media.disk import DiskWorker
 
 #: What is written at once.
-_BLOCK = 256 * 1024
+_BLOCK_BYTES = 256 * 1024
 _MEDIA_KINDS = frozenset({"image", "video", "audio"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
+class FetchedFile:
     #: stands aside, whole and on the disk
     temp: Path
     #: hex
@@ -52,78 +52,86 @@ class Fetched:
 
 
 async def fetch(
-    session: aiohttp.ClientSession, url: str, *, kind: str, temp: Callable[[], Path], limits: Limits, disk: Disk
-) -> Fetched | Failure:
+    session: aiohttp.ClientSession,
+    url: str,
+    *,
+    kind: str,
+    temp: Callable[[], Path],
+    limits: FetchLimits,
+    disk: DiskWorker,
+) -> FetchedFile | FetchFailure:
     """Bring the file behind `url`, which shall be of this kind (`image`, `video`, `audio`; others are not checked).
 
     `session` is one of `open_session`. `temp`, called in a thread, names a path with nothing there; a file is left
     there only with Fetched. Nothing that the network, the server or the disk does is raised.
     """
-    part = _Part(temp)
-    ended: Fetched | Failure | None = None
+    part = _PartFile(temp)
+    ended: FetchedFile | FetchFailure | None = None
     try:
-        ended = await ask(session, url, partial(_take, kind=kind, part=part, limits=limits, disk=disk), limits=limits)
+        ended = await request_url(
+            session, url, partial(_receive, kind=kind, part=part, limits=limits, disk=disk), limits=limits
+        )
     except DiskError as error:
-        ended = Failure(reason=str(error))
+        ended = FetchFailure(reason=str(error))
     finally:
-        if not isinstance(ended, Fetched):
+        if not isinstance(ended, FetchedFile):
             part.discard()
     return ended
 
 
-async def _take(
-    response: aiohttp.ClientResponse, *, kind: str, part: _Part, limits: Limits, disk: Disk
-) -> Fetched | Failure:
+async def _receive(
+    response: aiohttp.ClientResponse, *, kind: str, part: _PartFile, limits: FetchLimits, disk: DiskWorker
+) -> FetchedFile | FetchFailure:
     if response.status != 200:
-        return refused(response)
+        return refused_failure(response)
     named = content_type(response)
-    if kind in _MEDIA_KINDS and named in PAGES:
-        return _page(PAGES[named], kind)
+    if kind in _MEDIA_KINDS and named in PAGE_TYPES:
+        return _page_failure(PAGE_TYPES[named], kind)
     unpack = decoder(response)
     if unpack is None:
-        return Failure(reason="it comes in an encoding that was not asked for")
+        return FetchFailure(reason="it comes in an encoding that was not asked for")
     length = response.content_length
     if length is not None and length > limits.most_bytes:
-        return _too_large(limits)
+        return _too_large_failure(limits)
     received = 0
     size = 0
     block = bytearray()
 
     def page() -> bool:
         """Whether the file begins as a web page does, whatever its type says."""
-        return kind in _MEDIA_KINDS and "svg" not in named and begins_as_page(block)
+        return kind in _MEDIA_KINDS and "svg" not in named and looks_like_page(block)
 
     try:
         async for chunk in response.content.iter_any():
             received += len(chunk)
             if received > limits.most_bytes:
-                return _too_large(limits)
+                return _too_large_failure(limits)
             for piece in unpack.feed(chunk):
                 size += len(piece)
                 if size > limits.most_bytes:
-                    return _too_large(limits)
+                    return _too_large_failure(limits)
                 block += piece
-                if len(block) >= _BLOCK:
+                if len(block) >= _BLOCK_BYTES:
                     if not part.begun and page():
-                        return _page("a web page", kind)
+                        return _page_failure("a web page", kind)
                     await disk.run(part.write, bytes(block))
                     block.clear()
     except aiohttp.ClientPayloadError:
-        return cut_short(length)
+        return truncated_failure(length)
     except (aiohttp.ClientError, OSError) as error:
         return replace(network_failure(error, limits), silent=False)
     except zlib.error:
-        return Failure(reason="it came packed, and cannot be unpacked", again=True)
+        return FetchFailure(reason="it came packed, and cannot be unpacked", again=True)
     if length is not None and received != length:
-        return cut_short(length)
+        return truncated_failure(length)
     if not unpack.complete():
-        return cut_short(None)
+        return truncated_failure(None)
     if not size:
-        return Failure(reason="it is empty", again=length is None)
+        return FetchFailure(reason="it is empty", again=length is None)
     if not part.begun and page():
-        return _page("a web page", kind)
+        return _page_failure("a web page", kind)
     temp = await disk.run(part.finish, bytes(block))
-    return Fetched(
+    return FetchedFile(
         temp=temp,
         sha256=part.sha256,
         size=size,
@@ -132,16 +140,16 @@ async def _take(
     )
 
 
-def _page(what: str, kind: str) -> Failure:
+def _page_failure(what: str, kind: str) -> FetchFailure:
     name = "an image" if kind == "image" else kind
-    return Failure(reason=f"{what} came instead of {name}: the link has probably expired")
+    return FetchFailure(reason=f"{what} came instead of {name}: the link has probably expired")
 
 
-def _too_large(limits: Limits) -> Failure:
-    return Failure(reason=f"it is larger than {limits.most_bytes} bytes")
+def _too_large_failure(limits: FetchLimits) -> FetchFailure:
+    return FetchFailure(reason=f"it is larger than {limits.most_bytes} bytes")
 
 
-class _Part:
+class _PartFile:
     """The file that stands aside while it comes. `write` and `finish` block: they run in threads."""
 
     def __init__(self, temp: Callable[[], Path]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from urllib.parse import urlsplit
 
 from lamina_batch.client.retry import backoff
-from lamina_batch.media.http import Failure
+from lamina_batch.media.http import FetchFailure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from lamina_batch.runtime import Runtime
 
-_Errand = TypeVar("_Errand")
-_Done = TypeVar("_Done")
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manners:
+class HostLimits:
     """How much is asked of others."""
 
     #: errands at once, and of these to one host: a slow host leaves room for the others
@@ -39,28 +39,28 @@ class Manners:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Waiting(Generic[_Errand]):
-    errand: _Errand
+class _QueuedTask(Generic[_Task]):
+    errand: _Task
     host: str
     #: how often it has failed
     failures: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
-class Turns(Generic[_Errand, _Done]):
+class HostQueue(Generic[_Task, _Result]):
     """Use as `async with`: what is unfinished when the block is left is cancelled."""
 
     #: one try
-    attempt: Callable[[_Errand], Awaitable[_Done | Failure]]
+    attempt: Callable[[_Task], Awaitable[_Result | FetchFailure]]
     #: is told the end of each errand once, on the loop; what it raises ends the block
-    ended: Callable[[_Errand, _Done | Failure], None]
+    ended: Callable[[_Task, _Result | FetchFailure], None]
     runtime: Runtime
-    manners: Manners = field(default_factory=Manners)
+    manners: HostLimits = field(default_factory=HostLimits)
     #: how many are neither done nor given up
     left: int = field(default=0, init=False)
     stopped: bool = field(default=False, init=False)
     #: hosts in turn, each with what waits for it
-    _queues: dict[str, deque[_Waiting[_Errand]]] = field(default_factory=dict, init=False)
+    _queues: dict[str, deque[_QueuedTask[_Task]]] = field(default_factory=dict, init=False)
     _open: Counter[str] = field(default_factory=Counter, init=False)
     #: since when each host has given no answer but that it is asked too often
     _silent: dict[str, float] = field(default_factory=dict, init=False)
@@ -89,13 +89,13 @@ class Turns(Generic[_Errand, _Done]):
             if not isinstance(error, Exception):
                 raise group.exceptions[0] from None
 
-    def add(self, errand: _Errand, url: str) -> None:
+    def add(self, errand: _Task, url: str) -> None:
         """Do this one too; `url` says at whose host. Never blocks."""
         if self.stopped:
             return
         self.left += 1
         host = host_of(url)
-        self._queues.setdefault(host, deque()).append(_Waiting(errand=errand, host=host))
+        self._queues.setdefault(host, deque()).append(_QueuedTask(errand=errand, host=host))
         self._dispatch()
 
     async def finish(self) -> None:
@@ -113,7 +113,7 @@ class Turns(Generic[_Errand, _Done]):
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _next(self) -> _Waiting[_Errand] | None:
+    def _next(self) -> _QueuedTask[_Task] | None:
         for host, queue in self._queues.items():
             if self._open[host] < self.manners.most_open_per_host and not self._resting[host]:
                 waiting = queue.popleft()
@@ -124,7 +124,7 @@ class Turns(Generic[_Errand, _Done]):
                 return waiting
         return None
 
-    async def _work(self, waiting: _Waiting[_Errand]) -> None:
+    async def _work(self, waiting: _QueuedTask[_Task]) -> None:
         host = waiting.host
         try:
             came = await self.attempt(waiting.errand)
@@ -134,11 +134,11 @@ class Turns(Generic[_Errand, _Done]):
                 # Else they would all be counted again and again, where there are many.
                 del self._open[host]
         gone_quiet = host in self._silent
-        if isinstance(came, Failure) and (came.silent or came.too_many):
+        if isinstance(came, FetchFailure) and (came.silent or came.too_many):
             self._silent.setdefault(host, self.runtime.now())
         else:
             self._silent.pop(host, None)
-        if not isinstance(came, Failure):
+        if not isinstance(came, FetchFailure):
             self._end(waiting, came)
             return
         failed = replace(waiting, failures=waiting.failures + 1)
@@ -158,7 +158,7 @@ class Turns(Generic[_Errand, _Done]):
                 reason = f"not tried, because its host {does}: {came.reason}"
                 self._end(other, replace(came, reason=reason))
 
-    async def _pause(self, failed: _Waiting[_Errand], retry_after: float | None, *, rest: bool) -> None:
+    async def _pause(self, failed: _QueuedTask[_Task], retry_after: float | None, *, rest: bool) -> None:
         """Wait until this one may be tried again; `rest`: with all that waits for its host."""
         pause = max(retry_after or 0.0, backoff(failed.failures, self.runtime.random, base=1.0))
         self._resting[failed.host] += rest
@@ -169,7 +169,7 @@ class Turns(Generic[_Errand, _Done]):
         self._queues.setdefault(failed.host, deque()).appendleft(failed)
         self._dispatch()
 
-    def _end(self, waiting: _Waiting[_Errand], came: _Done | Failure) -> None:
+    def _end(self, waiting: _QueuedTask[_Task], came: _Result | FetchFailure) -> None:
         self.left -= 1
         try:
             self.ended(waiting.errand, came)

@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 _Taken = TypeVar("_Taken")
 
-_MOST_REDIRECTS = 5
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS = 5
+_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 #: Links that have expired answer so.
-_EXPIRED = frozenset({401, 403, 404, 410})
+_EXPIRED_STATUSES = frozenset({401, 403, 404, 410})
 #: A longer Retry-After is for the next run.
-_MOST_RETRY_AFTER = 120.0
+_MAX_RETRY_AFTER = 120.0
 
 #: RFC 3986: only such a URL goes out byte for byte. A signature may cover how it was written.
-_PROPER = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
+_VALID_URL = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,60}/[a-z0-9!#$&^_.+-]{1,60}")
 #: What is said in these is said about the file; the file is something else.
-PAGES: Mapping[str, str] = {
+PAGE_TYPES: Mapping[str, str] = {
     "text/html": "a web page",
     "application/xhtml+xml": "a web page",
     "text/xml": "an XML text",
@@ -46,14 +46,14 @@ PAGES: Mapping[str, str] = {
     "application/problem+json": "a JSON text",
 }
 #: So much of the beginning shows whether it is a web page.
-_HEAD = 512
-_PAGE_BEGINS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<?xml", b"<error")
+_HEAD_BYTES = 512
+_PAGE_PREFIXES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<?xml", b"<error")
 #: What a lookup says of a name that nobody has; any other trouble of it may be gone the next minute.
-_NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+_NAME_NOT_FOUND_ERRORS = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class FetchLimits:
     #: bytes of one file, unpacked
     most_bytes: int = 1024**3
     #: seconds for one try, redirects included
@@ -65,7 +65,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class FetchFailure:
     #: in words; never holds the URL, which may be signed
     reason: str
     #: whether it may end better when tried again soon
@@ -80,10 +80,10 @@ class Failure:
     sure: bool = False
 
 
-_NO_URL = Failure(reason="its address is no URL", sure=True)
+_INVALID_URL = FetchFailure(reason="its address is no URL", sure=True)
 
 
-def open_session(limits: Limits) -> aiohttp.ClientSession:
+def open_session(limits: FetchLimits) -> aiohttp.ClientSession:
     """A session for other hosts: no cookies, no proxy and no .netrc of the environment, bodies as they come."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
@@ -100,64 +100,64 @@ def open_session(limits: Limits) -> aiohttp.ClientSession:
     )
 
 
-async def ask(
+async def request_url(
     session: aiohttp.ClientSession,
     url: str,
-    take: Callable[[aiohttp.ClientResponse], Awaitable[_Taken | Failure]],
+    take: Callable[[aiohttp.ClientResponse], Awaitable[_Taken | FetchFailure]],
     *,
-    limits: Limits,
+    limits: FetchLimits,
     headers: Mapping[str, str] | None = None,
-) -> _Taken | Failure:
+) -> _Taken | FetchFailure:
     """GET `url` and answer what `take` makes of the answer, whatever its status; a redirect is followed, and none.
 
     `session` is one of `open_session`. Nothing that the network or the host does is raised.
     """
     try:
         async with asyncio.timeout(limits.total):
-            return await _follow(session, url, take, limits=limits, headers=headers or {})
+            return await _follow_redirects(session, url, take, limits=limits, headers=headers or {})
     except TimeoutError:
         # It had its time; as much again in this run would go the same way.
-        return Failure(reason=f"it did not end within {limits.total:g} s")
+        return FetchFailure(reason=f"it did not end within {limits.total:g} s")
     except ValueError:
-        return _NO_URL
+        return _INVALID_URL
 
 
-async def _follow(
+async def _follow_redirects(
     session: aiohttp.ClientSession,
     url: str,
-    take: Callable[[aiohttp.ClientResponse], Awaitable[_Taken | Failure]],
+    take: Callable[[aiohttp.ClientResponse], Awaitable[_Taken | FetchFailure]],
     *,
-    limits: Limits,
+    limits: FetchLimits,
     headers: Mapping[str, str],
-) -> _Taken | Failure:
+) -> _Taken | FetchFailure:
     """Redirects are followed here and not by aiohttp, so that each address is looked at like the first."""
-    at = _read_url(url)
-    for redirects in range(_MOST_REDIRECTS + 1):
-        unfit = _unfit(at)
+    at = _parse_url(url)
+    for redirects in range(_MAX_REDIRECTS + 1):
+        unfit = _url_problem(at)
         if unfit:
-            return Failure(reason=f"it redirects, and {unfit}" if redirects else unfit, sure=redirects > 0)
+            return FetchFailure(reason=f"it redirects, and {unfit}" if redirects else unfit, sure=redirects > 0)
         try:
             async with session.get(at, allow_redirects=False, headers=headers) as response:
-                if response.status not in _REDIRECTS:
+                if response.status not in _REDIRECT_STATUSES:
                     return await take(response)
                 try:
-                    at = at.join(_read_url(response.headers.get("Location", "")))
+                    at = at.join(_parse_url(response.headers.get("Location", "")))
                 except ValueError:
-                    return Failure(reason=f"HTTP {response.status} leads nowhere", sure=True)
+                    return FetchFailure(reason=f"HTTP {response.status} leads nowhere", sure=True)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             failure = network_failure(error, limits)
             # The host that `url` names is not silent: it redirected.
             return replace(failure, silent=failure.silent and not redirects)
-    return Failure(reason=f"it redirects more than {_MOST_REDIRECTS} times", sure=True)
+    return FetchFailure(reason=f"it redirects more than {_MAX_REDIRECTS} times", sure=True)
 
 
-def _read_url(text: str) -> URL:
+def _parse_url(text: str) -> URL:
     if not text:
         raise ValueError(text)
-    return URL(text, encoded=_PROPER.fullmatch(text) is not None)
+    return URL(text, encoded=_VALID_URL.fullmatch(text) is not None)
 
 
-def _unfit(url: URL) -> str | None:
+def _url_problem(url: URL) -> str | None:
     """Why this address is not asked; None: it is."""
     if url.scheme not in {"http", "https"} or not url.host:
         return "its address is no http(s) URL"
@@ -172,16 +172,16 @@ def content_type(response: aiohttp.ClientResponse) -> str:
     return named if _MEDIA_TYPE.fullmatch(named) else ""
 
 
-def refused(response: aiohttp.ClientResponse) -> Failure:
+def refused_failure(response: aiohttp.ClientResponse) -> FetchFailure:
     status = response.status
-    if status in _EXPIRED:
-        return Failure(reason=f"HTTP {status}: the link has expired, or was never good")
+    if status in _EXPIRED_STATUSES:
+        return FetchFailure(reason=f"HTTP {status}: the link has expired, or was never good")
     again = status == 425 or retryable(status)
     retry_after = _retry_after(response.headers)
-    if again and retry_after is not None and retry_after > _MOST_RETRY_AFTER:
+    if again and retry_after is not None and retry_after > _MAX_RETRY_AFTER:
         reason = f"HTTP {status}: not before {retry_after:.0f} s from now"
-        return Failure(reason=reason, too_many=status == 429)
-    return Failure(reason=f"HTTP {status}", again=again, retry_after=retry_after, too_many=status == 429)
+        return FetchFailure(reason=reason, too_many=status == 429)
+    return FetchFailure(reason=f"HTTP {status}", again=again, retry_after=retry_after, too_many=status == 429)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -194,17 +194,17 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def begins_as_page(head: bytes | bytearray) -> bool:
-    return bytes(head[:_HEAD]).removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE_BEGINS)
+def looks_like_page(head: bytes | bytearray) -> bool:
+    return bytes(head[:_HEAD_BYTES]).removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE_PREFIXES)
 
 
-def cut_short(length: int | None) -> Failure:
+def truncated_failure(length: int | None) -> FetchFailure:
     # How much came is not told: aiohttp may drop some of it when the connection ends.
     of = f" before its {length} bytes had come" if length is not None else ""
-    return Failure(reason=f"it broke off{of}", again=True)
+    return FetchFailure(reason=f"it broke off{of}", again=True)
 
 
-def network_failure(error: Exception, limits: Limits) -> Failure:
+def network_failure(error: Exception, limits: FetchLimits) -> FetchFailure:
     """What happened, without the URL: the words of aiohttp often hold it."""
     match error:
         case aiohttp.ConnectionTimeoutError():
@@ -212,9 +212,9 @@ def network_failure(error: Exception, limits: Limits) -> Failure:
         case aiohttp.SocketTimeoutError():
             reason = f"nothing came for {limits.idle:g} s"
         case aiohttp.ClientConnectorCertificateError():
-            return Failure(reason="the host's certificate is not good", silent=True)
-        case aiohttp.ClientConnectorDNSError(os_error=OSError(errno=number)) if number in _NO_SUCH_NAME:
-            return Failure(reason="the host's name is not found", silent=True, sure=True)
+            return FetchFailure(reason="the host's certificate is not good", silent=True)
+        case aiohttp.ClientConnectorDNSError(os_error=OSError(errno=number)) if number in _NAME_NOT_FOUND_ERRORS:
+            return FetchFailure(reason="the host's name is not found", silent=True, sure=True)
         case aiohttp.ClientConnectorDNSError():
             reason = "the host's name is not found"
         case aiohttp.ClientConnectorError():
@@ -222,17 +222,17 @@ def network_failure(error: Exception, limits: Limits) -> Failure:
             number = error.os_error.errno
             reason = f"no connection to the host ({os.strerror(number) if number else type(error.os_error).__name__})"
         case aiohttp.InvalidURL():
-            return _NO_URL
+            return _INVALID_URL
         case aiohttp.ServerDisconnectedError():
             reason = "the connection was closed without an answer"
         case aiohttp.ClientResponseError():
             # Somebody is there, at least.
-            return Failure(reason="the answer is no HTTP", again=True)
+            return FetchFailure(reason="the answer is no HTTP", again=True)
         case OSError() if error.strerror:
             reason = f"the connection broke ({error.strerror})"
         case ValueError():
             # The last resort of URL and name handling, such as a host name that cannot be encoded.
-            return _NO_URL
+            return _INVALID_URL
         case _:
             reason = f"the connection broke ({type(error).__name__})"
-    return Failure(reason=reason, again=True, silent=True)
+    return FetchFailure(reason=reason, again=True, silent=True)

@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 PLACEHOLDERS = ("key", "variant", "label", "ext")
 
 #: What a file is called whose kind cannot be told, or is none that we name.
-UNKNOWN = "bin"
+UNKNOWN_EXTENSION = "bin"
 
-_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_TEMPLATE_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 #: Separators, and what Windows refuses (also on network drives and memory cards).
-_RESERVED = frozenset('/\\<>:"|?*')
+_RESERVED_CHARACTERS = frozenset('/\\<>:"|?*')
 #: Windows takes these for devices, in any case and with any extension.
-_DEVICES = frozenset(
+_RESERVED_NAMES = frozenset(
     {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}
     | {f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"}
 )
 #: The longest name of a file or folder on ext4, APFS, NTFS and most others, in bytes of UTF-8 for the strictest.
-_MOST_BYTES = 255
+_MAX_NAME_BYTES = 255
 #: What stands after a longer last dot is no extension.
-_MOST_EXTENSION = 32
+_MAX_EXTENSION_LENGTH = 32
 
 #: Extensions that only name media and plain text. Nothing that a double click would run: no .exe or .sh, and neither
 #: .html nor .svg, because a browser runs the scripts in them.
-_EXTENSIONS = frozenset(
+_KNOWN_EXTENSIONS = frozenset(
     {
         *("jpg", "jpeg", "png", "webp", "gif", "avif", "heic", "heif", "bmp", "tif", "tiff", "jxl", "psd"),
         *("mp4", "m4v", "mov", "webm", "mkv", "avi", "mpg", "mpeg", "ogv", "3gp"),
@@ -97,7 +97,7 @@ _BY_CONTENT_TYPE: Mapping[str, str] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pattern:
+class PathPattern:
     """`results.download`, read. `parse_pattern` makes one."""
 
     #: the longest leading part without a placeholder: no file ever stands outside it
@@ -114,17 +114,22 @@ class Pattern:
 
         Different texts can come to the same place; who asks must compare (`fold`) and go on to the next number.
         """
-        values = {"key": _safe(key) or "_", "variant": _safe(variant), "label": _safe(label) or "_", "ext": _safe(ext)}
+        values = {
+            "key": _safe_name(key) or "_",
+            "variant": _safe_name(variant),
+            "label": _safe_name(label) or "_",
+            "ext": _safe_name(ext),
+        }
         path = self.folder
         for component in self.components[:-1]:
-            filled = _filled(component, values)
+            filled = _fill(component, values)
             if filled:
-                path /= filled if len(component) == 1 else _whole(filled, "", literal=bool(component[0]))
+                path /= filled if len(component) == 1 else _join_name(filled, "", literal=bool(component[0]))
         stem, tail = _stem_and_tail(self.components[-1], values)
-        return path / _whole(stem, tail, literal=bool(self.components[-1][0]), number=number)
+        return path / _join_name(stem, tail, literal=bool(self.components[-1][0]), number=number)
 
 
-def parse_pattern(text: str) -> Pattern:
+def parse_pattern(text: str) -> PathPattern:
     """Read a pattern, an absolute path with `{key}`, `{variant}`, `{label}`, `{ext}`; `{{` and `}}` are braces.
 
     Raises ValueError, in words for the user.
@@ -133,28 +138,28 @@ def parse_pattern(text: str) -> Pattern:
         raise ValueError("it is no absolute path")
     components: list[list[str]] = [[""]]
     end = 0
-    for token in _TOKEN.finditer(text):
+    for token in _TEMPLATE_TOKEN.finditer(text):
         _add_literal(components, text[end : token.start()])
         end = token.end()
         name: str | None = token[1]
         if name is not None:
             if name not in PLACEHOLDERS:
-                raise ValueError(_unknown(name))
+                raise ValueError(_unknown_placeholder(name))
             components[-1] += [name, ""]
         elif token[0] in {"{{", "}}"}:
             _add_literal(components, token[0][0])
         else:
             raise ValueError(f"a {token[0]} has no partner: write {{label}}; {{{{ and }}}} are braces")
     _add_literal(components, text[end:])
-    return _pattern(components)
+    return _make_pattern(components)
 
 
-def escaped(text: str) -> str:
+def escape_braces(text: str) -> str:
     """`text` as a pattern that means just it: for the folder that a relative pattern is joined to."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def fold(path: Path) -> str:
+def casefold_path(path: Path) -> str:
     """What two paths share when some file system (macOS, Windows) takes them for one: case and normalisation."""
     return unicodedata.normalize("NFC", str(path)).casefold()
 
@@ -169,12 +174,12 @@ def extension(url: str, content_type: str | None) -> str:
     except ValueError:
         path = ""
     said = unquote(path).rpartition(".")[2].lower()
-    if said in _EXTENSIONS:
+    if said in _KNOWN_EXTENSIONS:
         return said
-    return _BY_CONTENT_TYPE.get((content_type or "").partition(";")[0].strip().lower(), UNKNOWN)
+    return _BY_CONTENT_TYPE.get((content_type or "").partition(";")[0].strip().lower(), UNKNOWN_EXTENSION)
 
 
-def _pattern(components: list[list[str]]) -> Pattern:
+def _make_pattern(components: list[list[str]]) -> PathPattern:
     *_, last = components
     if last == [""]:
         raise ValueError("it names a folder: end it with a file name, such as {label}.{ext}")
@@ -193,10 +198,10 @@ def _pattern(components: list[list[str]]) -> Pattern:
         literal = "".join(component[::2])
         if any(unicodedata.category(char) == "Cc" for char in literal):
             raise ValueError("it holds a control character")
-        if len(component) == 1 and len(_bytes(literal)) > _MOST_BYTES:
-            raise ValueError(f"a name in it is longer than {_MOST_BYTES} bytes")
+        if len(component) == 1 and len(_byte_length(literal)) > _MAX_NAME_BYTES:
+            raise ValueError(f"a name in it is longer than {_MAX_NAME_BYTES} bytes")
     folder = "/".join("".join(component) for component in components[:leading])
-    return Pattern(folder=Path(folder or "/"), components=tuple(below))
+    return PathPattern(folder=Path(folder or "/"), components=tuple(below))
 
 
 def _add_literal(components: list[list[str]], text: str) -> None:
@@ -205,13 +210,13 @@ def _add_literal(components: list[list[str]], text: str) -> None:
     components.extend([part] for part in rest)
 
 
-def _unknown(name: str) -> str:
+def _unknown_placeholder(name: str) -> str:
     known = ", ".join(f"{{{placeholder}}}" for placeholder in PLACEHOLDERS)
     near = closest_match(name.strip(), PLACEHOLDERS)
     return f"{{{name}}} is no placeholder: {f'did you mean {{{near}}}?' if near else f'there are {known}'}"
 
 
-def _filled(component: tuple[str, ...], values: Mapping[str, str]) -> str:
+def _fill(component: tuple[str, ...], values: Mapping[str, str]) -> str:
     return "".join(values[piece] if index % 2 else piece for index, piece in enumerate(component))
 
 
@@ -221,18 +226,18 @@ def _stem_and_tail(component: tuple[str, ...], values: Mapping[str, str]) -> tup
     Only the pattern says where an extension is; the dot in a label such as `Dr. No` begins none.
     """
     if len(component) > 1 and component[-1] == "" and component[-2] == "ext" and component[-3].endswith("."):
-        stem, tail = _filled((*component[:-3], component[-3][:-1]), values), values["ext"]
+        stem, tail = _fill((*component[:-3], component[-3][:-1]), values), values["ext"]
     else:
         before, dot, tail = component[-1].rpartition(".")
-        stem = _filled((*component[:-1], before if dot else component[-1]), values)
+        stem = _fill((*component[:-1], before if dot else component[-1]), values)
         tail = tail if dot else ""
     tail = unicodedata.normalize("NFC", tail).rstrip(" .")
-    if not tail or len(_bytes(tail)) > _MOST_EXTENSION:
+    if not tail or len(_byte_length(tail)) > _MAX_EXTENSION_LENGTH:
         return (f"{stem}.{tail}" if tail else stem), ""
     return stem, f".{tail}"
 
 
-def _whole(stem: str, tail: str, *, literal: bool, number: int = 1) -> str:
+def _join_name(stem: str, tail: str, *, literal: bool, number: int = 1) -> str:
     """One component of a path, made fit as a whole. `literal`: the user's own text begins it."""
     stem = unicodedata.normalize("NFC", stem).rstrip(" .")
     if stem.startswith(".") and not literal:
@@ -240,17 +245,17 @@ def _whole(stem: str, tail: str, *, literal: bool, number: int = 1) -> str:
         stem = f"_{stem[1:]}"
     stem = stem or "_"
     tail = (f" {number}" if number >= 2 else "") + tail
-    if f"{stem}{tail}".partition(".")[0].rstrip(" ").upper() in _DEVICES:
+    if f"{stem}{tail}".partition(".")[0].rstrip(" ").upper() in _RESERVED_NAMES:
         stem = f"_{stem}"
-    if len(_bytes(f"{stem}{tail}")) > _MOST_BYTES:
+    if len(_byte_length(f"{stem}{tail}")) > _MAX_NAME_BYTES:
         # Two long names that begin alike stay two.
-        mark = "~" + hashlib.sha256(_bytes(stem)).hexdigest()[:8]
-        room = _MOST_BYTES - len(_bytes(f"{mark}{tail}"))
-        stem = _bytes(stem)[:room].decode("utf-8", "ignore").rstrip(" .") + mark
+        mark = "~" + hashlib.sha256(_byte_length(stem)).hexdigest()[:8]
+        room = _MAX_NAME_BYTES - len(_byte_length(f"{mark}{tail}"))
+        stem = _byte_length(stem)[:room].decode("utf-8", "ignore").rstrip(" .") + mark
     return stem + tail
 
 
-def _safe(value: str) -> str:
+def _safe_name(value: str) -> str:
     """A foreign text without anything that a file name may not hold, or that makes it look like another."""
     return "".join(_safe_character(char) for char in unicodedata.normalize("NFC", value)).strip(" ")
 
@@ -258,11 +263,11 @@ def _safe(value: str) -> str:
 def _safe_character(char: str) -> str:
     category = unicodedata.category(char)
     # C: control, format (bidi, zero width), lone surrogates, private and unassigned; the two Z: line ends.
-    if char in _RESERVED or category[0] == "C" or category in {"Zl", "Zp"}:
+    if char in _RESERVED_CHARACTERS or category[0] == "C" or category in {"Zl", "Zp"}:
         return "_"
     return " " if category == "Zs" else char
 
 
-def _bytes(text: str) -> bytes:
+def _byte_length(text: str) -> bytes:
     # A pattern that came from a file name may hold what is no UTF-8; values do not any more.
     return text.encode("utf-8", "surrogatepass")

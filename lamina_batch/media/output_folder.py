@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Begins the name of the folder of unfinished files. No name made from a row begins with a dot (names.py).
-ASIDE = ".lamina-downloads-"
+TEMPORARY_PREFIX = ".lamina-downloads-"
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: How file systems without hard links (FAT, SMB, some of FUSE) say so.
-_NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+_NO_HARD_LINK_ERRORS = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
-class Settled(Enum):
+class PlaceResult(Enum):
     """What became of a finished file."""
 
     PLACED = auto()
@@ -64,7 +64,7 @@ class OutputFolder:
                 self._aside = self._make_aside()
             return self._aside[0] / f"{next(self._numbers)}.part"
 
-    def settle(self, temp: Path, file: Path, *, sha256: str, size: int) -> Settled:
+    def settle(self, temp: Path, file: Path, *, sha256: str, size: int) -> PlaceResult:
         """Give the finished `temp` its final name, unless something stands there; its bytes are on the disk already.
 
         Raises DiskError where a symbolic link or a file stands in place of a folder below the root, and OSError.
@@ -73,12 +73,12 @@ class OutputFolder:
             try:
                 self._put(temp, file.name, at)
             except FileExistsError:
-                if not _holds(at, file.name, sha256=sha256, size=size):
-                    return Settled.OCCUPIED
+                if not _has_content(at, file.name, sha256=sha256, size=size):
+                    return PlaceResult.OCCUPIED
                 temp.unlink()
-                return Settled.SAME
-            _flush(at)
-        return Settled.PLACED
+                return PlaceResult.SAME
+            _fsync_folder(at)
+        return PlaceResult.PLACED
 
     def close(self) -> None:
         """Remove what is unfinished."""
@@ -86,7 +86,7 @@ class OutputFolder:
             if self._aside is not None:
                 path, descriptor = self._aside
                 with suppress(OSError):
-                    _clear(path, descriptor)
+                    _remove_stale(path, descriptor)
                 os.close(descriptor)
                 self._aside = None
 
@@ -96,7 +96,7 @@ class OutputFolder:
                 # A rename would replace what stands there; a link cannot.
                 os.link(temp, name, dst_dir_fd=at)
             except OSError as error:
-                if error.errno not in _NO_LINKS:
+                if error.errno not in _NO_HARD_LINK_ERRORS:
                     raise
             else:
                 temp.unlink()
@@ -117,15 +117,15 @@ class OutputFolder:
         The root itself may be one, or stand behind one: the user chose it.
         """
         here = self.root
-        at = os.open(here, _FOLDER)
+        at = os.open(here, _FOLDER_FLAGS)
         try:
             for name in folder.relative_to(self.root).parts:
                 here /= name
                 with suppress(FileExistsError):
                     os.mkdir(name, dir_fd=at)
-                    _flush(at)
+                    _fsync_folder(at)
                 try:
-                    below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=at)
+                    below = os.open(name, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=at)
                 except OSError as error:
                     if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
                         raise
@@ -140,9 +140,9 @@ class OutputFolder:
 
     def _make_aside(self) -> tuple[Path, int]:
         while True:
-            path = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self.root))
+            path = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=self.root))
             try:
-                descriptor = os.open(path, _FOLDER)
+                descriptor = os.open(path, _FOLDER_FLAGS)
             except FileNotFoundError:
                 continue  # swept away by another run, just before it could be locked
             if _lock(descriptor) is not False and path.exists():
@@ -153,15 +153,15 @@ class OutputFolder:
         """Remove the unfinished files of runs that are dead: nobody holds their lock."""
         left: list[Path] = []
         with suppress(PermissionError), os.scandir(self.root) as entries:
-            left = [Path(entry.path) for entry in entries if entry.name.startswith(ASIDE)]
+            left = [Path(entry.path) for entry in entries if entry.name.startswith(TEMPORARY_PREFIX)]
         for path in left:
             try:
-                descriptor = os.open(path, _FOLDER | os.O_NOFOLLOW)
+                descriptor = os.open(path, _FOLDER_FLAGS | os.O_NOFOLLOW)
             except OSError:
                 continue
             try:
                 if _lock(descriptor):
-                    _clear(path, descriptor)
+                    _remove_stale(path, descriptor)
             except OSError:
                 continue  # whoever may not remove it leaves it
             finally:
@@ -179,13 +179,13 @@ def _lock(descriptor: int) -> bool | None:
     return True
 
 
-def _clear(path: Path, descriptor: int) -> None:
+def _remove_stale(path: Path, descriptor: int) -> None:
     for name in os.listdir(descriptor):
         os.unlink(name, dir_fd=descriptor)
     path.rmdir()
 
 
-def _holds(at: int, name: str, *, sha256: str, size: int) -> bool:
+def _has_content(at: int, name: str, *, sha256: str, size: int) -> bool:
     """Whether `name` in the folder `at` is a plain file of exactly these bytes."""
     try:
         # Not blocking: a pipe that somebody named so must not be waited for.
@@ -202,7 +202,7 @@ def _holds(at: int, name: str, *, sha256: str, size: int) -> bool:
         os.close(descriptor)
 
 
-def _flush(folder: int) -> None:
+def _fsync_folder(folder: int) -> None:
     """Make names in this folder durable, where the file system can."""
     with suppress(OSError):
         os.fsync(folder)

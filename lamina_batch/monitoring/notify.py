@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from lamina_batch.client.retry import backoff, retryable
-from lamina_batch.media.http import Limits, network_failure, open_session
-from lamina_batch.results.summary import PROBLEMS, STATUSES
+from lamina_batch.media.http import FetchLimits, network_failure, open_session
+from lamina_batch.results.summary import PROBLEM_STATUSES, STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,7 +86,7 @@ def _counts_text(summary: Summary) -> str:
     counts = summary.counts
     parts = [f"{counts[status]} {status.replace('_', ' ')}" for status in STATUSES if counts[status]]
     text = f"{counts['jobs']} jobs: {', '.join(parts) or 'nothing to do'}; {counts['submitted']} started"
-    if any(counts[status] for status in PROBLEMS):
+    if any(counts[status] for status in PROBLEM_STATUSES):
         text += f"; {counts['new_problems']} new problems"
     return text if summary.stopped_by is None else f"{text}; stopped by {summary.stopped_by}"
 
@@ -108,7 +108,7 @@ async def send_notification(
     host = urlsplit(notify.url).hostname or ""
     body = redact(json.dumps(ended.body())).encode()
     why = "no answer"
-    limits = Limits(idle=bounds.each, connect=bounds.each)
+    limits = FetchLimits(idle=bounds.each, connect=bounds.each)
     try:
         async with (
             asyncio.timeout(bounds.together),
@@ -127,7 +127,7 @@ async def send_notification(
     return f"{host} was not told how this run ended: {why}"
 
 
-async def _post(session: aiohttp.ClientSession, url: str, body: bytes, limits: Limits) -> tuple[int | None, str]:
+async def _post(session: aiohttp.ClientSession, url: str, body: bytes, limits: FetchLimits) -> tuple[int | None, str]:
     """The status of one try, if there is one, and what happened in words without the address."""
     try:
         async with (

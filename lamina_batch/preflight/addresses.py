@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: Names that are nobody's, for examples and tests (RFC 2606, RFC 6761).
-_EXAMPLES = ("example.com", "example.net", "example.org", "example", "test", "invalid")
+_EXAMPLE_DOMAINS = ("example.com", "example.net", "example.org", "example", "test", "invalid")
 #: Names that mean something at home only.
-_AT_HOME = ("localhost", "local", "internal", "lan", "intranet", "home.arpa")
-_STAMP = "%Y%m%dT%H%M%SZ"
+_LOCAL_DOMAINS = ("localhost", "local", "internal", "lan", "intranet", "home.arpa")
+_TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 
 
 def host(url: str) -> str:
@@ -29,10 +29,10 @@ def host(url: str) -> str:
 
 def is_example(url: str) -> bool:
     """Whether its host is a name that stands for one in examples only."""
-    return _below(host(url), _EXAMPLES)
+    return _is_in_domain(host(url), _EXAMPLE_DOMAINS)
 
 
-def is_named(url: str) -> bool:
+def is_public_name(url: str) -> bool:
     """Whether its host has a name that the whole internet may know, and not a number."""
     name = host(url)
     with suppress(ValueError):
@@ -46,10 +46,10 @@ def is_private(url: str) -> bool:
     name = host(url)
     with suppress(ValueError):
         return not ipaddress.ip_address(name).is_global
-    return _below(name, _AT_HOME) or (name != "" and "." not in name and not is_example(url))
+    return _is_in_domain(name, _LOCAL_DOMAINS) or (name != "" and "." not in name and not is_example(url))
 
 
-def lapses_at(url: str) -> datetime | None:
+def expires_at(url: str) -> datetime | None:
     """When the signature in this URL lapses; None: it holds none that we know."""
     try:
         query = {name.lower(): values[-1] for name, values in parse_qs(urlsplit(url).query).items()}
@@ -59,7 +59,7 @@ def lapses_at(url: str) -> datetime | None:
     with suppress(ValueError, OverflowError, OSError):
         for vendor in ("amz", "goog"):
             if f"x-{vendor}-signature" in query and f"x-{vendor}-expires" in query:
-                signed = datetime.strptime(query.get(f"x-{vendor}-date", ""), _STAMP).replace(tzinfo=UTC)
+                signed = datetime.strptime(query.get(f"x-{vendor}-date", ""), _TIME_FORMAT).replace(tzinfo=UTC)
                 return signed + timedelta(seconds=int(query[f"x-{vendor}-expires"]))
         if "se" in query and "sig" in query:
             until = datetime.fromisoformat(query["se"])
@@ -72,15 +72,15 @@ def lapses_at(url: str) -> datetime | None:
 def share_hint(url: str) -> str:
     """How to get at the file behind a share link, where a web page answers; "" where we do not know the host."""
     name = host(url)
-    for hosts, hint in _SHARED.items():
-        if _below(name, hosts):
+    for hosts, hint in _SHARE_HINTS.items():
+        if _is_in_domain(name, hosts):
             return hint
-    if _below(name, ("drive.google.com", "docs.google.com")):
+    if _is_in_domain(name, ("drive.google.com", "docs.google.com")):
         return _drive_hint(url)
     return ""
 
 
-_SHARED: Mapping[tuple[str, ...], str] = {
+_SHARE_HINTS: Mapping[tuple[str, ...], str] = {
     ("dropbox.com",): "a Dropbox link gives the file itself when it ends in `raw=1` in place of `dl=0`",
     (
         "sharepoint.com",
@@ -114,5 +114,5 @@ def _drive_hint(url: str) -> str:
     )
 
 
-def _below(name: str, domains: tuple[str, ...]) -> bool:
+def _is_in_domain(name: str, domains: tuple[str, ...]) -> bool:
     return any(name == domain or name.endswith(f".{domain}") for domain in domains)

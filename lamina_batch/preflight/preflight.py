@@ -18,11 +18,19 @@ import polars as pl
 from lamina_batch.catalog.input_validator import InputValidator
 from lamina_batch.client.retry import retryable
 from lamina_batch.media.content_encoding import decoder
-from lamina_batch.media.host_queue import Manners, Turns
-from lamina_batch.media.http import Failure, Limits, ask, content_type, cut_short, open_session, refused
-from lamina_batch.preflight.addresses import host, is_example, is_named, is_private
-from lamina_batch.preflight.sniff import HEAD_BYTES, contents
-from lamina_batch.preflight.url_findings import Glimpse, judge, private
+from lamina_batch.media.host_queue import HostLimits, HostQueue
+from lamina_batch.media.http import (
+    FetchFailure,
+    FetchLimits,
+    content_type,
+    open_session,
+    refused_failure,
+    request_url,
+    truncated_failure,
+)
+from lamina_batch.preflight.addresses import host, is_example, is_private, is_public_name
+from lamina_batch.preflight.sniff import HEAD_BYTES, sniff
+from lamina_batch.preflight.url_findings import ProbeResult, private_url_verdict, url_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,15 +42,15 @@ if TYPE_CHECKING:
     from lamina_batch.runtime import Runtime
 
 #: A first glance only: it need not take long, and a host that is slow today is a warning.
-LIMITS = Limits(most_bytes=HEAD_BYTES, total=20.0, idle=10.0, connect=10.0)
+PREFLIGHT_LIMITS = FetchLimits(most_bytes=HEAD_BYTES, total=20.0, idle=10.0, connect=10.0)
 #: Six at once is what a browser allows itself.
-MANNERS = Manners(most_open=24, most_open_per_host=6, tries=3, most_silence=30.0)
+PREFLIGHT_HOST_LIMITS = HostLimits(most_open=24, most_open_per_host=6, tries=3, most_silence=30.0)
 #: Rows that are mapped at a time: all of a large catalog would fill the memory.
-_ROWS = 65_536
+_ROWS_PER_BATCH = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preflight:
+class PreflightResult:
     #: parameter -> URL -> what is to be said of it
     verdicts: Mapping[str, Mapping[str, Verdict]]
     #: about the whole, for people
@@ -50,7 +58,7 @@ class Preflight:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preflights:
+class UrlChecker:
     """How URLs are looked at; called with what the rows give."""
 
     #: whether the service runs on this machine, as the sandbox does: it reaches what this machine does, and it never
@@ -61,33 +69,33 @@ class Preflights:
     runtime: Runtime
     #: is told how many of how many are asked, each time another one is
     on_progress: Callable[[int, int], None]
-    limits: Limits = LIMITS
-    manners: Manners = field(default_factory=lambda: MANNERS)
+    limits: FetchLimits = PREFLIGHT_LIMITS
+    manners: HostLimits = field(default_factory=lambda: PREFLIGHT_HOST_LIMITS)
 
-    async def look(self, mapped: RowMapping) -> Preflight:
+    async def look(self, mapped: RowMapping) -> PreflightResult:
         """Ask all URLs of the rows. Nothing that a host does is raised."""
-        wanted = [*_of_rows(mapped), *_of_matrix(mapped)]
+        wanted = [*_row_urls(mapped), *_matrix_urls(mapped)]
         left_out = {url for _, urls in wanted for url in urls if self._not_asked(url)}
         seen = await self._ask({url: None for _, urls in wanted for url in urls if url not in left_out})
-        if self.local and not any(isinstance(one, Glimpse) and is_named(url) for url, one in seen.items()):
+        if self.local and not any(isinstance(one, ProbeResult) and is_public_name(url) for url, one in seen.items()):
             # Nothing tells that this machine is online: a name that is not found is no proof then.
             seen = {
-                url: replace(one, sure=one.sure and not one.silent) if isinstance(one, Failure) else one
+                url: replace(one, sure=one.sure and not one.silent) if isinstance(one, FetchFailure) else one
                 for url, one in seen.items()
             }
         now = datetime.fromtimestamp(self.runtime.wall(), UTC)
 
         def verdict(parameter: Parameter, url: str) -> Verdict | None:
             if url in left_out:
-                return None if self.local else private(url)
-            return judge(url, seen[url], parameter=parameter, now=now, needed=timedelta(seconds=self.needed))
+                return None if self.local else private_url_verdict(url)
+            return url_verdict(url, seen[url], parameter=parameter, now=now, needed=timedelta(seconds=self.needed))
 
         found = [
             (parameter.name, {url: said for url in urls if (said := verdict(parameter, url)) is not None})
             for parameter, urls in wanted
         ]
         constant = {parameter.name for parameter, _ in mapped.matrix}
-        return Preflight(
+        return PreflightResult(
             verdicts={name: said for name, said in found if name not in constant},
             notes=(
                 f"image and video URLs asked, each once: {len(seen)}",
@@ -97,24 +105,24 @@ class Preflights:
                     if name in constant
                     for said in all_said.values()
                 ),
-                *(_placeholders(left_out) if self.local else ()),
+                *(_placeholder_notes(left_out) if self.local else ()),
             ),
         )
 
     def _not_asked(self, url: str) -> bool:
         return is_example(url) if self.local else is_private(url)
 
-    async def _ask(self, urls: Mapping[str, None]) -> dict[str, Glimpse | Failure]:
-        seen: dict[str, Glimpse | Failure] = {}
+    async def _ask(self, urls: Mapping[str, None]) -> dict[str, ProbeResult | FetchFailure]:
+        seen: dict[str, ProbeResult | FetchFailure] = {}
 
-        def ended(url: str, came: Glimpse | Failure) -> None:
+        def ended(url: str, came: ProbeResult | FetchFailure) -> None:
             seen[url] = came
             self.on_progress(len(seen), len(urls))
 
         async with (
             open_session(self.limits) as session,
-            Turns(
-                attempt=partial(glimpse, session, limits=self.limits),
+            HostQueue(
+                attempt=partial(probe_url, session, limits=self.limits),
                 ended=ended,
                 runtime=self.runtime,
                 manners=self.manners,
@@ -126,11 +134,11 @@ class Preflights:
         return seen
 
 
-def _of_rows(mapped: RowMapping) -> Iterator[tuple[Parameter, list[str]]]:
+def _row_urls(mapped: RowMapping) -> Iterator[tuple[Parameter, list[str]]]:
     """The distinct URLs for each parameter that takes some, without those that are none."""
     items = [item for item in mapped.inputs if item.parameter.type == "url"]
     found: list[dict[str, None]] = [{} for _ in items]
-    for rows in mapped.parts(_ROWS):
+    for rows in mapped.parts(_ROWS_PER_BATCH):
         frame = mapped.part(rows).frame
         for item, urls in zip(items, found, strict=True):
             values = frame.get_column(item.slot)
@@ -141,13 +149,13 @@ def _of_rows(mapped: RowMapping) -> Iterator[tuple[Parameter, list[str]]]:
         yield item.parameter, list(urls)
 
 
-def _of_matrix(mapped: RowMapping) -> Iterator[tuple[Parameter, list[str]]]:
+def _matrix_urls(mapped: RowMapping) -> Iterator[tuple[Parameter, list[str]]]:
     for parameter, values in mapped.matrix:
         if parameter.type == "url":
             yield parameter, list(values)
 
 
-def _placeholders(urls: set[str]) -> Iterator[str]:
+def _placeholder_notes(urls: set[str]) -> Iterator[str]:
     if urls:
         hosts = sorted({host(url) for url in urls})
         shown = ", ".join(hosts[:3]) + (", …" if len(hosts) > 3 else "")
@@ -157,43 +165,45 @@ def _placeholders(urls: set[str]) -> Iterator[str]:
         )
 
 
-async def glimpse(session: aiohttp.ClientSession, url: str, *, limits: Limits) -> Glimpse | Failure:
+async def probe_url(session: aiohttp.ClientSession, url: str, *, limits: FetchLimits) -> ProbeResult | FetchFailure:
     """What `url` answers with, by its first bytes. Nothing that the network or the host does is raised."""
-    seen = await ask(session, url, _take, limits=limits, headers={"Range": f"bytes=0-{HEAD_BYTES - 1}"})
-    if isinstance(seen, Failure) or seen.status != 416:
+    seen = await request_url(
+        session, url, _read_response, limits=limits, headers={"Range": f"bytes=0-{HEAD_BYTES - 1}"}
+    )
+    if isinstance(seen, FetchFailure) or seen.status != 416:
         return seen
     if seen.size == 0:
         # There is no part of nothing.
         return replace(seen, status=200)
     # A host that cannot give a part; what comes of the whole is cut off here.
-    return await ask(session, url, _take, limits=limits)
+    return await request_url(session, url, _read_response, limits=limits)
 
 
-async def _take(response: aiohttp.ClientResponse) -> Glimpse | Failure:
+async def _read_response(response: aiohttp.ClientResponse) -> ProbeResult | FetchFailure:
     if retryable(response.status):
-        return refused(response)
+        return refused_failure(response)
     unpack = decoder(response)
     if unpack is None:
-        return Failure(reason="it comes in an encoding that was not asked for")
+        return FetchFailure(reason="it comes in an encoding that was not asked for")
     try:
-        head = await _head(response, unpack)
+        head = await _read_head(response, unpack)
     except aiohttp.ClientPayloadError:
-        return cut_short(response.content_length)
+        return truncated_failure(response.content_length)
     except zlib.error:
-        return Failure(reason="it came packed, and cannot be unpacked")
-    size = _size(response)
+        return FetchFailure(reason="it came packed, and cannot be unpacked")
+    size = _content_length(response)
     if size is None and len(head) < HEAD_BYTES and response.status != 416:
         size = len(head)
-    return Glimpse(
+    return ProbeResult(
         status=response.status,
         content_type=content_type(response),
-        contents=contents(head, whole=size == len(head)),
+        contents=sniff(head, whole=size == len(head)),
         size=size,
         final_url=str(response.url),
     )
 
 
-async def _head(response: aiohttp.ClientResponse, unpack: Decoder) -> bytes:
+async def _read_head(response: aiohttp.ClientResponse, unpack: Decoder) -> bytes:
     """The first bytes of the file. An answer that ends with them is read to its end, and its connection used again."""
     head = bytearray()
     async for chunk in response.content.iter_any():
@@ -205,7 +215,7 @@ async def _head(response: aiohttp.ClientResponse, unpack: Decoder) -> bytes:
     return bytes(head)
 
 
-def _size(response: aiohttp.ClientResponse) -> int | None:
+def _content_length(response: aiohttp.ClientResponse) -> int | None:
     """Bytes of the whole file, where the host tells."""
     if response.status in {206, 416}:
         total = response.headers.get("Content-Range", "").rpartition("/")[2].strip()

@@ -14,7 +14,7 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from lamina_batch.media.http import begins_as_page
+from lamina_batch.media.http import looks_like_page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HEAD_BYTES = 64 * 1024
 
 #: (how it begins, kind, name)
-_MAGIC: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
+_SIGNATURES: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
     (re.compile(begins, re.DOTALL), kind, name)
     for begins, kind, name in (
         (rb"\xff\xd8\xff", "image", "JPEG"),
@@ -65,12 +65,12 @@ _READERS: Mapping[str, type[ImageFile]] = {
     "BMP": BmpImageFile,
 }
 #: An SVG begins with one of these, and what makes it one follows soon.
-_SVG = (b"<svg", b"<?xml", b"<!--", b"<!doctype svg")
-_SOON = 1024
+_SVG_PREFIXES = (b"<svg", b"<?xml", b"<!--", b"<!doctype svg")
+_SVG_SEARCH_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
+class SniffedFile:
     #: image, video, audio, page, document, archive; "" where it is none that is known
     kind: str = ""
     #: as people call it: JPEG, MP4, PDF
@@ -82,25 +82,25 @@ class Contents:
     broken: bool = False
 
 
-def contents(head: bytes, *, whole: bool) -> Contents:
+def sniff(head: bytes, *, whole: bool) -> SniffedFile:
     """What this file is. `whole`: there is no more of it than `head`."""
-    begin = head[:_SOON].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if begin.startswith(_SVG) and b"<svg" in begin:
-        return Contents(kind="image", name="SVG")
-    if begins_as_page(head):
-        return Contents(kind="page", name="web page")
-    for begins, kind, name in _MAGIC:
+    begin = head[:_SVG_SEARCH_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if begin.startswith(_SVG_PREFIXES) and b"<svg" in begin:
+        return SniffedFile(kind="image", name="SVG")
+    if looks_like_page(head):
+        return SniffedFile(kind="page", name="web page")
+    for begins, kind, name in _SIGNATURES:
         if begins.match(head):
             if name != "WEBP" and name not in _READERS:
-                return Contents(kind=kind, name=name)
-            size = _webp(head) if name == "WEBP" else _measure(head, _READERS[name])
+                return SniffedFile(kind=kind, name=name)
+            size = _webp_size(head) if name == "WEBP" else _read_dimensions(head, _READERS[name])
             if size is None:
-                return Contents(kind=kind, name=name, broken=whole)
-            return Contents(kind=kind, name=name, width=size[0], height=size[1])
-    return Contents()
+                return SniffedFile(kind=kind, name=name, broken=whole)
+            return SniffedFile(kind=kind, name=name, width=size[0], height=size[1])
+    return SniffedFile()
 
 
-def _measure(head: bytes, reader: type[ImageFile]) -> tuple[int, int] | None:
+def _read_dimensions(head: bytes, reader: type[ImageFile]) -> tuple[int, int] | None:
     """Width and height in pixels; None where these bytes do not tell them. Nothing is decoded."""
     with warnings.catch_warnings():
         # Of odd metadata; and who only measures a picture need not fear its size.
@@ -112,7 +112,7 @@ def _measure(head: bytes, reader: type[ImageFile]) -> tuple[int, int] | None:
             return None
 
 
-def _webp(head: bytes) -> tuple[int, int] | None:
+def _webp_size(head: bytes) -> tuple[int, int] | None:
     """Pillow reads a WebP only as a whole (RFC 9649 sections 2.5 to 2.7)."""
     match head[12:16]:
         case b"VP8X" if len(head) >= 30:

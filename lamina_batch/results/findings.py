@@ -9,7 +9,7 @@ import polars as pl
 
 from lamina_batch.atomic_files import write_whole
 from lamina_batch.errors import UsageError
-from lamina_batch.results.text import harmless
+from lamina_batch.results.text import escape_formula
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.sources.table import Catalog
 
-_AT_A_TIME = 50_000
+_CSV_BATCH_ROWS = 50_000
 COLUMNS = ("row", "key", "column", "parameter", "value", "code", "severity", "message", "hint")
 
 
@@ -45,8 +45,8 @@ def _write_csv(table: pl.DataFrame, file: Path) -> None:
     with file.open("wb") as out:
         table.clear().write_csv(out)
         # In slices, so that the memory it takes does not grow with them.
-        for some in table.iter_slices(_AT_A_TIME):
-            safe = some.with_columns(harmless(pl.col(name)).alias(name) for name in texts)
+        for some in table.iter_slices(_CSV_BATCH_ROWS):
+            safe = some.with_columns(escape_formula(pl.col(name)).alias(name) for name in texts)
             safe.write_csv(out, include_header=False)
 
 
@@ -56,9 +56,9 @@ def write_marked(checked: CheckedRows, file: Path, *, catalog: Catalog, pipeline
     Raises UsageError where it cannot be marked, or not under this name; StateError where it cannot be written.
     """
     # What they import takes longer than many a command.
-    from lamina_batch.sheets.annotate import annotate, refuse_name  # noqa: PLC0415
+    from lamina_batch.sheets.annotate import annotate, refuse_source_name  # noqa: PLC0415
     from lamina_batch.sheets.fields import fields  # noqa: PLC0415
 
-    refuse_name(catalog, file)
+    refuse_source_name(catalog, file)
     taken = fields(pipeline, app, catalog)
     return write_whole(file, lambda aside: annotate(checked, aside, catalog=catalog, fields=taken))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lamina_batch.errors import LostLedgerError, StateError
 from lamina_batch.ledger.ledger import find_ledger
-from lamina_batch.results.read_manifest import bought_rows
+from lamina_batch.results.read_manifest import count_bought_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import Pipeline
 
 #: The folder in which ledgers stand side by side unless `state` says otherwise.
-_SHARED = ".lamina-batch"
+_STATE_FOLDERS = ".lamina-batch"
 
 
 def refuse_lost(pipeline: Pipeline, ledger: Ledger | None) -> None:
@@ -26,8 +26,8 @@ def refuse_lost(pipeline: Pipeline, ledger: Ledger | None) -> None:
     if ledger is not None and not ledger.is_empty():
         return
     sandbox = " --sandbox" if pipeline.state.suffix == ".sandbox" else ""
-    for file in (*pipeline.results.manifest, *_of_other_days(pipeline)):
-        bought = bought_rows(file)
+    for file in (*pipeline.results.manifest, *_manifests_of_other_days(pipeline)):
+        bought = count_bought_rows(file)
         if bought:
             raise LostLedgerError(
                 f"this manifest holds {bought} rows that were bought, but the ledger in {pipeline.state} is empty: "
@@ -40,23 +40,23 @@ def refuse_lost(pipeline: Pipeline, ledger: Ledger | None) -> None:
 
 
 #: so many manifests of other days are read
-_OTHER_DAYS = 10
+_MAX_OTHER_DAYS = 10
 
 
-def _of_other_days(pipeline: Pipeline) -> Iterator[Path]:
+def _manifests_of_other_days(pipeline: Pipeline) -> Iterator[Path]:
     """The manifests of other days, newest first."""
     for pattern in pipeline.results.other_days:
         found = (Path(name) for name in sorted(glob.glob(pattern), reverse=True))  # noqa: PTH207  # it is absolute
-        yield from [file for file in found if file not in pipeline.results.manifest][:_OTHER_DAYS]
+        yield from [file for file in found if file not in pipeline.results.manifest][:_MAX_OTHER_DAYS]
 
 
 def refuse_renamed(pipeline: Pipeline, ledger: Ledger | None, service: str) -> None:
     """Raise LostLedgerError where ours is empty and one beside it belongs to a pipeline file that is gone."""
     beside = pipeline.state.parent
-    if beside.name != _SHARED or (ledger is not None and not ledger.is_empty()):
+    if beside.name != _STATE_FOLDERS or (ledger is not None and not ledger.is_empty()):
         return
     for folder in sorted(beside.glob("*/")):
-        other = _neighbour(folder) if folder != pipeline.state else None
+        other = _open_neighbour(folder) if folder != pipeline.state else None
         if other is None:
             continue
         with other:
@@ -67,12 +67,12 @@ def refuse_renamed(pipeline: Pipeline, ledger: Ledger | None, service: str) -> N
                     f"this ledger belongs to {os.path.normpath(file)}, which is gone: if that is now "
                     f"{pipeline.file.name}, a run would buy everything again",
                     where=str(folder),
-                    hint=f"write `state: {_SHARED}/{folder.name.removesuffix('.sandbox')}` into {pipeline.file.name} "
+                    hint=f"write `state: {_STATE_FOLDERS}/{folder.name.removesuffix('.sandbox')}` into {pipeline.file.name} "
                     "and run it once with --adopt-state; if this is another pipeline: --new-ledger",
                 )
 
 
-def _neighbour(folder: Path) -> Ledger | None:
+def _open_neighbour(folder: Path) -> Ledger | None:
     """The ledger in it; one that cannot be read must not stop this pipeline."""
     try:
         return find_ledger(folder)

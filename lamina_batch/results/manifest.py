@@ -14,7 +14,7 @@ from lamina_batch.atomic_files import write_whole
 from lamina_batch.errors import StateError
 from lamina_batch.execution.plan import with_evidence
 from lamina_batch.ledger.ledger import DOWNLOADS, OUTPUTS
-from lamina_batch.results.text import harmless
+from lamina_batch.results.text import escape_formula
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PREFIX = "lamina_"
 #: jobs whose outcomes are gathered at a time
-PART = 20_000
+JOBS_PER_PART = 20_000
 #: Ours, in order. Other people's scripts read them by name.
 COLUMNS = (
     "row",
@@ -44,7 +44,7 @@ COLUMNS = (
     "reused_from",
 )
 #: Those of them, and of the next, that say nothing about a picture.
-_DETAILS = (
+_DETAIL_COLUMNS = (
     "execution_id", "app_id", "attempts", "submitted_at", "completed_at", "seconds", "inputs_sha256", "reused_from",
     "output_id", "sha256",
 )  # fmt: skip
@@ -69,7 +69,7 @@ class Outcomes:
         return {str(status): int(n) for status, n in self.jobs.group_by("status").len().iter_rows()}
 
 
-def gather(
+def gather_outcomes(
     jobs: pl.DataFrame,
     ledger: pl.DataFrame,
     outputs: Iterable[tuple[object, ...]],
@@ -126,8 +126,8 @@ def gather(
         execution_id="was_execution_id",
         app_id=pl.coalesce("was_app_id", pl.lit(app_id)),
         attempts=pl.col("was_attempts").fill_null(0),
-        submitted_at=_instant(pl.col("was_submitted_at")),
-        completed_at=_instant(pl.col("was_completed_at")),
+        submitted_at=_iso_instant(pl.col("was_submitted_at")),
+        completed_at=_iso_instant(pl.col("was_completed_at")),
         seconds=pl.col("was_seconds").round(3),
         inputs_sha256="content",
         reused_from=pl.when(~own).then(name),
@@ -166,40 +166,40 @@ def _table(rows: Iterable[tuple[object, ...]], columns: Sequence[str]) -> pl.Dat
     return pl.DataFrame(list(rows), schema=types, orient="row")
 
 
-def _instant(epoch: pl.Expr) -> pl.Expr:
+def _iso_instant(epoch: pl.Expr) -> pl.Expr:
     """Epoch seconds as ISO 8601 in UTC, with Z."""
     milliseconds = (epoch * 1000).round().cast(pl.Int64)
     return milliseconds.cast(pl.Datetime("ms")).dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
 
 
-class Lines:
+class ManifestLines:
     """The manifest: the catalog's columns, then ours. Held in memory as Parquet packs it, part by part.
 
     The parts are in the order of the rows, and none is held longer than it takes.
     """
 
     def __init__(self, catalog: Catalog, parts: Iterable[Outcomes], layout: Layout) -> None:
-        source = _Source(catalog)
+        source = _SourceRows(catalog)
         self._outputs = _OutputColumns()
         self._parts: list[pl.LazyFrame] = []
         held: pl.DataFrame | None = None
         for outcomes in parts:
             match layout:
                 case "wide":
-                    ours = _wide(outcomes, self._outputs)
+                    ours = _wide_lines(outcomes, self._outputs)
                 case "long":
-                    ours = _long(outcomes)
+                    ours = _long_lines(outcomes)
                 case _:
                     assert_never(layout)
             ours = ours.drop("job_id").rename(lambda name: name if name == "lamina_index" else PREFIX + name)
             theirs = source.rows(ours.get_column("lamina_index"))
             lines = ours.join(theirs, on="lamina_index", how="left", maintain_order="left").drop("lamina_index")
             if held is not None:
-                self._parts.append(_packed(held))
+                self._parts.append(_compress_in_memory(held))
             held = lines
         if held is not None:
             # Few catalogs have a second part, and the only one need not be packed.
-            self._parts.append(_packed(held) if self._parts else held.lazy())
+            self._parts.append(_compress_in_memory(held) if self._parts else held.lazy())
         made = self._outputs.names() if layout == "wide" else {}
         fixed = (*COLUMNS, *(LONG_COLUMNS if layout == "long" else ()))
         #: of each column its name and, where it holds an output, the name it has in the parts
@@ -231,19 +231,19 @@ class Lines:
         )
 
 
-def _packed(lines: pl.DataFrame) -> pl.LazyFrame:
+def _compress_in_memory(lines: pl.DataFrame) -> pl.LazyFrame:
     memory = io.BytesIO()
     lines.write_parquet(memory, compression="zstd", compression_level=1)
     memory.seek(0)
     return pl.scan_parquet(memory)
 
 
-class _Source:
+class _SourceRows:
     """The catalog's own cells, read once from its first row to its last."""
 
     def __init__(self, catalog: Catalog) -> None:
         rows = catalog.frame.drop("lamina_row")
-        self._batches = rows.collect_batches(chunk_size=PART, maintain_order=True)
+        self._batches = rows.collect_batches(chunk_size=JOBS_PER_PART, maintain_order=True)
         self._held = rows.clear().collect()
         self.columns = [name for name in self._held.columns if name != "lamina_index"]
 
@@ -299,7 +299,7 @@ class _OutputColumns:
         return names
 
 
-def _wide(outcomes: Outcomes, columns: _OutputColumns) -> pl.DataFrame:
+def _wide_lines(outcomes: Outcomes, columns: _OutputColumns) -> pl.DataFrame:
     """A line per job; for each output a column with its value, one with its file and one with its error."""
     placed = outcomes.outputs.with_columns(
         # Labels repeat (API.md section 4): the second of one job gets a 2.
@@ -317,7 +317,7 @@ def _wide(outcomes: Outcomes, columns: _OutputColumns) -> pl.DataFrame:
     return frame
 
 
-def _long(outcomes: Outcomes) -> pl.DataFrame:
+def _long_lines(outcomes: Outcomes) -> pl.DataFrame:
     """A line per output; a job without any has one line."""
     return (
         outcomes.jobs.with_row_index("line")
@@ -328,16 +328,16 @@ def _long(outcomes: Outcomes) -> pl.DataFrame:
     )
 
 
-def ensure_room_in(manifests: Sequence[Path], jobs: int) -> None:
+def refuse_too_many_rows(manifests: Sequence[Path], jobs: int) -> None:
     """Raise StateError where one of the files cannot hold a row for each of so many jobs."""
     for file in manifests:
         if file.suffix.lower() == ".xlsx":
-            from lamina_batch.results.workbook import ensure_room  # noqa: PLC0415  # only workbooks need it
+            from lamina_batch.results.workbook import refuse_too_large_table  # noqa: PLC0415  # only workbooks need it
 
-            ensure_room(file, rows=jobs)
+            refuse_too_large_table(file, rows=jobs)
 
 
-def write_manifest(catalog: Catalog, lines: Lines, files: Sequence[Path]) -> tuple[Path, ...]:
+def write_manifest(catalog: Catalog, lines: ManifestLines, files: Sequence[Path]) -> tuple[Path, ...]:
     """Write the manifest in every form asked for. Answers where each stands.
 
     Raises StateError where one cannot be written, after the others are.
@@ -366,7 +366,7 @@ def output_columns(columns: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _writer(lines: Lines, headers: Mapping[str, str], file: Path) -> Callable[[Path], None]:
+def _writer(lines: ManifestLines, headers: Mapping[str, str], file: Path) -> Callable[[Path], None]:
     """What writes the manifest as the name of `file` says. Raises StateError where no such file can hold it."""
     match file.suffix.lower():
         case ".parquet":
@@ -379,39 +379,39 @@ def _writer(lines: Lines, headers: Mapping[str, str], file: Path) -> Callable[[P
             return partial(_write_csv, lines, headers)
 
 
-def _workbook_writer(lines: Lines, headers: Mapping[str, str], file: Path) -> Callable[[Path], None]:
+def _workbook_writer(lines: ManifestLines, headers: Mapping[str, str], file: Path) -> Callable[[Path], None]:
     # What it imports takes longer than many a command, and few write workbooks.
-    from lamina_batch.results.workbook import Roles, ensure_room, write_workbook  # noqa: PLC0415
+    from lamina_batch.results.workbook import ColumnRoles, refuse_too_large_table, write_workbook  # noqa: PLC0415
 
-    ensure_room(file, rows=lines.height, columns=len(lines.columns))
+    refuse_too_large_table(file, rows=lines.height, columns=len(lines.columns))
     values = output_columns([name for name in lines.columns if name not in headers])
-    roles = Roles(
+    roles = ColumnRoles(
         theirs=headers,
         status=f"{PREFIX}status",
         values=values or (f"{PREFIX}value",),
         files=tuple(f"{name}_file" for name in values) or (f"{PREFIX}file",),
-        details=tuple(PREFIX + name for name in _DETAILS),
+        details=tuple(PREFIX + name for name in _DETAIL_COLUMNS),
     )
-    return partial(write_workbook, _flat(lines.whole()), roles)
+    return partial(write_workbook, _flatten(lines.whole()), roles)
 
 
-def _write_ndjson(lines: Lines, file: Path) -> None:
+def _write_ndjson(lines: ManifestLines, file: Path) -> None:
     with file.open("wb") as out:
         for some in lines:
             some.write_ndjson(out)
 
 
-def _write_csv(lines: Lines, headers: Mapping[str, str], file: Path) -> None:
+def _write_csv(lines: ManifestLines, headers: Mapping[str, str], file: Path) -> None:
     # The header is written here because a source may name two columns alike, or one not at all.
     header = io.StringIO()
     csv.writer(header, lineterminator="\n").writerow(headers.get(c, c) for c in lines.columns)
     with file.open("wb") as out:
         out.write(header.getvalue().encode())
         for some in lines:
-            _harmless(_flat(some), set(headers)).write_csv(out, include_header=False)
+            _escape_formulas(_flatten(some), set(headers)).write_csv(out, include_header=False)
 
 
-def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+def _flatten(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame as cells can hold it: lists and objects of a Parquet source as text."""
     columns: list[pl.Expr] = []
     for name, kind in frame.schema.items():
@@ -424,11 +424,11 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(columns)
 
 
-def _harmless(frame: pl.DataFrame, theirs: set[str]) -> pl.DataFrame:
+def _escape_formulas(frame: pl.DataFrame, theirs: set[str]) -> pl.DataFrame:
     """The frame with our own text harmless, for a CSV."""
     # An empty text would be written as "" to tell it from nothing: a difference no reader of a CSV makes.
     return frame.with_columns(
-        harmless(pl.when(pl.col(name) != "").then(pl.col(name))).alias(name)
+        escape_formula(pl.when(pl.col(name) != "").then(pl.col(name))).alias(name)
         for name, kind in frame.schema.items()
         if kind == pl.String and name not in theirs
     )

@@ -69,7 +69,7 @@ _HINTS = {("service", "sandbox"): "add --sandbox, or save them from the report o
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Again:
+class RerunSelection:
     """What the rejected rows of a file come to now."""
 
     #: still what was rejected: made again, whatever they came to
@@ -89,9 +89,9 @@ def parse_picks(text: bytes, *, where: str) -> Picks:
     try:
         data = json.loads(text)
     except ValueError as error:
-        raise UsageError("this is no file of verdicts: it is not JSON", where=where, hint=_SAVE) from error
+        raise UsageError("this is no file of verdicts: it is not JSON", where=where, hint=_FILE_HINT) from error
     schema = json.loads((importlib.resources.files("lamina_batch") / "schemas" / "picks.schema.json").read_bytes())
-    _refuse(_faults(Draft202012Validator(schema).iter_errors(data)), where)
+    _refuse_file(_describe_errors(Draft202012Validator(schema).iter_errors(data)), where)
     picks = tuple(
         Pick(
             key=pick["key"],
@@ -104,25 +104,27 @@ def parse_picks(text: bytes, *, where: str) -> Picks:
         )
         for pick in data["picks"]
     )
-    _refuse(_repeated(picks), where)
+    _refuse_file(_duplicate_faults(picks), where)
     return Picks(where=where, pipeline=data["pipeline"], app=data["app"], service=data["service"], picks=picks)
 
 
-_SAVE = "`Save verdicts` in the report writes such a file, and docs/report.md says what stands in it"
-_MOST_SHOWN = 20
+_FILE_HINT = "`Save verdicts` in the report writes such a file, and docs/report.md says what stands in it"
+_MAX_FAULTS_SHOWN = 20
 
 
-def _refuse(faults: Sequence[str], where: str) -> None:
+def _refuse_file(faults: Sequence[str], where: str) -> None:
     if faults:
-        shown_of = list(faults[:_MOST_SHOWN])
-        if len(faults) > _MOST_SHOWN:
-            shown_of.append(f"and {len(faults) - _MOST_SHOWN} more")
+        shown_of = list(faults[:_MAX_FAULTS_SHOWN])
+        if len(faults) > _MAX_FAULTS_SHOWN:
+            shown_of.append(f"and {len(faults) - _MAX_FAULTS_SHOWN} more")
         raise UsageError(
-            "\n  ".join(["this is no file of verdicts that this version reads:", *shown_of]), where=where, hint=_SAVE
+            "\n  ".join(["this is no file of verdicts that this version reads:", *shown_of]),
+            where=where,
+            hint=_FILE_HINT,
         )
 
 
-def _faults(errors: Iterator[Any]) -> list[str]:
+def _describe_errors(errors: Iterator[Any]) -> list[str]:
     """What is wrong with each place of the file, in words."""
     found: dict[tuple[str | int, ...], str] = {}
     for error in errors:
@@ -134,16 +136,16 @@ def _faults(errors: Iterator[Any]) -> list[str]:
         else:
             found.setdefault(path, f"{expectation(error.schema)}, is {display_value(error.instance)}")
     ordered = sorted(found.items(), key=lambda fault: [(isinstance(step, str), step) for step in fault[0]])
-    return [f"{_place(path)}: {what}" for path, what in ordered]
+    return [f"{_error_path(path)}: {what}" for path, what in ordered]
 
 
-def _place(path: Sequence[str | int]) -> str:
+def _error_path(path: Sequence[str | int]) -> str:
     """`picks[3].verdict`, counted from 0 as in JSON."""
     steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return steps.lstrip(".") or "the file"
 
 
-def _repeated(picks: Iterable[Pick]) -> list[str]:
+def _duplicate_faults(picks: Iterable[Pick]) -> list[str]:
     seen: set[tuple[str, str]] = set()
     twice: dict[str, None] = {}
     for pick in picks:
@@ -153,7 +155,7 @@ def _repeated(picks: Iterable[Pick]) -> list[str]:
     return [f"{name!r} is judged twice: keep one of them" for name in twice]
 
 
-def run_again(picks: Picks, evidence: pl.DataFrame, knows: Callable[[Pick], bool]) -> Again:
+def select_reruns(picks: Picks, evidence: pl.DataFrame, knows: Callable[[Pick], bool]) -> RerunSelection:
     """Which of the rejected rows are made again, given the jobs with what the ledger knows (plan.with_evidence).
 
     A row whose inputs changed since, and one that was sent again since, are left to the rules of a plain run: it
@@ -181,23 +183,23 @@ def run_again(picks: Picks, evidence: pl.DataFrame, knows: Callable[[Pick], bool
             changed += 1
         else:
             made += 1
-    notes = [f"{picks.where}: of {_rows(len(picks.rejected))} rejected, {len(rerun)} to be made again"]
+    notes = [f"{picks.where}: of {_count_rows(len(picks.rejected))} rejected, {len(rerun)} to be made again"]
     if changed:
-        notes.append(f"{_rows(changed)} changed since: run only if the new inputs were not bought yet")
+        notes.append(f"{_count_rows(changed)} changed since: run only if the new inputs were not bought yet")
     if made:
-        notes.append(f"{_rows(made)} sent again since the verdict: not bought once more")
+        notes.append(f"{_count_rows(made)} sent again since the verdict: not bought once more")
     if strange:
-        named = ", ".join(strange[:_NAMED]) + (", …" if len(strange) > _NAMED else "")
+        named = ", ".join(strange[:_MAX_LISTED]) + (", …" if len(strange) > _MAX_LISTED else "")
         verdict = "this verdict is about a picture" if len(strange) == 1 else "these verdicts are about pictures"
         notes.append(
             f"{named}: {verdict} that this ledger does not know, by inputs_sha256 and execution_id: "
             "run only if the inputs were not bought yet"
         )
-    return Again(rerun=frozenset(rerun), notes=tuple(notes))
+    return RerunSelection(rerun=frozenset(rerun), notes=tuple(notes))
 
 
-_NAMED = 5
+_MAX_LISTED = 5
 
 
-def _rows(count: int) -> str:
+def _count_rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"

@@ -13,8 +13,8 @@ import polars as pl
 
 from lamina_batch.errors import StateError, UsageError
 from lamina_batch.execution.plan import ledger_frame
-from lamina_batch.results.manifest import PART, Lines, Outcomes, gather, write_manifest
-from lamina_batch.results.totals import Told
+from lamina_batch.results.manifest import JOBS_PER_PART, ManifestLines, Outcomes, gather_outcomes, write_manifest
+from lamina_batch.results.totals import RunTotals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -35,7 +35,7 @@ class Published:
     manifest: tuple[Path, ...]
     #: None: none was asked for, or it could not be written
     report: Path | None
-    totals: Told
+    totals: RunTotals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +63,8 @@ class Publisher:
         If one cannot be written, the other still is; `on_error` gets the StateError, and without it the error is raised
         in the end.
         """
-        totals = Told()
-        lines = Lines(self.prepared.catalog, totals.each(self.outcomes()), layout)
+        totals = RunTotals()
+        lines = ManifestLines(self.prepared.catalog, totals.each(self.outcomes()), layout)
         errors: list[StateError] = []
         written: tuple[Path, ...] = ()
         page: Path | None = report if report in unchanged else None
@@ -89,11 +89,11 @@ class Publisher:
         """The state and the outputs of every job, some thousand jobs at a time, in the order of the rows."""
         jobs = self.prepared.checked.jobs
         # No jobs are a part too: it has the columns.
-        for start in range(0, max(jobs.height, 1), PART):
-            some = jobs.slice(start, PART)
+        for start in range(0, max(jobs.height, 1), JOBS_PER_PART):
+            some = jobs.slice(start, JOBS_PER_PART)
             rows = ledger_rows_for(self.ledger, some)
             ids = rows.get_column("id").to_list()
-            yield gather(
+            yield gather_outcomes(
                 some,
                 rows,
                 self.ledger.outputs(ids),

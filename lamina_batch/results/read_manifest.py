@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: Without these a file is no manifest.
-_NEEDED = tuple(PREFIX + name for name in ("key", "variant", "status", "execution_id", "app_id", "inputs_sha256"))
+_REQUIRED_COLUMNS = tuple(
+    PREFIX + name for name in ("key", "variant", "status", "execution_id", "app_id", "inputs_sha256")
+)
 #: Paid for, or nobody knows; what failed may be asked for again.
-_BOUGHT = ("completed", "partial", "running", "timed_out", "held")
+_BOUGHT_STATUSES = ("completed", "partial", "running", "timed_out", "held")
 #: What was invalid or never sent was never paid for, and is not taken over.
-_STATES = {
+_STATE_OF_STATUS = {
     "completed": State.COMPLETED,
     "partial": State.COMPLETED,
     "failed": State.FAILED,
@@ -37,7 +39,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class ManifestJob:
     """What a manifest tells of one job: the job, its outputs, and the files of those that were downloaded."""
 
     job: Job
@@ -46,40 +48,42 @@ class Kept:
     files: dict[int, tuple[Path, str]]
 
 
-def bought_rows(file: Path) -> int:
+def count_bought_rows(file: Path) -> int:
     """How many rows of the manifest at `file` were bought, or may have been; 0 where there is none that can be read."""
     if not file.exists():
         return 0
     try:
         names = [f"{PREFIX}{name}" for name in ("key", "variant", "status")]
-        bought = _read(file, names).filter(pl.col(f"{PREFIX}status").is_in(_BOUGHT))
+        bought = _read_file(file, names).filter(pl.col(f"{PREFIX}status").is_in(_BOUGHT_STATUSES))
         return bought.select(names[:2]).unique().height
     except UsageError:
         return 0
 
 
-def read_manifest(file: Path) -> list[Kept]:
+def read_manifest(file: Path) -> list[ManifestJob]:
     """The jobs of a manifest, wide or long, each with its outputs, in its order.
 
     A row that took over the outputs of another one is told only where that other is not in the file. Raises
     UsageError where the file is no manifest.
     """
-    table = _read(file)
+    table = _read_file(file)
     jobs: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for line in table.iter_rows(named=True):
-        if line[f"{PREFIX}status"] in _STATES and _SHA256.fullmatch(line[f"{PREFIX}inputs_sha256"] or ""):
+        if line[f"{PREFIX}status"] in _STATE_OF_STATUS and _SHA256.fullmatch(line[f"{PREFIX}inputs_sha256"] or ""):
             name = line[f"{PREFIX}key"] or "", line[f"{PREFIX}variant"] or "", line[f"{PREFIX}inputs_sha256"]
             jobs.setdefault(name, []).append(line)
     long = f"{PREFIX}output_id" in table.columns
     labels = () if long else tuple(name.removeprefix(PREFIX) for name in output_columns(table.columns))
-    kept = [_kept(lines, labels, long=long) for lines in jobs.values()]
-    own = {one.job.content for one, lines in zip(kept, jobs.values(), strict=True) if not _reused(lines)}
+    kept = [_make_job(lines, labels, long=long) for lines in jobs.values()]
+    own = {one.job.content for one, lines in zip(kept, jobs.values(), strict=True) if not _is_reused(lines)}
     return [
-        one for one, lines in zip(kept, jobs.values(), strict=True) if not _reused(lines) or one.job.content not in own
+        one
+        for one, lines in zip(kept, jobs.values(), strict=True)
+        if not _is_reused(lines) or one.job.content not in own
     ]
 
 
-def _read(file: Path, names: Sequence[str] | None = None) -> pl.DataFrame:
+def _read_file(file: Path, names: Sequence[str] | None = None) -> pl.DataFrame:
     """Its columns of ours, or these of them, as text. Raises UsageError where the file is no manifest."""
     try:
         match file.suffix.lower():
@@ -94,7 +98,7 @@ def _read(file: Path, names: Sequence[str] | None = None) -> pl.DataFrame:
             case _:
                 raise UsageError("a manifest is .csv, .xlsx, .parquet or .ndjson", where=str(file))
         found = table.collect_schema().names()
-        missing = [name for name in _NEEDED if name not in found]
+        missing = [name for name in _REQUIRED_COLUMNS if name not in found]
         if missing:
             raise UsageError(
                 f"this is no manifest: it has no column {missing[0]!r}",
@@ -127,11 +131,11 @@ def _read_workbook(file: Path) -> pl.DataFrame:
         raise UsageError(f"this manifest cannot be read: {error}", where=str(file)) from error
 
 
-def _reused(lines: Sequence[dict[str, Any]]) -> bool:
+def _is_reused(lines: Sequence[dict[str, Any]]) -> bool:
     return bool(lines[0].get(f"{PREFIX}reused_from"))
 
 
-def _kept(lines: Sequence[dict[str, Any]], labels: Sequence[str], *, long: bool) -> Kept:
+def _make_job(lines: Sequence[dict[str, Any]], labels: Sequence[str], *, long: bool) -> ManifestJob:
     one = {name.removeprefix(PREFIX): value for name, value in lines[0].items()}
     told = (
         [{name.removeprefix(PREFIX): value for name, value in line.items()} for line in lines]
@@ -139,13 +143,13 @@ def _kept(lines: Sequence[dict[str, Any]], labels: Sequence[str], *, long: bool)
         else [_wide_output(one, label) for label in labels]
     )
     told = [output for output in told if output["value"] or output["error"] or output["output_id"]]
-    outputs = tuple(_output(output, index) for index, output in enumerate(told))
+    outputs = tuple(_long_output(output, index) for index, output in enumerate(told))
     files = {
         index: (Path(output["file"]), _sha256(Path(output["file"])))
         for index, output in enumerate(told)
         if output["file"] and Path(output["file"]).is_file()
     }
-    submitted = _instant(one.get("submitted_at"))
+    submitted = _parse_instant(one.get("submitted_at"))
     job = Job(
         id=0,
         key=one["key"] or "?",
@@ -153,20 +157,20 @@ def _kept(lines: Sequence[dict[str, Any]], labels: Sequence[str], *, long: bool)
         revision=1,
         content=one["inputs_sha256"],
         inputs="",
-        state=_STATES[one["status"]],
+        state=_STATE_OF_STATUS[one["status"]],
         app_id=one["app_id"] or "",
         contract="",
         execution_id=one["execution_id"],
         submission=f"imported {one['inputs_sha256']}",
-        attempts=max(1, int(_number(one.get("attempts")) or 1)),
+        attempts=max(1, int(_parse_number(one.get("attempts")) or 1)),
         submitted_at=submitted if submitted is not None else 0.0,
-        completed_at=_instant(one.get("completed_at")),
-        seconds=_number(one.get("seconds")),
+        completed_at=_parse_instant(one.get("completed_at")),
+        seconds=_parse_number(one.get("seconds")),
         failed_outputs=sum(not output.usable for output in outputs) if one["status"] == "partial" else 0,
         code=one.get("code"),
         message=one.get("message"),
     )
-    return Kept(job=job, outputs=outputs, files=files)
+    return ManifestJob(job=job, outputs=outputs, files=files)
 
 
 def _wide_output(one: dict[str, Any], label: str) -> dict[str, Any]:
@@ -182,7 +186,7 @@ def _wide_output(one: dict[str, Any], label: str) -> dict[str, Any]:
     }
 
 
-def _output(told: dict[str, Any], index: int) -> Output:
+def _long_output(told: dict[str, Any], index: int) -> Output:
     return Output(
         id=told["output_id"] or f"imported-{index + 1}",
         label=told["label"] or "",
@@ -198,14 +202,14 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _number(text: str | None) -> float | None:
+def _parse_number(text: str | None) -> float | None:
     try:
         return float(text or "")
     except ValueError:
         return None
 
 
-def _instant(text: str | None) -> float | None:
+def _parse_instant(text: str | None) -> float | None:
     try:
         return datetime.fromisoformat(text or "").timestamp()
     except ValueError:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from lamina_batch.execution.guards import Stop
+    from lamina_batch.execution.guards import StopReason
 
 SCHEMA_VERSION = 1
 FILE_NAME = "summary.json"
 #: So many runs keep their folder: three months of nights, or four days of hours.
-KEPT_RUNS = 100
+MAX_KEPT_RUNS = 100
 #: As batch.new_run_id makes them: they sort by time.
-_RUN = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
+_RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 #: Every status a job may be shown with (DESIGN.md section 4), in the order that people read them.
 STATUSES = (
     "completed",
@@ -36,13 +36,13 @@ STATUSES = (
     "planned",
 )
 #: A page holds at most so many jobs; what is left out is counted on it.
-MOST_JOBS = 10_000
+MAX_REPORTED_JOBS = 10_000
 #: A job in one of these wants somebody's attention.
-PROBLEMS = ("partial", "failed", "rejected", "invalid", "held", "timed_out")
+PROBLEM_STATUSES = ("partial", "failed", "rejected", "invalid", "held", "timed_out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Requests:
+class RequestTotals:
     """What the run asked of the service, by kind."""
 
     total: int
@@ -56,7 +56,7 @@ class Requests:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
+class DownloadTotals:
     """Files of outputs that this run saved, and that it could not save."""
 
     saved: int
@@ -64,7 +64,7 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class WrittenFiles:
     manifest: tuple[str, ...]
     report: str | None
     findings: str | None
@@ -80,13 +80,13 @@ class Summary:
     exit_code: int
     stopped_by: str | None
     counts: Mapping[str, int]
-    requests: Requests
+    requests: RequestTotals
     seconds: float
     least_seconds: float
     credits: float | None
-    files: Written
+    files: WrittenFiles
     #: None: nothing is downloaded
-    downloads: Saved | None = None
+    downloads: DownloadTotals | None = None
 
     def to_json(self) -> str:
         """ASCII throughout, so that no name in it can drive the terminal that it is printed on."""
@@ -97,8 +97,8 @@ def write_summary(summary: Summary, folder: Path) -> Path:
     """Write it to `<folder>/runs/<run id>/summary.json`, and let the oldest go. Raises StateError where it cannot."""
     text = summary.to_json()
     runs = folder / "runs"
-    written = write_whole(runs / summary.run_id / FILE_NAME, lambda aside: _put(aside, text))
-    prune_runs(runs, keep=KEPT_RUNS)
+    written = write_whole(runs / summary.run_id / FILE_NAME, lambda aside: _write_text(aside, text))
+    prune_runs(runs, keep=MAX_KEPT_RUNS)
     return written
 
 
@@ -108,7 +108,7 @@ def prune_runs(runs: Path, *, keep: int) -> None:
     Only a folder named as ours are is looked at, and only the summary in it is ours: with another file in it, it stays.
     """
     with suppress(OSError):
-        ours = sorted(entry.name for entry in os.scandir(runs) if _RUN.fullmatch(entry.name))
+        ours = sorted(entry.name for entry in os.scandir(runs) if _RUN_ID.fullmatch(entry.name))
         for name in ours[:-keep]:
             folder = runs / name
             if folder.is_symlink():
@@ -119,13 +119,13 @@ def prune_runs(runs: Path, *, keep: int) -> None:
                 folder.rmdir()
 
 
-def _put(file: Path, text: str) -> None:
+def _write_text(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
 def exit_code(
     counts: Mapping[str, int],
-    stopped_by: Stop | None,
+    stopped_by: StopReason | None,
     *,
     signal: int | None = None,
     unwritten: bool = False,
@@ -146,4 +146,4 @@ def exit_code(
         return 5
     if stopped_by == "invalid_rows":
         return 4
-    return 3 if unsaved or any(counts.get(status) for status in PROBLEMS) else 0
+    return 3 if unsaved or any(counts.get(status) for status in PROBLEM_STATUSES) else 0

@@ -5,14 +5,14 @@ from __future__ import annotations
 import polars as pl
 
 #: What makes a spreadsheet program take a cell for a formula.
-_FORMULA = r"^[=+\-@\t\r]"
+_FORMULA_START = r"^[=+\-@\t\r]"
 
 
-def harmless(text: pl.Expr) -> pl.Expr:
+def escape_formula(text: pl.Expr) -> pl.Expr:
     """The same text, with a leading `'` where a spreadsheet program would take it for a formula."""
-    return text.map_batches(_harmless, return_dtype=pl.String, is_elementwise=True)
+    return text.map_batches(_escape_series, return_dtype=pl.String, is_elementwise=True)
 
 
-def _harmless(text: pl.Series) -> pl.Series:
+def _escape_series(text: pl.Series) -> pl.Series:
     # Few columns hold any, and to look is much cheaper than to replace.
-    return text.str.replace(_FORMULA, "'$0") if text.str.contains(_FORMULA).any() else text
+    return text.str.replace(_FORMULA_START, "'$0") if text.str.contains(_FORMULA_START).any() else text

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lamina_batch.results.manifest import Outcomes
-from lamina_batch.results.summary import MOST_JOBS, PROBLEMS
+from lamina_batch.results.summary import MAX_REPORTED_JOBS, PROBLEM_STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-class Told:
+class RunTotals:
     """The numbers, what is wrong, and what a page shows."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Told:
         #: a name for each thing that is wrong, the same in every run in which it stays wrong
         self.problems: list[str] = []
         self._shown: list[Outcomes] = []
-        self._room = Counter({True: MOST_JOBS, False: MOST_JOBS})
+        self._room = Counter({True: MAX_REPORTED_JOBS, False: MAX_REPORTED_JOBS})
 
     def each(self, parts: Iterable[Outcomes]) -> Iterator[Outcomes]:
         """The parts as they are."""
@@ -43,7 +43,7 @@ class Told:
         )
 
     def _name_problems(self, part: Outcomes) -> None:
-        bad = part.jobs.filter(pl.col("status").is_in(PROBLEMS))
+        bad = part.jobs.filter(pl.col("status").is_in(PROBLEM_STATUSES))
         who = pl.coalesce("key", pl.concat_str(pl.lit("row "), "row"))
         names = bad.select(pl.concat_str([who, "variant", "status", pl.col("code").fill_null("")], separator="\t"))
         for name in names.to_series():
@@ -51,7 +51,7 @@ class Told:
             self._problems[name] += 1
 
     def _show(self, part: Outcomes) -> None:
-        bad = pl.col("status").is_in(PROBLEMS)
+        bad = pl.col("status").is_in(PROBLEM_STATUSES)
         kept = part.jobs.filter(
             (bad & (bad.cum_sum() <= self._room[True])) | (~bad & ((~bad).cum_sum() <= self._room[False]))
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lamina_batch.sheets.xlsx import file_link, new_book, refuse_too_large, web_link, width_of
+from lamina_batch.sheets.xlsx import column_width, create_workbook, file_link, refuse_too_large, web_link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from lamina_batch.sheets.xlsx import Book, Sheet
+    from lamina_batch.sheets.xlsx import SheetWriter, WorkbookWriter
 
 #: the sheet that holds the manifest
 SHEET = "results"
@@ -31,12 +31,12 @@ COLOURS: Mapping[str, tuple[str, str]] = {
     "planned": ("#ECECEC", "#444444"),
 }
 
-_THEIR_HEADER = {"bold": True, "bg_color": "#E7E6E6", "bottom": 1, "valign": "top"}
-_OUR_HEADER = {"bold": True, "bg_color": "#DDE3F0", "bottom": 1, "valign": "top"}
+_SOURCE_HEADER = {"bold": True, "bg_color": "#E7E6E6", "bottom": 1, "valign": "top"}
+_OWN_HEADER = {"bold": True, "bg_color": "#DDE3F0", "bottom": 1, "valign": "top"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Roles:
+class ColumnRoles:
     """Which columns are more than plain values."""
 
     #: the column name -> the header to show, where it is not the same
@@ -51,7 +51,7 @@ class Roles:
     details: Collection[str] = ()
 
 
-def ensure_room(file: Path, *, rows: int, columns: int = 0) -> None:
+def refuse_too_large_table(file: Path, *, rows: int, columns: int = 0) -> None:
     """Raise StateError where no sheet can hold so many rows below a header, and columns."""
     refuse_too_large(
         file,
@@ -62,28 +62,30 @@ def ensure_room(file: Path, *, rows: int, columns: int = 0) -> None:
     )
 
 
-def write_workbook(frame: pl.DataFrame, roles: Roles, file: Path) -> None:
+def write_workbook(frame: pl.DataFrame, roles: ColumnRoles, file: Path) -> None:
     """Write `frame`, whose columns hold plain values, as the one sheet of a new workbook.
 
     Links to saved files are relative to the folder of `file`. Raises OSError where it cannot be written.
     """
     headers = [roles.theirs.get(name, name) for name in frame.columns]
-    with new_book(file) as book:
+    with create_workbook(file) as book:
         sheet = book.sheet(SHEET)
         for column, (name, header) in enumerate(zip(frame.columns, headers, strict=True)):
-            sheet.text(0, column, header, book.style(**(_THEIR_HEADER if name in roles.theirs else _OUR_HEADER)))
-        writers = [_writer(name, roles, book, sheet) for name in frame.columns]
+            sheet.text(0, column, header, book.style(**(_SOURCE_HEADER if name in roles.theirs else _OWN_HEADER)))
+        writers = [_cell_writer(name, roles, book, sheet) for name in frame.columns]
         for row, values in enumerate(frame.iter_rows(), start=1):
             for column, (write, value) in enumerate(zip(writers, values, strict=True)):
                 # An empty text and nothing look the same; without a cell the one before may flow over.
                 if value is not None and value != "":
                     write(row, column, value)
-        widths = [width_of(header, frame[name]) for name, header in zip(frame.columns, headers, strict=True)]
+        widths = [column_width(header, frame[name]) for name, header in zip(frame.columns, headers, strict=True)]
         folded = [at for at, name in enumerate(frame.columns) if name in roles.details]
         sheet.dress(widths=widths, rows=frame.height, folded=folded)
 
 
-def _writer(name: str, roles: Roles, book: Book, sheet: Sheet) -> Callable[[int, int, Any], None]:
+def _cell_writer(
+    name: str, roles: ColumnRoles, book: WorkbookWriter, sheet: SheetWriter
+) -> Callable[[int, int, Any], None]:
     if name == roles.status:
         styles = {status: book.style(bg_color=back, font_color=front) for status, (back, front) in COLOURS.items()}
         return lambda row, column, value: sheet.text(row, column, value, styles.get(value))

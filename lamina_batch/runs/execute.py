@@ -12,12 +12,12 @@ import polars as pl
 from lamina_batch.client.lamina import RUNS, LaminaClient, parse_delivery
 from lamina_batch.errors import StateError
 from lamina_batch.execution.engine import Control, Engine, Listener, Outcome
-from lamina_batch.execution.guards import Guards, Stop, Stopped, remembered
-from lamina_batch.execution.list_polling import Sweeping
-from lamina_batch.execution.plan import Action, Plan, named
-from lamina_batch.execution.polling import Polling
+from lamina_batch.execution.guards import Guards, StoppedRun, StopReason, next_stopped_run
+from lamina_batch.execution.list_polling import ListPoller
+from lamina_batch.execution.plan import Action, Plan, matches_names
+from lamina_batch.execution.polling import ExecutionPoller
 from lamina_batch.ledger.job import State
-from lamina_batch.ledger.state_folder import Reserve, ensure_room, room_for
+from lamina_batch.ledger.state_folder import DiskReserve, ensure_disk_space, estimate_ledger_bytes
 from lamina_batch.runs.planning import STOPPED_META_KEY, active_stop, mapping_fingerprint, open_downloads
 from lamina_batch.runs.service import makes_video, min_poll_interval
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lamina_batch.catalog.prepare import Prepared
     from lamina_batch.client.budget import Budget
     from lamina_batch.execution.engine import Progress
-    from lamina_batch.execution.output_files import Files
+    from lamina_batch.execution.output_files import OutputDownloader
     from lamina_batch.ledger.job import Job
     from lamina_batch.ledger.ledger import Ledger
     from lamina_batch.pipeline.spec import Pipeline
@@ -71,7 +71,7 @@ class RunContext:
 
 async def execute_plan(
     context: RunContext, prepared: Prepared, plan: Plan, published_job_ids: Callable[[], AbstractSet[int]]
-) -> tuple[Outcome, Files | None]:
+) -> tuple[Outcome, OutputDownloader | None]:
     """Send what the plan says, collect what runs, and download outputs as jobs complete.
 
     `published_job_ids` are the jobs whose outputs the manifest holds; their missing files are downloaded too.
@@ -93,11 +93,13 @@ def _reserve_disk_space(context: RunContext, plan: Plan, stack: AsyncExitStack) 
     """Check that the disk has room for what the ledger will hold, and keep some in reserve until `stack` is left."""
     submissions = plan.frame.filter(pl.col("action") == Action.SUBMIT)
     if submissions.height:
-        ensure_room(context.pipeline.state, room_for(submissions.height, int(submissions["inputs_bytes"].sum())))
-        context.ledger.reserve = stack.enter_context(Reserve(context.pipeline.state))
+        ensure_disk_space(
+            context.pipeline.state, estimate_ledger_bytes(submissions.height, int(submissions["inputs_bytes"].sum()))
+        )
+        context.ledger.reserve = stack.enter_context(DiskReserve(context.pipeline.state))
 
 
-async def _run_engine(context: RunContext, prepared: Prepared, plan: Plan, files: Files | None) -> Outcome:
+async def _run_engine(context: RunContext, prepared: Prepared, plan: Plan, files: OutputDownloader | None) -> Outcome:
     ledger, app = context.ledger, prepared.app
     refusal = _refusal(context, plan, app)
     submits = context.request.submit and refusal is None
@@ -119,9 +121,9 @@ async def _run_engine(context: RunContext, prepared: Prepared, plan: Plan, files
     except asyncio.CancelledError:
         # The second signal leaves at once: what was cut off is held, and everything else is written.
         outcome = engine.outcome
-        outcome.stopped_by = Stop.SIGNAL
+        outcome.stopped_by = StopReason.SIGNAL
         ledger.recover(at=context.runtime.wall(), run_id=context.run_id)
-    if outcome.stopped_by is Stop.REFUSED and context.pipeline.api.generation == "auto":
+    if outcome.stopped_by is StopReason.REFUSED and context.pipeline.api.generation == "auto":
         # The service may serve another version of its API now: the next run asks again.
         ledger.set_meta({"generation_doubted": "yes"})
     if submits:
@@ -131,13 +133,13 @@ async def _run_engine(context: RunContext, prepared: Prepared, plan: Plan, files
     return outcome
 
 
-def _refusal(context: RunContext, plan: Plan, app: App) -> Stop | None:
+def _refusal(context: RunContext, plan: Plan, app: App) -> StopReason | None:
     """Why nothing may be started at all; None if it may."""
     if not context.request.submit:
         return None
     pipeline, count = context.pipeline, plan.count(Action.SUBMIT)
     if pipeline.run.on_invalid_rows == "fail" and plan.count(Action.INVALID):
-        return Stop.INVALID_ROWS
+        return StopReason.INVALID_ROWS
     stopped = active_stop(pipeline, app, context.ledger, context.request)
     if stopped is not None and count:
         context.reporter.note(
@@ -146,7 +148,7 @@ def _refusal(context: RunContext, plan: Plan, app: App) -> Stop | None:
         )
         return stopped.by
     if count > pipeline.run.max_executions and not context.request.yes:
-        return Stop.MAX_EXECUTIONS
+        return StopReason.MAX_EXECUTIONS
     return None
 
 
@@ -155,26 +157,26 @@ def _jobs_to_collect(ledger: Ledger, plan: Plan, request: RunRequest) -> list[Jo
     running = ledger.jobs(State.RUNNING)
     if request.starts is None:
         return running
-    chosen = set(plan.frame.filter(named(request.starts))["was_id"].drop_nulls())
+    chosen = set(plan.frame.filter(matches_names(request.starts))["was_id"].drop_nulls())
     return [job for job in running if job.id in chosen]
 
 
-async def _make_engine(context: RunContext, app: App, files: Files | None) -> Engine:
+async def _make_engine(context: RunContext, app: App, files: OutputDownloader | None) -> Engine:
     pipeline, run = context.pipeline, context.pipeline.run
     video = run.poll.min_interval is None and await makes_video(context.client, context.ledger, app)
     min_interval = min_poll_interval(pipeline, video=video, speed=context.access.speed)
     max_interval = max(min_interval, run.poll.max_interval)
     durations = context.ledger.durations(app.app_id)
-    polling: Polling | Sweeping
+    polling: ExecutionPoller | ListPoller
     if context.client.generation is RUNS and not context.by_webhook:
-        polling = Sweeping(
+        polling = ListPoller(
             min_interval=min_interval,
             max_interval=max_interval,
             durations=durations,
             timeout=run.execution_timeout,
         )
     else:
-        polling = Polling(
+        polling = ExecutionPoller(
             min_interval=min_interval,
             max_interval=max_interval,
             durations=durations,
@@ -208,11 +210,11 @@ async def _webhook_receiver(context: RunContext, engine: Engine) -> AsyncIterato
         yield
         return
     # It imports a web server, and few pipelines want callbacks.
-    from lamina_batch.execution.webhooks import Receiver, local_url  # noqa: PLC0415
+    from lamina_batch.execution.webhooks import WebhookReceiver, local_url  # noqa: PLC0415
 
     # The sandbox runs on this machine and reaches the receiver directly.
     local = f"{local_url(webhook.listen)}/lamina"
-    async with Receiver(
+    async with WebhookReceiver(
         listen=webhook.listen,
         public_url=local if context.access.is_sandbox else webhook.public_url,
         keys=context.client.get_signing_keys,
@@ -231,7 +233,7 @@ class _DownloadingListener:
     """Downloads the outputs of completed jobs, and passes everything on."""
 
     reporter: Reporter
-    files: Files
+    files: OutputDownloader
 
     def note(self, text: str) -> None:
         self.reporter.note(text)
@@ -249,8 +251,8 @@ class _DownloadingListener:
 
 def _record_stop(context: RunContext, outcome: Outcome, app: App, *, went_through: bool) -> None:
     """Tell the next run whether a guard stopped this one."""
-    before = Stopped.parse(context.ledger.meta(STOPPED_META_KEY))
-    after = remembered(
+    before = StoppedRun.parse(context.ledger.meta(STOPPED_META_KEY))
+    after = next_stopped_run(
         outcome.stopped_by,
         before=before,
         run_id=context.run_id,
@@ -261,7 +263,7 @@ def _record_stop(context: RunContext, outcome: Outcome, app: App, *, went_throug
         context.ledger.set_meta({STOPPED_META_KEY: after.to_text() if after is not None else ""})
 
 
-async def _wait_for_downloads(context: RunContext, files: Files, outcome: Outcome) -> None:
+async def _wait_for_downloads(context: RunContext, files: OutputDownloader, outcome: Outcome) -> None:
     """Wait for the downloads that are on their way, unless the run is stopped; the next run saves the others."""
     stopped = asyncio.Event()
     context.control.wake = stopped.set
@@ -279,4 +281,4 @@ async def _wait_for_downloads(context: RunContext, files: Files, outcome: Outcom
         for wait in waits:
             wait.cancel()
     if stopped.is_set():
-        outcome.stopped_by = outcome.stopped_by or Stop.SIGNAL
+        outcome.stopped_by = outcome.stopped_by or StopReason.SIGNAL

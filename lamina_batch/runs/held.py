@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamina_batch.client.lamina import EXECUTIONS, RUNS
 from lamina_batch.errors import ServiceError, UsageError
-from lamina_batch.ledger.held import candidates, settle
+from lamina_batch.ledger.held import apply_decisions, find_candidates
 from lamina_batch.ledger.job import State
 from lamina_batch.runs.run import new_run_id
 from lamina_batch.runs.state import write_state
@@ -15,9 +15,9 @@ from lamina_batch.runs.state import write_state
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lamina_batch.client.answers import Listed
+    from lamina_batch.client.answers import ListedExecution
     from lamina_batch.client.lamina import LaminaClient
-    from lamina_batch.ledger.held import Words
+    from lamina_batch.ledger.held import HeldDecisions
     from lamina_batch.ledger.job import Job
     from lamina_batch.ledger.ledger import Ledger
     from lamina_batch.pipeline.spec import Pipeline
@@ -36,7 +36,7 @@ class HeldJobs:
     #: the API generation in which they were sent
     generation: str
     #: job id -> executions that the service lists and the ledger does not know
-    candidates: Mapping[int, tuple[Listed, ...]] = field(default_factory=dict)
+    candidates: Mapping[int, tuple[ListedExecution, ...]] = field(default_factory=dict)
 
 
 def find_held_jobs(pipeline: Pipeline, ledger: Ledger) -> HeldJobs:
@@ -49,12 +49,12 @@ def _api_version(pipeline: Pipeline, ledger: Ledger) -> str:
     return (ledger.meta("generation") or EXECUTIONS.name) if asked == "auto" else asked
 
 
-async def list_executions_since(client: LaminaClient, app_id: str, since: float) -> tuple[list[Listed], bool]:
+async def list_executions_since(client: LaminaClient, app_id: str, since: float) -> tuple[list[ListedExecution], bool]:
     """The executions of this app that the service lists since then, newest first, and whether these are all.
 
     There are no more than a few requests show. Raises ServiceError where it does not answer with a list.
     """
-    found: list[Listed] = []
+    found: list[ListedExecution] = []
     offset = 0
     for _ in range(_MAX_PAGES):
         end = await client.list_runs(app_id=app_id, since=since, offset=offset)
@@ -67,14 +67,16 @@ async def list_executions_since(client: LaminaClient, app_id: str, since: float)
     return found, False
 
 
-def with_candidates(held: HeldJobs, listed: Sequence[Listed], ledger: Ledger, request_timeout: float) -> HeldJobs:
+def with_candidates(
+    held: HeldJobs, listed: Sequence[ListedExecution], ledger: Ledger, request_timeout: float
+) -> HeldJobs:
     """The same, with the executions that each of them may be."""
     strangers = [item for item in listed if ledger.of_execution(item.execution_id) is None]
-    found = {job.id: candidates(job, strangers, request_timeout) for job in held.jobs}
+    found = {job.id: find_candidates(job, strangers, request_timeout) for job in held.jobs}
     return HeldJobs(jobs=held.jobs, generation=held.generation, candidates=found)
 
 
-async def refuse_unknown_executions(client: LaminaClient, held: HeldJobs, words: Words) -> str | None:
+async def refuse_unknown_executions(client: LaminaClient, held: HeldJobs, words: HeldDecisions) -> str | None:
     """Raise UsageError where the service knows no such execution; answers why it could not be asked, if it could not.
 
     Adopted all the same, it would be asked about in vain until `execution_timeout`.
@@ -99,10 +101,10 @@ _EXECUTION_ID_HINTS = {RUNS.name: "its id stands in the service's own list of ex
 _NO_LIST_HINT = "the API lists no executions: look in the Lamina app for what was made at the time that `held` names"
 
 
-async def settle_held(pipeline: Pipeline, words: Words, *, runtime: Runtime) -> list[Job]:
+async def settle_held(pipeline: Pipeline, words: HeldDecisions, *, runtime: Runtime) -> list[Job]:
     """Do what the user says. Raises UsageError as `settle`, LedgerLockedError where a run holds the ledger."""
     run_id = new_run_id(runtime)
     async with write_state(pipeline, None, run_id=run_id, runtime=runtime) as ledger:
         ledger.recover(at=runtime.wall(), run_id=run_id)
         generation = _api_version(pipeline, ledger)
-        return settle(ledger, words, generation=generation, at=runtime.wall(), run_id=run_id)
+        return apply_decisions(ledger, words, generation=generation, at=runtime.wall(), run_id=run_id)

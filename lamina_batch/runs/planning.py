@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lamina_batch.errors import UsageError, did_you_mean
-from lamina_batch.execution.guards import Stopped
-from lamina_batch.execution.plan import Plan, Wish, completed, ledger_frame, make_plan, named, settled, with_evidence
+from lamina_batch.execution.guards import StoppedRun
+from lamina_batch.execution.plan import (
+    Plan,
+    PlanOptions,
+    completed_contents,
+    has_completed_content,
+    ledger_frame,
+    make_plan,
+    matches_names,
+    with_evidence,
+)
 from lamina_batch.media.names import parse_pattern
-from lamina_batch.results.picks import run_again
+from lamina_batch.results.picks import select_reruns
 from lamina_batch.results.publish import ledger_rows_for
 
 if TYPE_CHECKING:
@@ -20,9 +29,9 @@ if TYPE_CHECKING:
 
     from lamina_batch.apps.app import App
     from lamina_batch.catalog.prepare import Prepared
-    from lamina_batch.execution.output_files import Files
+    from lamina_batch.execution.output_files import OutputDownloader
     from lamina_batch.ledger.ledger import Ledger
-    from lamina_batch.media.names import Pattern
+    from lamina_batch.media.names import PathPattern
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.results.picks import Pick
     from lamina_batch.runs.context import RunRequest
@@ -32,7 +41,7 @@ if TYPE_CHECKING:
 STOPPED_META_KEY = "stopped"
 
 
-def download_pattern(pipeline: Pipeline) -> Pattern | None:
+def download_pattern(pipeline: Pipeline) -> PathPattern | None:
     """Where downloaded files go; None if nothing is downloaded. Raises PipelineError for an invalid pattern."""
     text = pipeline.results.download
     if text is None:
@@ -52,14 +61,14 @@ def download_pattern(pipeline: Pipeline) -> Pattern | None:
 
 async def open_downloads(
     pipeline: Pipeline, ledger: Ledger, runtime: Runtime, note: Callable[[str], None], stack: AsyncExitStack
-) -> Files | None:
+) -> OutputDownloader | None:
     """The downloader, running until `stack` is left; None if the pipeline downloads nothing."""
     pattern = download_pattern(pipeline)
     if pattern is None:
         return None
-    from lamina_batch.execution.output_files import Files  # noqa: PLC0415  # few pipelines download
+    from lamina_batch.execution.output_files import OutputDownloader  # noqa: PLC0415  # few pipelines download
 
-    return await stack.enter_async_context(Files(ledger=ledger, pattern=pattern, runtime=runtime, note=note))
+    return await stack.enter_async_context(OutputDownloader(ledger=ledger, pattern=pattern, runtime=runtime, note=note))
 
 
 def refuse_picks(pipeline: Pipeline, request: RunRequest, service: str) -> None:
@@ -89,11 +98,11 @@ def plan_jobs(
     if request.picks is not None:
         picked = jobs.filter(pl.col("key").is_in([pick.key for pick in request.picks.rejected]))
         evidence = with_evidence(picked, ledger_rows_for(ledger, picked), share_identical=pipeline.run.share_identical)
-        again = run_again(request.picks, evidence, lambda pick: _ledger_has_pick(ledger, pick))
+        again = select_reruns(request.picks, evidence, lambda pick: _ledger_has_pick(ledger, pick))
         for text in again.notes:
             note(text)
         rerun |= again.rerun
-    wish = Wish(
+    wish = PlanOptions(
         retry_failed=request.retry_failed,
         rerun=rerun,
         only=request.starts,
@@ -103,9 +112,9 @@ def plan_jobs(
     )
     done: pl.Series | None = None
     if ledger is not None and can_skip_completed(pipeline, request):
-        done = settled(jobs, completed(ledger.contents()) if contents is None else contents)
+        done = has_completed_content(jobs, completed_contents(ledger.contents()) if contents is None else contents)
         if rerun:
-            done &= ~jobs.select(named(rerun)).to_series()
+            done &= ~jobs.select(matches_names(rerun)).to_series()
     ledger_rows = ledger_rows_for(ledger, jobs if done is None else jobs.filter(~done))
     plan = make_plan(jobs, ledger_rows, wish, contract=prepared.app.fingerprint, at=at, done=done)
     _check_rerun(pipeline, plan, rerun)
@@ -131,9 +140,9 @@ def _ledger_has_pick(ledger: Ledger | None, pick: Pick) -> bool:
     return job is not None and job.content == pick.inputs_sha256
 
 
-def active_stop(pipeline: Pipeline, app: App, ledger: Ledger, request: RunRequest) -> Stopped | None:
+def active_stop(pipeline: Pipeline, app: App, ledger: Ledger, request: RunRequest) -> StoppedRun | None:
     """The stop of an earlier run that still holds: the user has not answered it, and nothing changed. None: go on."""
-    stopped = Stopped.parse(ledger.meta(STOPPED_META_KEY))
+    stopped = StoppedRun.parse(ledger.meta(STOPPED_META_KEY))
     answered = request.yes or request.retry_failed or request.rerun or request.picks is not None
     changed = stopped is not None and stopped.made_with != mapping_fingerprint(pipeline, app)
     return None if answered or changed else stopped
@@ -162,7 +171,7 @@ def _check_keys_exist(jobs: pl.DataFrame, names: frozenset[str]) -> None:
 def _check_rerun(pipeline: Pipeline, plan: Plan, rerun: frozenset[str]) -> None:
     if not rerun:
         return
-    busy = plan.frame.filter(named(rerun) & pl.col("was_status").is_in(["running", "submitting", "held"]))
+    busy = plan.frame.filter(matches_names(rerun) & pl.col("was_status").is_in(["running", "submitting", "held"]))
     for key, status in busy.select("key", "was_status").iter_rows():
         what, hint = (
             ("still running", "let a plain run collect it first")

@@ -15,7 +15,7 @@ from lamina_batch.catalog.prepare import Prepared, prepare
 from lamina_batch.client.generations import RUNS
 from lamina_batch.drift.judge import read_pipeline_pin
 from lamina_batch.execution.forecast import forecast
-from lamina_batch.execution.plan import Action, Plan, completed
+from lamina_batch.execution.plan import Action, Plan, completed_contents
 from lamina_batch.ledger.ledger import Ledger, find_ledger
 from lamina_batch.pipeline.spec import Completion
 from lamina_batch.runs.contract import check_contract
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from lamina_batch.catalog.mapping import RowMapping
     from lamina_batch.client.budget import Budget
     from lamina_batch.execution.forecast import Forecast
-    from lamina_batch.execution.guards import Stopped
+    from lamina_batch.execution.guards import StoppedRun
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.preflight.preflight import Preflight
+    from lamina_batch.preflight.preflight import PreflightResult
     from lamina_batch.runs.context import Access, RunRequest
     from lamina_batch.runtime import Runtime
 
@@ -55,7 +55,7 @@ class Preview:
     plan: Plan
     executions: int
     #: the earlier run whose stop keeps this one from starting anything; None: there is none
-    stopped: Stopped | None
+    stopped: StoppedRun | None
     #: what a run would take, by each way to notice the ends
     forecasts: Mapping[Completion, Forecast]
     credits: float | None
@@ -96,12 +96,12 @@ def validate_offline(pipeline: Pipeline) -> Prepared:
 
 def _make_url_check(
     pipeline: Pipeline, access: Access, runtime: Runtime, on_progress: Callable[[int, int], None]
-) -> Callable[[RowMapping], Preflight]:
+) -> Callable[[RowMapping], PreflightResult]:
     # What it imports takes longer than many a command, and few ask for it.
     from lamina_batch.preflight.addresses import is_private  # noqa: PLC0415
-    from lamina_batch.preflight.preflight import Preflights  # noqa: PLC0415
+    from lamina_batch.preflight.preflight import UrlChecker  # noqa: PLC0415
 
-    preflights = Preflights(
+    preflights = UrlChecker(
         local=is_private(access.base_url),
         needed=pipeline.run.execution_timeout,
         runtime=runtime,
@@ -148,7 +148,7 @@ async def preview(pipeline: Pipeline, access: Access, runtime: Runtime, request:
 def _completed_contents(folder: Path) -> pl.Series | None:
     """The ledger's completed contents, read by a connection of its own."""
     with find_ledger(folder) or nullcontext() as ledger:
-        return completed(ledger.contents()) if ledger is not None else None
+        return completed_contents(ledger.contents()) if ledger is not None else None
 
 
 def _forecasts(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lamina_batch.catalog.prepare import prepare
 from lamina_batch.errors import LedgerLockedError
 from lamina_batch.execution.plan import ledger_frame
-from lamina_batch.results.manifest import Lines
+from lamina_batch.results.manifest import ManifestLines
 from lamina_batch.results.publish import Publisher, refuse_source, with_removed_rows
 from lamina_batch.runs.planning import download_pattern, open_downloads
 from lamina_batch.runs.service import last_run_app
@@ -66,7 +66,7 @@ def manifest_frame(pipeline: Pipeline, layout: Layout) -> pl.DataFrame:
     """The lines of the manifest, from the ledger and the rows. Raises UsageError if there is no ledger."""
     with read_existing_state(pipeline) as ledger:
         publisher = _like_last_run(pipeline, ledger)
-        return Lines(publisher.prepared.catalog, publisher.outcomes(), layout).whole()
+        return ManifestLines(publisher.prepared.catalog, publisher.outcomes(), layout).whole()
 
 
 def _like_last_run(pipeline: Pipeline, ledger: Ledger) -> Publisher:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina_batch.errors import UsageError
-from lamina_batch.ledger.ledger import Download, Imported
+from lamina_batch.ledger.ledger import Download, ImportedJob
 from lamina_batch.results.read_manifest import read_manifest
 from lamina_batch.runs.run import new_run_id
 from lamina_batch.runs.state import binding, write_state
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lamina_batch.pipeline.spec import Pipeline
-    from lamina_batch.results.read_manifest import Kept
+    from lamina_batch.results.read_manifest import ManifestJob
     from lamina_batch.runtime import Runtime
 
 
@@ -70,15 +70,15 @@ async def import_manifest(pipeline: Pipeline, manifest: Path, *, service: str, r
     return len(kept), new
 
 
-def _to_imported(one: Kept, folder: Path) -> Imported:
+def _to_imported(one: ManifestJob, folder: Path) -> ImportedJob:
     downloads = tuple(
         Download(job_id=0, position=position, file=os.path.relpath(file, folder), sha256=sha256)
         for position, (file, sha256) in one.files.items()
     )
-    return Imported(job=one.job, outputs=one.outputs, downloads=downloads)
+    return ImportedJob(job=one.job, outputs=one.outputs, downloads=downloads)
 
 
-def _check_app(pipeline: Pipeline, manifest: Path, kept: Sequence[Kept]) -> None:
+def _check_app(pipeline: Pipeline, manifest: Path, kept: Sequence[ManifestJob]) -> None:
     others = {one.job.app_id for one in kept} - {pipeline.app}
     if others:
         raise UsageError(

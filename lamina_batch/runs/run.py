@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 from lamina_batch.atomic_files import ensure_writable
 from lamina_batch.catalog.prepare import prepare
-from lamina_batch.client.lamina import EXECUTIONS, GENERATIONS
+from lamina_batch.client.lamina import API_VERSIONS, EXECUTIONS
 from lamina_batch.errors import StateError
 from lamina_batch.execution.forecast import least_seconds
-from lamina_batch.execution.guards import Stop
+from lamina_batch.execution.guards import StopReason
 from lamina_batch.execution.plan import Action
 from lamina_batch.results.findings import write_findings
-from lamina_batch.results.manifest import ensure_room_in
+from lamina_batch.results.manifest import refuse_too_many_rows
 from lamina_batch.results.publish import Publisher, refuse_source
 from lamina_batch.results.summary import (
     SCHEMA_VERSION,
     STATUSES,
-    Requests,
-    Saved,
+    DownloadTotals,
+    RequestTotals,
     Summary,
-    Written,
+    WrittenFiles,
     exit_code,
     write_summary,
 )
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
     from lamina_batch.apps.app import App
     from lamina_batch.catalog.prepare import Prepared
-    from lamina_batch.client.lamina import Generation
+    from lamina_batch.client.lamina import ApiVersion
     from lamina_batch.execution.engine import Control, Outcome
-    from lamina_batch.execution.output_files import Files
+    from lamina_batch.execution.output_files import OutputDownloader
     from lamina_batch.execution.plan import Plan
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.results.publish import Published
@@ -98,7 +98,7 @@ async def run(
             prepared = prepare(pipeline, catalog, app, access.service, contract_notes=notes)
             for note in prepared.notes:
                 reporter.note(note)
-            ensure_room_in(pipeline.results.manifest, prepared.checked.jobs.height)
+            refuse_too_many_rows(pipeline.results.manifest, prepared.checked.jobs.height)
             findings = write_findings(prepared.checked.findings, pipeline.state / "findings.csv")
             plan = plan_jobs(pipeline, prepared, ledger, request, at=runtime.wall(), note=reporter.note)
             if request.submit:
@@ -160,14 +160,14 @@ def _check_result_files(pipeline: Pipeline) -> None:
         ensure_writable(pattern.folder / "any")
 
 
-async def _choose_api_version(context: RunContext) -> Generation:
+async def _choose_api_version(context: RunContext) -> ApiVersion:
     """The API version to submit to: the pipeline's, the one found by an earlier run, or the one that answers."""
     wanted, ledger = context.pipeline.api.generation, context.ledger
     if wanted != "auto":
-        return GENERATIONS[wanted]
+        return API_VERSIONS[wanted]
     same_service = ledger.meta("service") == context.access.service
     earlier = ledger.meta("generation") if same_service and not ledger.meta("generation_doubted") else None
-    version = GENERATIONS.get(earlier or "")
+    version = API_VERSIONS.get(earlier or "")
     if version is None and context.request.submit:
         version = await context.client.probe_generation()
     return version or EXECUTIONS
@@ -214,7 +214,7 @@ def _summarise(
     outcome: Outcome,
     published: Published,
     findings: Path,
-    files: Files | None,
+    files: OutputDownloader | None,
     started_at: float,
 ) -> Summary:
     pipeline, counts = context.pipeline, published.totals.counts
@@ -226,7 +226,7 @@ def _summarise(
         exit_code=exit_code(
             counts,
             outcome.stopped_by,
-            signal=context.control.signal if outcome.stopped_by is Stop.SIGNAL else None,
+            signal=context.control.signal if outcome.stopped_by is StopReason.SIGNAL else None,
             unwritten=not published.manifest or (published.report is None and pipeline.results.report is not None),
             unsaved=bool(files and files.failed),
         ),
@@ -254,19 +254,19 @@ def _summarise(
             3,
         ),
         credits=estimate_credits(pipeline, outcome.submitted),
-        files=Written(
+        files=WrittenFiles(
             manifest=tuple(str(file) for file in published.manifest),
             report=None if published.report is None else str(published.report),
             findings=str(findings),
         ),
-        downloads=None if files is None else Saved(saved=files.saved, failed=files.failed),
+        downloads=None if files is None else DownloadTotals(saved=files.saved, failed=files.failed),
     )
 
 
-def _request_totals(context: RunContext, outcome: Outcome) -> Requests:
+def _request_totals(context: RunContext, outcome: Outcome) -> RequestTotals:
     sent = context.client.requests
     total = sent["submit"] + sent["poll"] + sent["other"]
-    return Requests(
+    return RequestTotals(
         total=total,
         submit=sent["submit"],
         poll=sent["poll"],

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lamina_batch.errors import UsageError
 from lamina_batch.ledger.ledger import Binding, Ledger, find_ledger, open_ledger
-from lamina_batch.ledger.lock import locked
+from lamina_batch.ledger.lock import hold_lock
 from lamina_batch.ledger.state_folder import refuse_network
 from lamina_batch.results.lost_ledger import refuse_lost, refuse_renamed
 from lamina_batch.runs.context import RunRequest
@@ -96,7 +96,7 @@ async def lock_state(
         hint = "wait for it to end; `run` can do that itself: --if-locked wait (or skip)"
     else:
         hint = "that run collects and writes the results itself; otherwise try again when it has ended"
-    async with locked(pipeline.state, if_locked=request.if_locked, holder=run_id, runtime=runtime, hint=hint):
+    async with hold_lock(pipeline.state, if_locked=request.if_locked, holder=run_id, runtime=runtime, hint=hint):
         yield
 
 

@@ -18,32 +18,41 @@ from xlsxwriter.utility import xl_col_to_name
 
 from lamina_batch.errors import UsageError
 from lamina_batch.pipeline.sheet_reference import WORKBOOK_EXTENSIONS
-from lamina_batch.sheets.marking import REASONS, Marks, Paint, Sheet, anchor, merged_areas
-from lamina_batch.sheets.notes import NO_NOTES, NO_SHAPES, noted_cells, with_notes, with_shapes
+from lamina_batch.sheets.marking import REASON_COLUMN, MarkedSheetXml, Paint, SheetMarks, anchor_cell, merged_areas
+from lamina_batch.sheets.notes import EMPTY_NOTES, EMPTY_SHAPES, noted_cells, with_notes, with_shapes
 from lamina_batch.sheets.package import WORKBOOK, Package, is_untouched
-from lamina_batch.sheets.styles import NO_STYLES, Styles
-from lamina_batch.sheets.summary import DARK, ERROR, PAGE, WARNING, Line, Page, page_xml, put_last
-from lamina_batch.sheets.words import columns_of, named_columns, plain_words
-from lamina_batch.sheets.xlsx import new_book, refuse_too_large, width_of
+from lamina_batch.sheets.styles import EMPTY_STYLES, StyleSheet
+from lamina_batch.sheets.summary import (
+    DARK,
+    ERROR,
+    SUMMARY_SHEET,
+    WARNING,
+    SummaryLine,
+    SummaryPage,
+    add_last_sheet,
+    page_xml,
+)
+from lamina_batch.sheets.words import explain_for_merchandiser, named_columns, split_columns
+from lamina_batch.sheets.xlsx import column_width, create_workbook, refuse_too_large
 from lamina_batch.sources.workbook import list_worksheets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lamina_batch.catalog.check_rows import CheckedRows
-    from lamina_batch.sheets.fields import Field
+    from lamina_batch.sheets.fields import SheetField
     from lamina_batch.sources.table import Catalog, SourceFile
 
 #: findings about what is not there: of several columns only those that are blank are meant
-_BLANKS = ("blank_image", "missing_input")
+_BLANK_CODES = ("blank_image", "missing_input")
 #: cells of a sheet that get a note; the reasons beside the rows have no such limit
-_MOST_NOTES = 1_000
+_MAX_NOTES = 1_000
 _NOTES_KIND = "application/vnd.openxmlformats-officedocument.spreadsheetml.comments+xml"
 _SHAPES_KIND = "application/vnd.openxmlformats-officedocument.vmlDrawing"
 _STYLES_KIND = "application/vnd.openxmlformats-officedocument.spreadsheetml.styles+xml"
 
 
-class Finding(NamedTuple):
+class CellFinding(NamedTuple):
     """One line of the findings, and the cells that it means."""
 
     row: int
@@ -56,17 +65,17 @@ class Finding(NamedTuple):
     bad: bool
 
 
-class Place(NamedTuple):
+class MarkedSheet(NamedTuple):
     """One sheet of the workbook that is marked, and where the catalog's cells stand in it."""
 
     sheet: str
     header_row: int
     places: Mapping[str, int]
     old_reasons: int | None
-    findings: Sequence[Finding]
+    findings: Sequence[CellFinding]
 
 
-def annotate(checked: CheckedRows, file: Path, *, catalog: Catalog, fields: Sequence[Field]) -> None:
+def annotate(checked: CheckedRows, file: Path, *, catalog: Catalog, fields: Sequence[SheetField]) -> None:
     """Write the catalog's own workbook again, with what `checked` has found; `fields` say what each column takes.
 
     Where the rows are of no workbook, or of several files, it is a new one: a sheet for each file in which something
@@ -74,24 +83,26 @@ def annotate(checked: CheckedRows, file: Path, *, catalog: Catalog, fields: Sequ
     sheet cannot hold the rows, OSError.
     """
     choices = {field.column: field.choices for field in fields if field.column is not None}
-    found = _by_part(checked.findings, catalog, choices)
+    found = _findings_by_file(checked.findings, catalog, choices)
     rows = checked.jobs["lamina_index"].n_unique()
-    own = _own_workbook(catalog)
+    own = _is_own_workbook(catalog)
     if own is not None:
         places = [
-            Place(part.sheet or "", part.header_row, part.places, part.ours.get(REASONS), found[part.source])
+            MarkedSheet(
+                part.sheet or "", part.header_row, part.places, part.ours.get(REASON_COLUMN), found[part.source]
+            )
             for part in catalog.parts
         ]
-        _mark(own, places, file, rows)
+        _mark_workbook(own, places, file, rows)
         return
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as aside:
         copy = Path(aside) / "cells.xlsx"
-        _mark(copy, _write_cells(catalog, found, copy), file, rows)
+        _mark_workbook(copy, _write_cells(catalog, found, copy), file, rows)
 
 
-def refuse_name(catalog: Catalog, file: Path) -> None:
+def refuse_source_name(catalog: Catalog, file: Path) -> None:
     """Raise UsageError where no program would open the marked workbook under this name, or somebody's work would go."""
-    own = _own_workbook(catalog)
+    own = _is_own_workbook(catalog)
     macros = own is not None and own.suffix.lower() == ".xlsm"
     if (file.suffix.lower() == ".xlsm") != macros:
         right, why = (".xlsm", "the workbook holds macros") if macros else (".xlsx", "there are no macros to keep")
@@ -104,7 +115,7 @@ def refuse_name(catalog: Catalog, file: Path) -> None:
         )
 
 
-def _own_workbook(catalog: Catalog) -> Path | None:
+def _is_own_workbook(catalog: Catalog) -> Path | None:
     """The one workbook that all rows are of."""
     paths = {part.path for part in catalog.parts}
     own = next(iter(paths))
@@ -114,23 +125,23 @@ def _own_workbook(catalog: Catalog) -> Path | None:
 # --- what is meant ---
 
 
-def _by_part(
+def _findings_by_file(
     findings: pl.DataFrame, catalog: Catalog, choices: Mapping[str, Sequence[str]]
-) -> dict[str, list[Finding]]:
+) -> dict[str, list[CellFinding]]:
     """The findings of each file, by what `lamina_source` calls it."""
     known = named_columns(catalog)
-    found: dict[str, list[Finding]] = {part.source: [] for part in catalog.parts}
+    found: dict[str, list[CellFinding]] = {part.source: [] for part in catalog.parts}
     # Only those rows, so that the others need not become Python's.
     cells = catalog.frame.join(findings.select("lamina_index").lazy(), on="lamina_index", how="semi").collect()
     rows = {row["lamina_index"]: row for row in cells.iter_rows(named=True)}
     for line in findings.iter_rows(named=True):
-        columns = columns_of(line["column"], known)
-        if line["code"] in _BLANKS:
+        columns = split_columns(line["column"], known)
+        if line["code"] in _BLANK_CODES:
             row = rows[line["lamina_index"]]
             columns = tuple(name for name in columns if _is_blank(row[name])) or columns
-        message, hint = plain_words(line, [choice for name in columns for choice in choices.get(name, ())])
+        message, hint = explain_for_merchandiser(line, [choice for name in columns for choice in choices.get(name, ())])
         found[line.get("source") or catalog.parts[0].source].append(
-            Finding(
+            CellFinding(
                 row=int(line["row"]),
                 columns=columns,
                 column=", ".join(columns) or line["column"] or line["parameter"],
@@ -150,13 +161,13 @@ def _is_blank(cell: object) -> bool:
 # --- a workbook of the same cells ---
 
 
-def _write_cells(catalog: Catalog, found: Mapping[str, Sequence[Finding]], file: Path) -> list[Place]:
+def _write_cells(catalog: Catalog, found: Mapping[str, Sequence[CellFinding]], file: Path) -> list[MarkedSheet]:
     """A new workbook: a sheet for each file with findings, or for the first where there are none."""
     parts = [part for part in catalog.parts if found[part.source]] or [catalog.parts[0]]
     places = {name: at for at, name in enumerate(catalog.columns, start=1)}
-    taken: set[str] = {PAGE}
-    written: list[Place] = []
-    with new_book(file) as book:
+    taken: set[str] = {SUMMARY_SHEET}
+    written: list[MarkedSheet] = []
+    with create_workbook(file) as book:
         head = book.style(bold=True, bg_color="#E7E6E6", bottom=1)
         for part in parts:
             rows = catalog.frame
@@ -170,13 +181,13 @@ def _write_cells(catalog: Catalog, found: Mapping[str, Sequence[Finding]], file:
             sheet = book.sheet(name)
             for at, header in enumerate(catalog.headers):
                 sheet.text(part.header_row - 1, at, header, head)
-                sheet.raw.set_column(at, at, width_of(header, frame[catalog.columns[at]]))
+                sheet.raw.set_column(at, at, column_width(header, frame[catalog.columns[at]]))
             sheet.raw.freeze_panes(part.header_row, 0)
             for number, *values in frame.iter_rows():
                 for at, value in enumerate(values):
                     if value is not None and value != "":
                         sheet.value(number - 1, at, "|".join(map(str, value)) if isinstance(value, list) else value)
-            written.append(Place(name, part.header_row, places, None, found[part.source]))
+            written.append(MarkedSheet(name, part.header_row, places, None, found[part.source]))
     return written
 
 
@@ -193,18 +204,18 @@ def _sheet_name(part: SourceFile, taken: set[str]) -> str:
 # --- the marks ---
 
 
-def _mark(source: Path, places: Sequence[Place], file: Path, checked: int) -> None:
+def _mark_workbook(source: Path, places: Sequence[MarkedSheet], file: Path, checked: int) -> None:
     try:
         with zipfile.ZipFile(source) as archive:
             parts = {tab.name: tab.part for tab in list_worksheets(archive)}
             package = Package(archive)
-            styles, styles_part = _styles(package)
-            paint = _paint(styles)
+            styles, styles_part = _read_styles(package)
+            paint = _make_paint(styles)
             lines = [line for place in places for line in _mark_sheet(package, parts[place.sheet], place, paint)]
             strict = "purl.oclc.org" in package.namespace
             views = b"workbookView" in package.read(WORKBOOK)
-            page = page_xml(_page(lines, checked), styles, strict=strict, views=views)
-            put_last(package, WORKBOOK, page, parts.get(PAGE))
+            page = page_xml(_summary_page(lines, checked), styles, strict=strict, views=views)
+            add_last_sheet(package, WORKBOOK, page, parts.get(SUMMARY_SHEET))
             package.write(styles_part, styles.data())
             package.save(file)
     except (expat.ExpatError, ET.ParseError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
@@ -215,16 +226,16 @@ def _mark(source: Path, places: Sequence[Place], file: Path, checked: int) -> No
         ) from error
 
 
-def _styles(package: Package) -> tuple[Styles, str]:
+def _read_styles(package: Package) -> tuple[StyleSheet, str]:
     part = package.related(WORKBOOK, "styles")
     if part is None:
         part = package.free_name("xl/styles{}.xml")
-        package.add(part, NO_STYLES, _STYLES_KIND)
+        package.add(part, EMPTY_STYLES, _STYLES_KIND)
         package.relate(WORKBOOK, part, "styles")
-    return Styles(package.read(part)), part
+    return StyleSheet(package.read(part)), part
 
 
-def _paint(styles: Styles) -> Paint:
+def _make_paint(styles: StyleSheet) -> Paint:
     grounds = {True: ERROR, False: WARNING, None: None}
     return Paint(
         header=styles.plain(ground=DARK, ink="FFFFFFFF", face="b"),
@@ -235,23 +246,23 @@ def _paint(styles: Styles) -> Paint:
     )
 
 
-def _mark_sheet(package: Package, part: str, place: Place, paint: Paint) -> list[Line]:
+def _mark_sheet(package: Package, part: str, place: MarkedSheet, paint: Paint) -> list[SummaryLine]:
     """Mark one sheet of the package. Answers its lines for the page that lists them."""
     data = package.read(part)
     areas = merged_areas(data)
     cells: dict[int, dict[int, bool]] = {}
     reasons: dict[int, tuple[str, bool]] = {}
     notes: dict[str, str] = {}
-    lines: list[Line] = []
+    lines: list[SummaryLine] = []
     for finding in place.findings:
         words = f"{finding.message} – {finding.hint}" if finding.hint else finding.message
         named = ""
         for column in finding.columns:
             own = (finding.row, place.places[column])
-            for row, at in dict.fromkeys((own, anchor(areas, *own))):
+            for row, at in dict.fromkeys((own, anchor_cell(areas, *own))):
                 on_row = cells.setdefault(row, {})
                 on_row[at] = on_row.get(at, False) or finding.bad
-            top, at = anchor(areas, *own)
+            top, at = anchor_cell(areas, *own)
             cell = f"{xl_col_to_name(at - 1)}{top}"
             named = named or cell
             notes[cell] = f"{notes[cell]}\n{words}" if cell in notes else words
@@ -259,7 +270,7 @@ def _mark_sheet(package: Package, part: str, place: Place, paint: Paint) -> list
         before, bad = reasons.get(finding.row, ("", False))
         reasons[finding.row] = (f"{before}  •  {said}" if before else said, bad or finding.bad)
         lines.append(
-            Line(
+            SummaryLine(
                 sheet=place.sheet,
                 row=finding.row,
                 cell=named or f"A{finding.row}",
@@ -270,13 +281,15 @@ def _mark_sheet(package: Package, part: str, place: Place, paint: Paint) -> list
                 bad=finding.bad,
             )
         )
-    marks = Marks(header_row=place.header_row, cells=cells, reasons=reasons, old_reasons=place.old_reasons)
-    sheet = Sheet(data, marks, paint)
-    package.write(part, sheet.marked(_put_notes(package, part, sheet, notes)))
+    marks = SheetMarks(header_row=place.header_row, cells=cells, reasons=reasons, old_reasons=place.old_reasons)
+    sheet = MarkedSheetXml(data, marks, paint)
+    package.write(part, sheet.marked(_write_notes(package, part, sheet, notes)))
     return lines
 
 
-def _put_notes(package: Package, part: str, sheet: Sheet, texts: Mapping[str, str]) -> tuple[str, str] | None:
+def _write_notes(
+    package: Package, part: str, sheet: MarkedSheetXml, texts: Mapping[str, str]
+) -> tuple[str, str] | None:
     """Put notes on cells that have none, and take off those of a round before.
 
     Answers the id of a new relation to the shapes of the notes, and the namespace of such ids; None: there was one.
@@ -284,13 +297,13 @@ def _put_notes(package: Package, part: str, sheet: Sheet, texts: Mapping[str, st
     listing = package.related(part, "comments")
     known = noted_cells(package.read(listing)) if listing is not None else {}
     wanted = {cell: text for cell, text in texts.items() if known.get(cell, True)}
-    wanted = dict(list(wanted.items())[:_MOST_NOTES])
+    wanted = dict(list(wanted.items())[:_MAX_NOTES])
     gone = [cell for cell, ours in known.items() if ours]
     if not wanted and not gone:
         return None
     if listing is None:
         listing = package.free_name("xl/comments{}.xml")
-        package.add(listing, NO_NOTES, _NOTES_KIND)
+        package.add(listing, EMPTY_NOTES, _NOTES_KIND)
         package.relate(part, listing, "comments")
     package.write(listing, with_notes(package.read(listing), wanted))
     if sheet.notes is not None:
@@ -299,14 +312,14 @@ def _put_notes(package: Package, part: str, sheet: Sheet, texts: Mapping[str, st
         return None
     shapes = package.free_name("xl/drawings/vmlDrawing{}.vml")
     package.say_extension("vml", _SHAPES_KIND)
-    package.write(shapes, with_shapes(NO_SHAPES, gone=gone, cells=wanted))
+    package.write(shapes, with_shapes(EMPTY_SHAPES, gone=gone, cells=wanted))
     return package.relate(part, shapes, "vmlDrawing"), package.namespace
 
 
 # --- in words ---
 
 
-def _page(lines: Sequence[Line], checked: int) -> Page:
+def _summary_page(lines: Sequence[SummaryLine], checked: int) -> SummaryPage:
     bad = [line for line in lines if line.bad]
     rows = len({(line.sheet, line.row) for line in bad})
     warned = len(lines) - len(bad)
@@ -323,9 +336,9 @@ def _page(lines: Sequence[Line], checked: int) -> Page:
         words.append(
             "Click a row or a column below to go to its cell. Mend it there, save the workbook, and send it back."
         )
-        words.append(f"The column {REASONS} and this page are ours: they are ignored when the workbook is read.")
+        words.append(f"The column {REASON_COLUMN} and this page are ours: they are ignored when the workbook is read.")
     title = f"{_count(len(bad), 'thing')} to mend" if bad else "Nothing to mend"
-    return Page(title, words, lines)
+    return SummaryPage(title, words, lines)
 
 
 def _count(number: int, what: str) -> str:

@@ -25,7 +25,7 @@ Kind = Literal["text", "url", "integer", "float", "date", "datetime"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
+class SheetField:
     """One column to fill."""
 
     #: where the pipeline file names it first
@@ -51,55 +51,57 @@ class Field:
         return self.use.written
 
 
-def fields(pipeline: Pipeline, app: App, catalog: Catalog | None = None) -> tuple[Field, ...]:
+def fields(pipeline: Pipeline, app: App, catalog: Catalog | None = None) -> tuple[SheetField, ...]:
     """The columns of a sheet: the key, what `inputs` use in their order, and what `where` and `types` name.
 
     With a `catalog`, each knows its column there. Raises PipelineError where the pipeline does not fit the app, or
     names a column that the catalog lacks.
     """
-    parts = [part for part in _parts(pipeline, app) if part.name != SOURCE_COLUMN]
+    parts = [part for part in _rule_fields(pipeline, app) if part.name != SOURCE_COLUMN]
     if catalog is None:
         # What counts as the same name where there is only one column for it.
         names = {part.name: normalise_header(part.name) for part in parts}
     else:
         names = dict(find_columns(catalog, pipeline, [part.use for part in parts]).found)
-    found: dict[str, Field] = {}
+    found: dict[str, SheetField] = {}
     for part in parts:
         name = names[part.name]
-        found[name] = _both(found[name], part) if name in found else part
+        found[name] = _merge_fields(found[name], part) if name in found else part
     kinds = {names[written]: kind for written, kind in pipeline.rows.types.items()}
     return tuple(
-        replace(_exemplified(_typed(field, kinds.get(name)), pipeline), column=None if catalog is None else name)
+        replace(_with_example(_with_type(field, kinds.get(name)), pipeline), column=None if catalog is None else name)
         for name, field in found.items()
     )
 
 
-def _parts(pipeline: Pipeline, app: App) -> Iterator[Field]:
+def _rule_fields(pipeline: Pipeline, app: App) -> Iterator[SheetField]:
     """What each place of the pipeline that names a column makes of it."""
     several = len(pipeline.rows.key) > 1
     names = "Together with the other key columns it names the product" if several else "Names the product"
     for use in key_column_references(pipeline):
         purpose = f"{names}: every product has its own and keeps it, because its pictures are found by it."
-        yield Field(use=use, key=True, required=True, purpose=(purpose,))
+        yield SheetField(use=use, key=True, required=True, purpose=(purpose,))
     for parameter, rule in resolve_inputs(pipeline, app).inputs:
         path = ("inputs", rule.parameter)
         if isinstance(rule.source, Sql):
             uses = _sql_uses(pipeline, (*path, "sql"), rule.source.expression)
         else:
             uses = tuple(rule_column_references(path, rule))
-        yield from (_part(use, parameter, rule, uses) for use in uses)
+        yield from (_make_field(use, parameter, rule, uses) for use in uses)
     if pipeline.rows.where is not None:
         for use in _sql_uses(pipeline, WHERE, pipeline.rows.where):
-            yield Field(use=use, purpose=(f"Says whether the row is made: only where {pipeline.rows.where}.",))
+            yield SheetField(use=use, purpose=(f"Says whether the row is made: only where {pipeline.rows.where}.",))
     # Nothing may use them, but a catalog without them is refused.
-    yield from (Field(use=ColumnReference(("rows", "types", name), name)) for name in pipeline.rows.types)
+    yield from (SheetField(use=ColumnReference(("rows", "types", name), name)) for name in pipeline.rows.types)
 
 
 def _sql_uses(pipeline: Pipeline, path: tuple[str | int, ...], text: str) -> tuple[ColumnReference, ...]:
     return tuple(ColumnReference(path, root) for root in parse_sql(pipeline, path, text).column_names)
 
 
-def _part(use: ColumnReference, parameter: Parameter, rule: InputRule, uses: tuple[ColumnReference, ...]) -> Field:
+def _make_field(
+    use: ColumnReference, parameter: Parameter, rule: InputRule, uses: tuple[ColumnReference, ...]
+) -> SheetField:
     """What one rule makes of one of its columns."""
     direct = isinstance(rule.source, Column | Columns)
     alone = isinstance(rule.source, Column) and rule.source.split is None
@@ -107,13 +109,13 @@ def _part(use: ColumnReference, parameter: Parameter, rule: InputRule, uses: tup
     needed = parameter.must_supply or (parameter.type == "url" and rule.blank is None)
     required = needed and not may_lack and isinstance(rule.source, Column | Template)
     one_of_few = parameter.type == "options" and (alone or isinstance(rule.source, Columns))
-    return Field(
+    return SheetField(
         use=use,
         required=required,
         kind="url" if parameter.type == "url" and direct and not rule.map else "text",
         choices=_choices(parameter, rule) if one_of_few else (),
         purpose=tuple(_purpose(parameter, rule, uses)),
-        blank=() if required else (_when_blank(parameter, rule, needed=needed and not may_lack),),
+        blank=() if required else (_blank_text(parameter, rule, needed=needed and not may_lack),),
     )
 
 
@@ -126,13 +128,13 @@ def _purpose(parameter: Parameter, rule: InputRule, uses: tuple[ColumnReference,
     name = f"“{parameter.name.strip()}”"
     match rule.source:
         case Column(split=split):
-            yield f"{_what(parameter, several=split is not None)} for {name}."
+            yield f"{_value_text(parameter, several=split is not None)} for {name}."
             if split is not None:
                 yield f"Several are parted by {split}"
                 if parameter.options:
-                    yield f"Each is one of: {_few(parameter.options)}."
+                    yield f"Each is one of: {_list_some(parameter.options)}."
         case Columns():
-            yield f"{_what(parameter)} for {name}, one of {len(uses)} columns for it."
+            yield f"{_value_text(parameter)} for {name}, one of {len(uses)} columns for it."
         case Template(parts=parts):
             text = "".join(f"[{part}]" if at % 2 else part for at, part in enumerate(parts))
             yield f"Goes into {name}: {text.rstrip('.')}."
@@ -146,7 +148,7 @@ def _purpose(parameter: Parameter, rule: InputRule, uses: tuple[ColumnReference,
         yield parameter.description.strip()
 
 
-def _what(parameter: Parameter, *, several: bool = False) -> str:
+def _value_text(parameter: Parameter, *, several: bool = False) -> str:
     if parameter.type == "url":
         thing = {"image": "picture", "": "file"}.get(kind := "".join(parameter.accept[:1]), kind)
         return f"Web addresses of {thing}s" if several else f"Web address (https://…) of the {thing}"
@@ -155,7 +157,7 @@ def _what(parameter: Parameter, *, several: bool = False) -> str:
     return "Words"
 
 
-def _when_blank(parameter: Parameter, rule: InputRule, *, needed: bool) -> str:
+def _blank_text(parameter: Parameter, rule: InputRule, *, needed: bool) -> str:
     name = f"“{parameter.name.strip()}”"
     if rule.default is not None:
         return f"“{rule.default}” is taken for {name}."
@@ -172,15 +174,15 @@ def _when_blank(parameter: Parameter, rule: InputRule, *, needed: bool) -> str:
     return f"{name} is left to the app."
 
 
-def _few(words: Iterable[str]) -> str:
+def _list_some(words: Iterable[str]) -> str:
     words = [word.strip() for word in words]
-    return ", ".join(words[:_LISTED]) + (", …" if len(words) > _LISTED else "")
+    return ", ".join(words[:_MAX_LISTED]) + (", …" if len(words) > _MAX_LISTED else "")
 
 
-_LISTED = 12
+_MAX_LISTED = 12
 
 
-def _both(one: Field, other: Field) -> Field:
+def _merge_fields(one: SheetField, other: SheetField) -> SheetField:
     """A column that has two uses: it must suit both."""
     if one.choices and other.choices:
         choices = tuple(choice for choice in one.choices if choice in other.choices)
@@ -197,17 +199,17 @@ def _both(one: Field, other: Field) -> Field:
     )
 
 
-def _typed(field: Field, kind: ColumnType | None) -> Field:
+def _with_type(field: SheetField, kind: ColumnType | None) -> SheetField:
     # The key is always text: a number would lose its zeros.
     if kind is None or kind == "text" or field.key or field.choices:
         return field
-    said = (_TYPES[kind],)
+    said = (_TYPE_TEXTS[kind],)
     if kind == "boolean":
         return replace(field, choices=("yes", "no"), purpose=(*said, *field.purpose))
     return replace(field, kind=kind, purpose=(*said, *field.purpose))
 
 
-_TYPES: dict[ColumnType, str] = {
+_TYPE_TEXTS: dict[ColumnType, str] = {
     "integer": "A whole number.",
     "float": "A number.",
     "boolean": "yes or no.",
@@ -222,7 +224,7 @@ _EXAMPLES: dict[Kind, str] = {
 }
 
 
-def _exemplified(field: Field, pipeline: Pipeline) -> Field:
+def _with_example(field: SheetField, pipeline: Pipeline) -> SheetField:
     name = field.name
     # What `where` asks for, if it asks so plainly.
     asked = re.search(rf"(?<!\w){re.escape(name)}\"?\s*=\s*'([^']+)'", pipeline.rows.where or "")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xlsxwriter.utility import xl_cell_to_rowcol, xl_col_to_name
 
-from lamina_batch.sheets.splice import Edit, local, prefix_of, scan, spliced, text_cell, with_attribute
+from lamina_batch.sheets.splice import Edit, apply_edits, local_name, prefix_of, scan, text_cell, with_attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from lamina_batch.sheets.splice import Element
 
 #: the header of the column with the reasons: one of ours, which reading ignores
-REASONS = "lamina_findings"
-_WIDTH = 90
+REASON_COLUMN = "lamina_findings"
+_REASON_WIDTH = 90
 #: the children of a worksheet that come after the place of a legacyDrawing
-_AFTER_NOTES = (
+_ELEMENTS_AFTER_NOTES = (
     "legacyDrawingHF", "drawingHF", "picture", "oleObjects", "controls", "webPublishItems", "tableParts", "extLst",
     "AlternateContent",
 )  # fmt: skip
@@ -42,7 +42,7 @@ class Paint(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Marks:
+class SheetMarks:
     """What to show on one sheet; rows and columns from 1."""
 
     header_row: int
@@ -54,7 +54,7 @@ class Marks:
     old_reasons: int | None = None
 
 
-class Area(NamedTuple):
+class MergedArea(NamedTuple):
     """Merged cells: the first and the last row and column."""
 
     top: int
@@ -63,19 +63,19 @@ class Area(NamedTuple):
     right: int
 
 
-_MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?\bref=["']([A-Z]+[0-9]+):([A-Z]+[0-9]+)""")
+_MERGED_RANGE = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?\bref=["']([A-Z]+[0-9]+):([A-Z]+[0-9]+)""")
 
 
-def merged_areas(data: bytes) -> list[Area]:
+def merged_areas(data: bytes) -> list[MergedArea]:
     """The merged cells of a sheet."""
     found = []
-    for first, last in _MERGED.findall(data):
+    for first, last in _MERGED_RANGE.findall(data):
         (top, left), (bottom, right) = xl_cell_to_rowcol(first.decode()), xl_cell_to_rowcol(last.decode())
-        found.append(Area(top + 1, left + 1, bottom + 1, right + 1))
+        found.append(MergedArea(top + 1, left + 1, bottom + 1, right + 1))
     return found
 
 
-def anchor(areas: Iterable[Area], row: int, column: int) -> tuple[int, int]:
+def anchor_cell(areas: Iterable[MergedArea], row: int, column: int) -> tuple[int, int]:
     """The cell that is seen where this one is: the first of those merged with it, or itself."""
     for area in areas:
         if area.top <= row <= area.bottom and area.left <= column <= area.right:
@@ -83,10 +83,10 @@ def anchor(areas: Iterable[Area], row: int, column: int) -> tuple[int, int]:
     return row, column
 
 
-class Sheet:
+class MarkedSheetXml:
     """The XML of one sheet, looked at for the marks that it gets."""
 
-    def __init__(self, data: bytes, marks: Marks, paint: Paint) -> None:
+    def __init__(self, data: bytes, marks: SheetMarks, paint: Paint) -> None:
         """Raises expat.ExpatError where it is no XML, KeyError where it is no worksheet."""
         self._data = data
         self._marks = marks
@@ -105,7 +105,7 @@ class Sheet:
         self._prefix = prefix_of(self._top["sheetData"].name)
 
     def _seen(self, element: Element, around: Sequence[str]) -> None:
-        name = local(element.name)
+        name = local_name(element.name)
         said = element.attributes
         match len(around), name:
             case 3, "c":
@@ -140,7 +140,7 @@ class Sheet:
     def notes(self) -> str | None:
         """The id of the relation to the shapes of its notes."""
         found = self._top.get("legacyDrawing")
-        return None if found is None else next((v for n, v in found.attributes.items() if local(n) == "id"), None)
+        return None if found is None else next((v for n, v in found.attributes.items() if local_name(n) == "id"), None)
 
     def marked(self, notes: tuple[str, str] | None = None) -> bytes:
         """The sheet with the marks; `notes` are the id of a new relation to shapes of notes, and its namespace."""
@@ -148,7 +148,7 @@ class Sheet:
         edits = [*self._width_edits(place), *self._extent_edits(place), *self._notes_edits(notes)]
         for number in self._rows:
             edits += self._row_edits(number, place)
-        return spliced(self._data, edits)
+        return apply_edits(self._data, edits)
 
     def _row_edits(self, number: int, place: int) -> Iterator[Edit]:
         row, cells = self._rows[number]
@@ -158,10 +158,10 @@ class Sheet:
         for column, bad in coloured.items():
             if column not in cells:
                 style = paint.colour(self._style_of_blank(row, column), bad)
-                new[column] = f'<{self._prefix}c r="{_name(number, column)}" s="{style}"/>'.encode()
-        reason = _reason(number, marks, paint)
+                new[column] = f'<{self._prefix}c r="{_cell_name(number, column)}" s="{style}"/>'.encode()
+        reason = _reason_cell(number, marks, paint)
         if reason is not None:
-            new[place] = text_cell(self._prefix, _name(number, place), *reason)
+            new[place] = text_cell(self._prefix, _cell_name(number, place), *reason)
         for column, cell in cells.items():
             style = int(cell.attributes.get("s", "0"))
             if column == place and (reason is not None or marks.old_reasons):
@@ -187,7 +187,7 @@ class Sheet:
         return int(next(found, "0"))
 
     def _width_edits(self, place: int) -> Iterator[Edit]:
-        ours = f'<{self._prefix}col min="{place}" max="{place}" width="{_WIDTH}" customWidth="1"/>'.encode()
+        ours = f'<{self._prefix}col min="{place}" max="{place}" width="{_REASON_WIDTH}" customWidth="1"/>'.encode()
         if "cols" not in self._top:
             at = self._top["sheetData"].start
             yield Edit(at, at, b"<%scols>%s</%scols>" % (p := self._prefix.encode(), ours, p))
@@ -209,7 +209,7 @@ class Sheet:
         first, _, last = dimension.attributes.get("ref", "A1").partition(":")
         row, column = xl_cell_to_rowcol(last or first)
         if column + 1 < place:
-            tag = with_attribute(dimension.tag(self._data), "ref", f"{first}:{_name(row + 1, place)}")
+            tag = with_attribute(dimension.tag(self._data), "ref", f"{first}:{_cell_name(row + 1, place)}")
             yield Edit(dimension.start, dimension.inner, tag)
 
     def _notes_edits(self, notes: tuple[str, str] | None) -> Iterator[Edit]:
@@ -217,21 +217,25 @@ class Sheet:
             return
         relation, namespace = notes
         end = self._top["sheetData"].end
-        behind = [self._top[name].start for name in _AFTER_NOTES if name in self._top and self._top[name].start >= end]
+        behind = [
+            self._top[name].start
+            for name in _ELEMENTS_AFTER_NOTES
+            if name in self._top and self._top[name].start >= end
+        ]
         at = min(behind, default=self._root.inner_end)
         element = f'<{self._prefix}legacyDrawing xmlns:r="{namespace}" r:id="{relation}"/>'
         yield Edit(at, at, element.encode())
 
 
-def _reason(number: int, marks: Marks, paint: Paint) -> tuple[str, int] | None:
+def _reason_cell(number: int, marks: SheetMarks, paint: Paint) -> tuple[str, int] | None:
     """What stands beside a row, and in which style."""
     if number == marks.header_row:
-        return REASONS, paint.header
+        return REASON_COLUMN, paint.header
     if number not in marks.reasons:
         return None
     text, bad = marks.reasons[number]
     return text, paint.error if bad else paint.warning
 
 
-def _name(row: int, column: int) -> str:
+def _cell_name(row: int, column: int) -> str:
     return f"{xl_col_to_name(column - 1)}{row}"

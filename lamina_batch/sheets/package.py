@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WORKBOOK = "xl/workbook.xml"
-_TYPES = "[Content_Types].xml"
+_CONTENT_TYPES = "[Content_Types].xml"
 #: What stands at the end of the archives that we write: no program that saves a workbook passes it on.
-_UNTOUCHED = b"as lamina-batch wrote it"
-_RELATIONS = "http://schemas.openxmlformats.org/package/2006/relationships"
+_UNTOUCHED_COMMENT = b"as lamina-batch wrote it"
+_RELATIONSHIPS_NAMESPACE = "http://schemas.openxmlformats.org/package/2006/relationships"
 
 
 def is_untouched(file: Path) -> bool:
     """Whether this is a workbook that we saved and nobody has saved since."""
     try:
         with zipfile.ZipFile(file) as archive:
-            return archive.comment == _UNTOUCHED
+            return archive.comment == _UNTOUCHED_COMMENT
     except (OSError, zipfile.BadZipFile):
         return False
 
@@ -61,18 +61,18 @@ class Package:
         """Put in a new part, and say what it holds."""
         self.write(part, data)
         override = f"<Override PartName={quoteattr('/' + part)} ContentType={quoteattr(content_type)}/>"
-        self.write(_TYPES, _inserted(self.read(_TYPES), "Types", override))
+        self.write(_CONTENT_TYPES, _insert_element(self.read(_CONTENT_TYPES), "Types", override))
 
     def say_extension(self, extension: str, content_type: str) -> None:
         """Say what parts with this ending hold, where nothing says it yet."""
-        types = self.read(_TYPES)
+        types = self.read(_CONTENT_TYPES)
         if not re.search(rb'<(?:\w+:)?Default[^>]*\bExtension="%s"' % extension.encode(), types, re.IGNORECASE):
             default = f"<Default Extension={quoteattr(extension)} ContentType={quoteattr(content_type)}/>"
-            self.write(_TYPES, _inserted(types, "Types", default))
+            self.write(_CONTENT_TYPES, _insert_element(types, "Types", default))
 
     def relations(self, part: str) -> dict[str, tuple[str, str]]:
         """Its relations: id -> (type, the part it leads to, or the address outside)."""
-        name = _relations_of(part)
+        name = _relationships_part(part)
         if name not in self:
             return {}
         found = {}
@@ -85,16 +85,20 @@ class Package:
 
     def relate(self, part: str, target: str, kind: str) -> str:
         """Lead from one part to another; answers the id. `kind` is the last word of the type's address."""
-        name = _relations_of(part)
+        name = _relationships_part(part)
         taken = self.relations(part)
         number = len(taken) + 1
         while f"rId{number}" in taken:
             number += 1
-        data = self.read(name) if name in self else f'<Relationships xmlns="{_RELATIONS}"></Relationships>'.encode()
+        data = (
+            self.read(name)
+            if name in self
+            else f'<Relationships xmlns="{_RELATIONSHIPS_NAMESPACE}"></Relationships>'.encode()
+        )
         relative = posixpath.relpath(target, posixpath.dirname(part))
         kind = f"{self.namespace}/{kind}"
         entry = f'<Relationship Id="rId{number}" Type={quoteattr(kind)} Target={quoteattr(relative)}/>'
-        self.write(name, _inserted(data, "Relationships", entry))
+        self.write(name, _insert_element(data, "Relationships", entry))
         return f"rId{number}"
 
     def related(self, part: str, kind: str) -> str | None:
@@ -110,7 +114,7 @@ class Package:
     def save(self, file: Path) -> None:
         """Write it all; what was not changed has the same bytes."""
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out:
-            out.comment = _UNTOUCHED
+            out.comment = _UNTOUCHED_COMMENT
             for name in self._names:
                 known = self._archive.NameToInfo.get(name)
                 info = zipfile.ZipInfo(name, known.date_time) if known is not None else zipfile.ZipInfo(name)
@@ -123,12 +127,12 @@ class Package:
                     shutil.copyfileobj(source, target)
 
 
-def _relations_of(part: str) -> str:
+def _relationships_part(part: str) -> str:
     folder, name = posixpath.split(part)
     return f"{folder}/_rels/{name}.rels"
 
 
-def _inserted(data: bytes, root: str, element: str) -> bytes:
+def _insert_element(data: bytes, root: str, element: str) -> bytes:
     """The document with one more element at the end of its root, which may have a prefix, or be empty."""
     end = re.search(rb"</((?:\w+:)?)%s\s*>\s*$" % root.encode(), data)
     if end is not None:

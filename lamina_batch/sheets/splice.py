@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
-from lamina_batch.sheets.xlsx import fitting
+from lamina_batch.sheets.xlsx import fit_cell_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,13 +45,13 @@ class Element(NamedTuple):
 
 
 _TAG = re.compile(rb"""<[^<>"']*(?:"[^"]*"[^<>"']*|'[^']*'[^<>"']*)*>""")
-_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _ENCODING = re.compile(r"""(<\?xml[^>]*?)\s+encoding=("[^"]*"|'[^']*')""")
 
 
 def as_utf8(data: bytes) -> bytes:
     """The same document in UTF-8. Raises ValueError where it is in another encoding than UTF-8 and UTF-16."""
-    if data.startswith(_BOMS):
+    if data.startswith(_BYTE_ORDER_MARKS):
         return _ENCODING.sub(r"\1", data.decode("utf-16"), count=1).encode()
     head = data[:200].decode("ascii", "replace")
     named = _ENCODING.search(head)
@@ -80,7 +80,7 @@ def scan(data: bytes, seen: Callable[[Element, Sequence[str]], None], *, depth: 
         if tag is None:
             raise expat.ExpatError(f"no tag at byte {at}")
         opened.append((name, attributes, at, tag.end()))
-        around.append(local(name))
+        around.append(local_name(name))
 
     def end(_: str) -> None:
         nonlocal level
@@ -101,7 +101,7 @@ def scan(data: bytes, seen: Callable[[Element, Sequence[str]], None], *, depth: 
     parser.Parse(data, True)  # noqa: FBT003 - its own argument for the end
 
 
-def spliced(data: bytes, edits: Iterable[Edit]) -> bytes:
+def apply_edits(data: bytes, edits: Iterable[Edit]) -> bytes:
     """`data` with the edits in it; of those at one place the first given comes first. None may overlap."""
     pieces: list[bytes] = []
     at = 0
@@ -114,14 +114,14 @@ def spliced(data: bytes, edits: Iterable[Edit]) -> bytes:
     return b"".join(pieces)
 
 
-def local(name: str) -> str:
+def local_name(name: str) -> str:
     """The name without its prefix."""
     return name.rpartition(":")[2]
 
 
 def prefix_of(name: str) -> str:
     """The prefix of a name with its colon, or nothing: elements that are put beside it need the same."""
-    return name[: len(name) - len(local(name))]
+    return name[: len(name) - len(local_name(name))]
 
 
 def with_attribute(tag: bytes, name: str, value: str | None) -> bytes:
@@ -133,12 +133,12 @@ def with_attribute(tag: bytes, name: str, value: str | None) -> bytes:
     return bare[:end].rstrip() + f" {name}={quoteattr(value)}".encode() + bare[end:]
 
 
-_LIKE_AN_ESCAPE = re.compile(r"_x(?=[0-9A-Fa-f]{4}_)")
+_ESCAPE_LOOKALIKE = re.compile(r"_x(?=[0-9A-Fa-f]{4}_)")
 
 
 def text_xml(text: str) -> str:
     """A text as it stands in the XML of a workbook, whatever is in it."""
-    held = _LIKE_AN_ESCAPE.sub("_x005F_x", fitting(text))
+    held = _ESCAPE_LOOKALIKE.sub("_x005F_x", fit_cell_text(text))
     return escape(held).replace("\r", "_x000D_")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lamina_batch.sheets.splice import Edit, local, prefix_of, scan, spliced, with_attribute
+from lamina_batch.sheets.splice import Edit, apply_edits, local_name, prefix_of, scan, with_attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lamina_batch.sheets.splice import Element
 
 #: the least that a workbook may have
-NO_STYLES = (
+EMPTY_STYLES = (
     b'<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
     b'<styleSheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main">'
     b"<fonts><font/></fonts><fills><fill/><fill><patternFill patternType='gray125'/></fill></fills>"
@@ -20,7 +20,7 @@ NO_STYLES = (
 )
 
 
-class Styles:
+class StyleSheet:
     """The styles of one workbook, and what is added to them."""
 
     def __init__(self, data: bytes) -> None:
@@ -31,7 +31,7 @@ class Styles:
         colours: list[tuple[int, str]] = []
 
         def seen(element: Element, around: Sequence[str]) -> None:
-            name = local(element.name)
+            name = local_name(element.name)
             if len(around) == 1 and name in self._children:
                 self._groups[name] = element
             elif len(around) == 2 and around[1] in self._children:
@@ -51,7 +51,7 @@ class Styles:
 
     def data(self) -> bytes:
         """The part with all that was added."""
-        return spliced(self._data, self._edits())
+        return apply_edits(self._data, self._edits())
 
     def _edits(self) -> Iterator[Edit]:
         for group, added in self._added.items():

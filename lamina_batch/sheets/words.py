@@ -22,7 +22,7 @@ def named_columns(catalog: Catalog) -> dict[str, str]:
     return {normalise_header(name): name for name in catalog.columns} | {name: name for name in catalog.columns}
 
 
-def columns_of(named: str, known: Mapping[str, str]) -> tuple[str, ...]:
+def split_columns(named: str, known: Mapping[str, str]) -> tuple[str, ...]:
     """The columns that a finding names, one or several with commas between them; names may hold commas too."""
     words = named.split(", ")
     columns: list[str] = []
@@ -39,7 +39,7 @@ def columns_of(named: str, known: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(columns))
 
 
-def plain_words(line: Mapping[str, str], choices: Sequence[str]) -> tuple[str, str]:
+def explain_for_merchandiser(line: Mapping[str, str], choices: Sequence[str]) -> tuple[str, str]:
     """What is wrong and what to do, for a person who has the sheet before them and knows no pipeline file."""
     match line["code"]:
         case "blank_key":
@@ -53,8 +53,8 @@ def plain_words(line: Mapping[str, str], choices: Sequence[str]) -> tuple[str, s
             return "This must be filled", ""
         case "invalid_option" if choices:
             near = did_you_mean(line["value"], choices)
-            labels = ", ".join(choice.strip() for choice in choices[:_LISTED])
-            more = ", …" if len(choices) > _LISTED else ""
+            labels = ", ".join(choice.strip() for choice in choices[:_MAX_LISTED])
+            more = ", …" if len(choices) > _MAX_LISTED else ""
             listed = f"the list has {labels}{more}"
             return f"“{line['value']}” is not on the list", f"{near} {listed}" if near else listed
         case "invalid_type":
@@ -67,4 +67,4 @@ def plain_words(line: Mapping[str, str], choices: Sequence[str]) -> tuple[str, s
             return said if said == line["message"] else f"This {said}", line["hint"]
 
 
-_LISTED = 12
+_MAX_LISTED = 12

@@ -31,27 +31,27 @@ if TYPE_CHECKING:
     from xlsxwriter.worksheet import Worksheet
 
 # What a sheet can hold: Excel's own limits, which its readers share.
-MOST_ROWS = 1_048_576
-MOST_COLUMNS = 16_384
+MAX_ROWS = 1_048_576
+MAX_COLUMNS = 16_384
 #: in UTF-16 units, as all of Excel's lengths
-MOST_TEXT = 32_767
-MOST_URL = 2_079
-MOST_LINKS = 65_530
+MAX_TEXT = 32_767
+MAX_URL = 2_079
+MAX_LINKS = 65_530
 #: the digits of which a double keeps every one
-_MOST_DIGITS = 15
+_MAX_DIGITS = 15
 
 LINK = {"font_color": "#0B57D0", "underline": 1}
 
 _NARROWEST, _WIDEST, _MEASURED = 8, 48, 500
 #: room for the button of the filter
-_BUTTON = 3
+_FILTER_BUTTON_WIDTH = 3
 
 #: what XML 1.0 cannot hold
-_NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_FORBIDDEN_IN_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 #: ASCII that has no place in a URL as it stands
 _ESCAPED = {ord(char): quote(char) for char in '"<>[]^`{|}'}
 #: Excel takes 1900 for a leap year: before this day programs do not agree which day a number is.
-_FIRST_DAY = date(1900, 3, 1)
+_FIRST_DATE = date(1900, 3, 1)
 
 
 class _FileLink(Url):
@@ -64,7 +64,7 @@ class _FileLink(Url):
 
 def refuse_too_large(file: Path, *, rows: int, columns: int = 0, hint: str) -> None:
     """Raise StateError where no sheet can hold so many rows below a header, and columns."""
-    for count, most, what in ((rows + 1, MOST_ROWS, "rows"), (columns, MOST_COLUMNS, "columns")):
+    for count, most, what in ((rows + 1, MAX_ROWS, "rows"), (columns, MAX_COLUMNS, "columns")):
         if count > most:
             raise StateError(
                 f"this takes {count:,} {what}, and a sheet has at most {most:,}", where=str(file), hint=hint
@@ -72,7 +72,7 @@ def refuse_too_large(file: Path, *, rows: int, columns: int = 0, hint: str) -> N
 
 
 @contextmanager
-def new_book(file: Path) -> Iterator[Book]:
+def create_workbook(file: Path) -> Iterator[WorkbookWriter]:
     """A new workbook that is written when the block ends. Raises OSError where it cannot be."""
     # Beside the file: that is the disk with room for it, and what holds their rows is no business of a shared /tmp.
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as aside:
@@ -86,7 +86,7 @@ def new_book(file: Path) -> Iterator[Book]:
         workbook = Workbook(str(file), options)
         workbook.use_zip64()
         try:
-            yield Book(workbook, file.parent)
+            yield WorkbookWriter(workbook, file.parent)
             workbook.close()
         except FileCreateError as error:
             cause = error.args[0]
@@ -97,7 +97,7 @@ def new_book(file: Path) -> Iterator[Book]:
                 sheet.row_data_fh.close()  # type: ignore[attr-defined]
 
 
-class Book:
+class WorkbookWriter:
     """A workbook on its way to the disk."""
 
     def __init__(self, workbook: Workbook, folder: Path) -> None:
@@ -114,26 +114,26 @@ class Book:
             self._styles[key] = self.raw.add_format(properties)
         return self._styles[key]
 
-    def sheet(self, name: str) -> Sheet:
-        return Sheet(self, self.raw.add_worksheet(name))
+    def sheet(self, name: str) -> SheetWriter:
+        return SheetWriter(self, self.raw.add_worksheet(name))
 
 
-class Sheet:
+class SheetWriter:
     """One sheet on its way to the disk, row by row; rows and columns are counted from 0, as XlsxWriter does."""
 
-    def __init__(self, book: Book, raw: Worksheet) -> None:
+    def __init__(self, book: WorkbookWriter, raw: Worksheet) -> None:
         #: what XlsxWriter knows it by, for what is no cell
         self.raw = raw
         self._book = book
         self._links = 0
         self._link = book.style(**LINK)
         # 00123 is text on purpose, and no row needs a warning about it.
-        raw.ignore_errors({"number_stored_as_text": f"A1:XFD{MOST_ROWS}"})
+        raw.ignore_errors({"number_stored_as_text": f"A1:XFD{MAX_ROWS}"})
         raw.set_landscape()
 
     def text(self, row: int, column: int, value: str, style: Format | None = None) -> None:
         """Write a text as it stands, whatever it looks like."""
-        text = fitting(value)
+        text = fit_cell_text(value)
         if not text:
             self.raw.write_blank(row, column, None, style)
         elif text.startswith("<r>") and text.endswith("</r>"):
@@ -145,11 +145,11 @@ class Sheet:
 
     def link(self, row: int, column: int, value: str, link: Url | None) -> None:
         """Write a text that leads somewhere; without a link, or beyond the most that a sheet holds, just the text."""
-        if link is None or self._links == MOST_LINKS:
+        if link is None or self._links == MAX_LINKS:
             self.text(row, column, value)
             return
         self._links += 1
-        link.text = fitting(value)
+        link.text = fit_cell_text(value)
         # It takes a Url as well as a str, which its annotation does not say.
         self.raw.write_url(row, column, link, self._link)  # type: ignore[call-overload]
 
@@ -160,13 +160,13 @@ class Sheet:
                 self.text(row, column, value, style)
             case bool():
                 self.raw.write_boolean(row, column, value)
-            case int() | float() | Decimal() if _is_kept(value):
+            case int() | float() | Decimal() if _is_exact(value):
                 self.raw.write_number(row, column, float(value))
             case float():
                 self.text(row, column, "NaN" if isnan(value) else str(value))
-            case datetime() if value.tzinfo is None and value.date() >= _FIRST_DAY:
+            case datetime() if value.tzinfo is None and value.date() >= _FIRST_DATE:
                 self.raw.write_datetime(row, column, value, self._book.style(num_format="yyyy-mm-dd hh:mm:ss"))
-            case date() if not isinstance(value, datetime) and value >= _FIRST_DAY:
+            case date() if not isinstance(value, datetime) and value >= _FIRST_DATE:
                 midnight = datetime.combine(value, time.min)
                 self.raw.write_datetime(row, column, midnight, self._book.style(num_format="yyyy-mm-dd"))
             case time():
@@ -191,24 +191,24 @@ class Sheet:
         self.raw.repeat_rows(0)
 
 
-def fitting(text: str) -> str:
+def fit_cell_text(text: str) -> str:
     """`text` as a cell can hold it: as it stands, but for what XML has no sign for, and what is beyond the limit."""
-    held = _NO_XML.sub("\ufffd", text)
-    if len(held) <= MOST_TEXT // 2 or (length := units(held)) <= MOST_TEXT:
+    held = _FORBIDDEN_IN_XML.sub("\ufffd", text)
+    if len(held) <= MAX_TEXT // 2 or (length := utf16_length(held)) <= MAX_TEXT:
         return held
-    return cut(held, MOST_TEXT, f" … [cut here: {length:,} characters, and a cell holds {MOST_TEXT:,}]")
+    return truncate(held, MAX_TEXT, f" … [cut here: {length:,} characters, and a cell holds {MAX_TEXT:,}]")
 
 
-def cut(text: str, most: int, mark: str = "…") -> str:
+def truncate(text: str, most: int, mark: str = "…") -> str:
     """`text` in at most so many UTF-16 units: where it is longer, it ends with `mark`."""
-    if units(text) <= most:
+    if utf16_length(text) <= most:
         return text
-    kept = text.encode("utf-16-le")[: 2 * (most - units(mark))]
+    kept = text.encode("utf-16-le")[: 2 * (most - utf16_length(mark))]
     # A character of two units that would be cut in half is left out.
     return kept.decode("utf-16-le", "ignore") + mark
 
 
-def units(text: str) -> int:
+def utf16_length(text: str) -> int:
     """The length of a text as Excel counts it."""
     return len(text.encode("utf-16-le")) // 2
 
@@ -225,7 +225,7 @@ def web_link(text: str) -> Url | None:
         return None
     # Whole before XlsxWriter sees it, which escapes either all or nothing.
     link = re.sub("%(?![0-9a-fA-F]{2})", "%25", text).translate(_ESCAPED)
-    return Url(link) if units(link) <= MOST_URL else None
+    return Url(link) if utf16_length(link) <= MAX_URL else None
 
 
 def file_link(path: str, folder: Path) -> Url | None:
@@ -234,18 +234,18 @@ def file_link(path: str, folder: Path) -> Url | None:
     None where it is longer than a link may be.
     """
     relative = quote(os.path.relpath(path, folder))
-    return _FileLink(relative) if units(relative) <= MOST_URL else None
+    return _FileLink(relative) if utf16_length(relative) <= MAX_URL else None
 
 
-def width_of(header: str, values: Iterable[object]) -> int:
+def column_width(header: str, values: Iterable[object]) -> int:
     """How wide a column is: as its header and its first values need, within reason."""
     longest = max((len(str(value)) for value in islice(values, _MEASURED) if value is not None), default=0)
-    return min(max(longest + 1, len(header) + _BUTTON, _NARROWEST), _WIDEST)
+    return min(max(longest + 1, len(header) + _FILTER_BUTTON_WIDTH, _NARROWEST), _WIDEST)
 
 
-def _is_kept(number: float | Decimal) -> bool:
+def _is_exact(number: float | Decimal) -> bool:
     """Whether a cell's number, a double, says the same."""
     if isinstance(number, float):
         return isfinite(number)
     digits = "".join(map(str, Decimal(number).as_tuple().digits))
-    return abs(number) < 10**_MOST_DIGITS and len(digits.rstrip("0")) <= _MOST_DIGITS
+    return abs(number) < 10**_MAX_DIGITS and len(digits.rstrip("0")) <= _MAX_DIGITS

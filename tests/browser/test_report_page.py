@@ -14,7 +14,7 @@ from browser_support import Watched, opened
 from PIL import Image
 from process import PATIENCE, TOP
 
-from lamina_batch.results.report.contents import Contents, Medium, Reason, Shown
+from lamina_batch.results.report.contents import Medium, Reason, ReportContents, ReportJob
 from lamina_batch.results.report.page import write_report
 from lamina_batch.results.summary import STATUSES
 
@@ -32,7 +32,7 @@ def picture(label: str, src: str | None = "./picture.png", **more: Any) -> Mediu
     return Medium(label=label, kind="image", src=src, **more)
 
 
-def job(number: int, **changes: Any) -> Shown:
+def job(number: int, **changes: Any) -> ReportJob:
     values: dict[str, Any] = {
         "row": number + 1,
         "source": None,
@@ -49,10 +49,10 @@ def job(number: int, **changes: Any) -> Shown:
         "execution_id": f"execution-{number}",
         "reused_from": None,
     }
-    return Shown(**values | changes)
+    return ReportJob(**values | changes)
 
 
-def report(folder: Path, jobs: list[Shown], **changes: Any) -> Path:
+def report(folder: Path, jobs: list[ReportJob], **changes: Any) -> Path:
     """A page about these jobs, with its pictures beside it."""
     Image.new("RGB", (80, 100), "#88a0b8").save(folder / "picture.png")
     Image.new("RGB", (60, 60), "#b8a088").save(folder / "source.png")
@@ -67,10 +67,10 @@ def report(folder: Path, jobs: list[Shown], **changes: Any) -> Path:
         "counts": {status: count for status, count in counts.items() if count},
         "jobs": tuple(jobs),
     }
-    return write_report(Contents(**values | changes), folder / "report.html")
+    return write_report(ReportContents(**values | changes), folder / "report.html")
 
 
-def every_kind() -> list[Shown]:
+def every_kind() -> list[ReportJob]:
     """A job of every status, and an output of every kind."""
     model = Medium(label="Model", kind="link", src="https://example.com/model.glb")
     bad = Reason(where="gender", value="Femal", message="is no option of 'Model Gender'", hint="did you mean 'Female'?")

@@ -17,7 +17,7 @@ from process import TOP
 
 from docs.markdown import PAGES, name_of
 from lamina_batch.cli import main
-from lamina_batch.ledger.job import LEGAL, State
+from lamina_batch.ledger.job import LEGAL_TRANSITIONS, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -151,7 +151,7 @@ def described(name: str, column: str) -> str:
 
 def transitions() -> str:
     """The states of a job, and what each may become."""
-    lines = ((f"`{state}`", ", ".join(f"`{to}`" for to in State if to in LEGAL[state])) for state in State)
+    lines = ((f"`{state}`", ", ".join(f"`{to}`" for to in State if to in LEGAL_TRANSITIONS[state])) for state in State)
     return table(["a job that is", "may become"], lines)
 
 

@@ -8,8 +8,8 @@ import pytest
 from process import TOP
 
 from lamina_batch import errors
-from lamina_batch.execution.guards import Stop
-from lamina_batch.results.summary import PROBLEMS, exit_code
+from lamina_batch.execution.guards import StopReason
+from lamina_batch.results.summary import PROBLEM_STATUSES, exit_code
 
 
 def _codes() -> set[str]:
@@ -18,7 +18,9 @@ def _codes() -> set[str]:
         for error in vars(errors).values()
         if isinstance(error, type) and issubclass(error, errors.LaminaBatchError)
     }
-    summed = {exit_code({}, stop) for stop in (None, *Stop)} | {exit_code({status: 1}, None) for status in PROBLEMS}
+    summed = {exit_code({}, stop) for stop in (None, *StopReason)} | {
+        exit_code({status: 1}, None) for status in PROBLEM_STATUSES
+    }
     return {str(code) for code in raised | summed} | {"129", "130", "143"}
 
 

@@ -19,7 +19,7 @@ from lamina_batch.client.lamina import EXECUTIONS, LaminaClient
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from lamina_batch.client.lamina import Generation
+    from lamina_batch.client.lamina import ApiVersion
 
 KEY = "lma_test_key_of_nobody"
 
@@ -51,7 +51,7 @@ def client(
     base_url: str,
     *,
     request_timeout: float = 5.0,
-    generation: Generation = EXECUTIONS,
+    generation: ApiVersion = EXECUTIONS,
     key: str = KEY,
     clock: Clock | None = None,
 ) -> LaminaClient:

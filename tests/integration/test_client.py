@@ -13,15 +13,15 @@ from urllib.parse import quote
 import pytest
 from client_support import KEY, answering, client, read_request, said, saying, scripted
 
-from lamina_batch.client.lamina import EXECUTIONS, Phase, StartEnd, parse_execution
+from lamina_batch.client.lamina import EXECUTIONS, Phase, StartResult, parse_execution
 from lamina_batch.errors import CredentialsError, LaminaBatchError, ServiceError
-from lamina_batch.execution.submission_outcome import Proof, prove
+from lamina_batch.execution.submission_outcome import SubmissionOutcome, classify_submission
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
-async def start(base_url: str, *, request_timeout: float = 5.0) -> StartEnd:
+async def start(base_url: str, *, request_timeout: float = 5.0) -> StartResult:
     async with client(base_url, request_timeout=request_timeout) as session:
         return await session.start("app", "{}", submission="s1")
 
@@ -33,12 +33,12 @@ async def test_refused() -> None:
     async with answering(saying("200 OK", b"")) as url:
         pass
     end = await start(url)
-    assert (end.phase, prove(end)) == (Phase.NOTHING, Proof.NOT_ACCEPTED)
+    assert (end.phase, classify_submission(end)) == (Phase.NOTHING, SubmissionOutcome.NOT_ACCEPTED)
 
 
 async def test_failed_lookup() -> None:
     end = await start("http://no-such-host.invalid")
-    assert (end.phase, prove(end)) == (Phase.NOTHING, Proof.NOT_ACCEPTED)
+    assert (end.phase, classify_submission(end)) == (Phase.NOTHING, SubmissionOutcome.NOT_ACCEPTED)
 
 
 async def test_failed_tls_handshake() -> None:
@@ -48,7 +48,7 @@ async def test_failed_tls_handshake() -> None:
 
     async with answering(plain) as url:
         end = await start(url.replace("http://", "https://"))
-    assert (end.phase, prove(end)) == (Phase.NOTHING, Proof.NOT_ACCEPTED)
+    assert (end.phase, classify_submission(end)) == (Phase.NOTHING, SubmissionOutcome.NOT_ACCEPTED)
 
 
 async def test_closed_without_an_answer() -> None:
@@ -58,7 +58,7 @@ async def test_closed_without_an_answer() -> None:
     async with answering(hang_up) as url:
         end = await start(url)
     assert end.phase >= Phase.REQUEST_BEGUN
-    assert prove(end) is Proof.UNKNOWN
+    assert classify_submission(end) is SubmissionOutcome.UNKNOWN
 
 
 async def test_closed_before_reading_anything() -> None:
@@ -68,7 +68,7 @@ async def test_closed_before_reading_anything() -> None:
         return
 
     async with answering(hang_up) as url:
-        assert prove(await start(url)) is Proof.UNKNOWN
+        assert classify_submission(await start(url)) is SubmissionOutcome.UNKNOWN
 
 
 async def test_no_answer_in_time() -> None:
@@ -78,18 +78,18 @@ async def test_no_answer_in_time() -> None:
 
     async with answering(sulk) as url:
         end = await start(url, request_timeout=0.2)
-    assert prove(end) is Proof.UNKNOWN
+    assert classify_submission(end) is SubmissionOutcome.UNKNOWN
     assert "0.2 s" in end.message
 
 
 async def test_an_answer_that_breaks_off_after_a_status_of_refusal_is_a_refusal() -> None:
     async with answering(saying("400 Bad Request", b'{"error":"Inv', length=100)) as url:
-        assert prove(await start(url)) is Proof.REFUSED
+        assert classify_submission(await start(url)) is SubmissionOutcome.REFUSED
 
 
 async def test_an_acceptance_that_breaks_off_proves_nothing() -> None:
     async with answering(saying("202 Accepted", b'{"data":{"executionId":"e', length=100)) as url:
-        assert prove(await start(url)) is Proof.UNKNOWN
+        assert classify_submission(await start(url)) is SubmissionOutcome.UNKNOWN
 
 
 async def test_a_status_line_that_is_none_proves_nothing() -> None:
@@ -99,7 +99,7 @@ async def test_a_status_line_that_is_none_proves_nothing() -> None:
         await writer.drain()
 
     async with answering(babble) as url:
-        assert prove(await start(url)) is Proof.UNKNOWN
+        assert classify_submission(await start(url)) is SubmissionOutcome.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ async def test_a_status_line_that_is_none_proves_nothing() -> None:
 async def test_any_2xx_with_an_id_is_an_acceptance(status: str, body: bytes) -> None:
     async with answering(saying(status, body)) as url:
         end = await start(url)
-    assert (end.execution_id, prove(end)) == ("e1", Proof.ACCEPTED)
+    assert (end.execution_id, classify_submission(end)) == ("e1", SubmissionOutcome.ACCEPTED)
 
 
 async def test_numbers_as_ids_are_taken_as_text() -> None:
@@ -284,16 +284,20 @@ async def test_a_head_that_does_not_end_proves_nothing(head: bytes, more: Callab
     async with answering(pouring(head, more)) as url:
         end = await start(url, request_timeout=0.5)
     assert end.status is None
-    assert prove(end) is Proof.UNKNOWN
+    assert classify_submission(end) is SubmissionOutcome.UNKNOWN
     assert len(end.message) < 400
 
 
-@pytest.mark.parametrize(("status", "proof"), [("202 Accepted", Proof.UNKNOWN), ("400 Bad Request", Proof.REFUSED)])
-async def test_a_body_that_does_not_end_is_given_up_and_its_status_line_counts(status: str, proof: Proof) -> None:
+@pytest.mark.parametrize(
+    ("status", "proof"), [("202 Accepted", SubmissionOutcome.UNKNOWN), ("400 Bad Request", SubmissionOutcome.REFUSED)]
+)
+async def test_a_body_that_does_not_end_is_given_up_and_its_status_line_counts(
+    status: str, proof: SubmissionOutcome
+) -> None:
     head = f"HTTP/1.1 {status}\r\nConnection: close\r\n\r\n".encode()
     async with answering(pouring(head, lambda _: b" " * 65536)) as url:
         end = await start(url)
-    assert prove(end) is proof
+    assert classify_submission(end) is proof
     assert "does not end" in end.message
 
 
@@ -308,7 +312,7 @@ async def test_an_answer_that_drips_is_given_up_in_time(head: bytes) -> None:
             await asyncio.sleep(0.01)  # noqa: TID251  # a server of the test's own
 
     async with answering(drip) as url:
-        assert prove(await start(url, request_timeout=0.3)) is Proof.UNKNOWN
+        assert classify_submission(await start(url, request_timeout=0.3)) is SubmissionOutcome.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -334,7 +338,7 @@ async def test_an_answer_packed_unasked_is_unpacked(encoding: str, pack: Callabl
 async def test_an_answer_that_cannot_be_unpacked_proves_nothing(encoding: str, body: bytes, words: str) -> None:
     async with answering(saying("202 Accepted", body, f"Content-Encoding: {encoding}")) as url:
         end = await start(url)
-    assert prove(end) is Proof.UNKNOWN
+    assert classify_submission(end) is SubmissionOutcome.UNKNOWN
     assert words in end.message
 
 
@@ -356,7 +360,7 @@ ODD_ACCEPTANCES = {
 async def test_an_acceptance_without_an_id_that_can_be_asked_about_proves_nothing(body: bytes) -> None:
     async with answering(saying("202 Accepted", body)) as url:
         end = await start(url)
-    assert (end.execution_id, prove(end)) == (None, Proof.UNKNOWN)
+    assert (end.execution_id, classify_submission(end)) == (None, SubmissionOutcome.UNKNOWN)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +377,7 @@ async def test_an_acceptance_without_an_id_that_can_be_asked_about_proves_nothin
 async def test_an_id_beside_nonsense_is_still_an_acceptance(body: bytes) -> None:
     async with answering(saying("202 Accepted", body)) as url:
         end = await start(url)
-    assert (end.execution_id, prove(end)) == ("e1", Proof.ACCEPTED)
+    assert (end.execution_id, classify_submission(end)) == ("e1", SubmissionOutcome.ACCEPTED)
 
 
 async def test_an_answer_about_another_execution_is_none() -> None:

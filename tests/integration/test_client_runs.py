@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from client_support import Leaping, answering, client, said, saying, scripted
 
-from lamina_batch.client.lamina import EXECUTIONS, RUNS, Generation, Listed, Phase
+from lamina_batch.client.lamina import EXECUTIONS, RUNS, ApiVersion, ListedExecution, Phase
 from lamina_batch.errors import CredentialsError, ServiceError
-from lamina_batch.execution.submission_outcome import Proof, prove
+from lamina_batch.execution.submission_outcome import SubmissionOutcome, classify_submission
 
 ACCEPTED: object = {"data": {"runId": "r1", "workflowId": "a", "status": "queued", "webhookUrl": None, "outputs": []}}
 
@@ -18,7 +18,7 @@ ACCEPTED: object = {"data": {"runId": "r1", "workflowId": "a", "status": "queued
 async def test_a_run_is_started_on_its_own_path() -> None:
     async with scripted(said("202 Accepted", ACCEPTED)) as service, client(service.url, generation=RUNS) as session:
         end = await session.start("a", '{"Prompt":"x"}', submission="s1", webhook="https://h.example/t")
-    assert (end.execution_id, prove(end)) == ("r1", Proof.ACCEPTED)
+    assert (end.execution_id, classify_submission(end)) == ("r1", SubmissionOutcome.ACCEPTED)
     assert service.asked == ["POST /v1/apps/a/runs?webhook=https%3A%2F%2Fh.example%2Ft"]
     assert service.requests[0].endswith(b'\r\n\r\n{"inputs":{"Prompt":"x"}}')
 
@@ -47,7 +47,7 @@ async def test_a_503_that_calls_itself_retryable_proves_nothing() -> None:
     async with answering(saying("503 Service Unavailable", body)) as url, client(url, generation=RUNS) as session:
         end = await session.start("a", "{}", submission="s1")
     assert (end.phase, end.code) == (Phase.ANSWERED, "RESOURCE_UNAVAILABLE")
-    assert prove(end) is Proof.UNKNOWN
+    assert classify_submission(end) is SubmissionOutcome.UNKNOWN
 
 
 async def test_an_error_is_told_with_its_details_code_and_request() -> None:
@@ -60,7 +60,7 @@ async def test_an_error_is_told_with_its_details_code_and_request() -> None:
     }
     async with answering(saying("400 Bad Request", body)) as url, client(url, generation=RUNS) as session:
         end = await session.start("a", "{}", submission="s1")
-    assert prove(end) is Proof.REFUSED
+    assert classify_submission(end) is SubmissionOutcome.REFUSED
     assert end.code == "VALIDATION_ERROR"
     assert end.message == (
         'Validation failed: "Location": invalid_option (got "Mars"; allowed: Studio, Park)'
@@ -71,7 +71,7 @@ async def test_an_error_is_told_with_its_details_code_and_request() -> None:
 async def test_too_few_credits_are_seen_in_the_envelope() -> None:
     body = {"error": "Insufficient credits", "code": "FORBIDDEN", "requestId": "q"}
     async with answering(saying("403 Forbidden", body)) as url, client(url, generation=RUNS) as session:
-        assert prove(await session.start("a", "{}", submission="s1")) is Proof.NO_CREDITS
+        assert classify_submission(await session.start("a", "{}", submission="s1")) is SubmissionOutcome.NO_CREDITS
 
 
 # -- the limit -------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ async def test_the_budget_learns_from_the_body_of_a_429_how_long_to_wait(
         assert session.budget.available(clock.now()) == 0
         again = session.budget.next_change(clock.now())
         assert session.requests["rate_limited"] == 1
-    assert prove(end) is Proof.NOT_ACCEPTED
+    assert classify_submission(end) is SubmissionOutcome.NOT_ACCEPTED
     assert again is not None
     assert least < again - clock.now() < most
 
@@ -140,7 +140,7 @@ async def test_the_list_is_typed() -> None:
     assert (end.status, end.received, end.total, end.message) == (200, 2, 212, "")
     created = 1778232600.0
     assert end.items == (
-        Listed(
+        ListedExecution(
             execution_id="r2",
             status="completed",
             ended=True,
@@ -148,7 +148,7 @@ async def test_the_list_is_typed() -> None:
             completed_at=created + 60,
             app_id="a",
         ),
-        Listed(execution_id="r1", status="queued", ended=False),
+        ListedExecution(execution_id="r1", status="queued", ended=False),
     )
 
 
@@ -171,7 +171,7 @@ async def test_what_cannot_be_read_of_the_list_is_left_out_and_counted() -> None
     answer = page({"status": "queued"}, None, "r9", {"runId": ""}, {"runId": "r1"}, total="many")
     async with scripted(answer) as service, client(service.url, generation=RUNS) as session:
         end = await session.list_runs()
-    assert end.items == (Listed(execution_id="r1", status="", ended=False),)
+    assert end.items == (ListedExecution(execution_id="r1", status="", ended=False),)
     assert (end.received, end.total) == (5, None)
 
 
@@ -212,7 +212,7 @@ APPS = said("200 OK", {"data": [{"appId": "a", "name": "A"}]})
     ],
     ids=["empty list", "list", "404", "404 page"],
 )
-async def test_a_probe_asks_once_and_submits_nothing(answer: bytes, found: Generation) -> None:
+async def test_a_probe_asks_once_and_submits_nothing(answer: bytes, found: ApiVersion) -> None:
     async with scripted(answer) as service, client(service.url) as session:
         assert await session.probe_generation() is found
         assert session.requests == {"other": 1}

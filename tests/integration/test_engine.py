@@ -18,7 +18,7 @@ import pytest
 from process import PATIENCE, PIPELINE, json_lines, read_manifest, row, wait_for, write_rows
 
 from lamina_batch.errors import CredentialsError, ServiceError, StateError
-from lamina_batch.execution.engine import MOST_DOUBTS, MOST_OPEN_POSTS, MOST_WRITES, Control
+from lamina_batch.execution.engine import MAX_CONSECUTIVE_UNKNOWN, MAX_OPEN_POSTS, MAX_WRITE_ATTEMPTS, Control
 from lamina_batch.ledger.job import State
 from lamina_batch.ledger.ledger import Ledger
 from lamina_batch.pipeline.load import load_pipeline
@@ -296,7 +296,7 @@ def test_a_row_of_unknown_fates_is_followed_one_by_one(here: Project) -> None:
         summary = here.run(url, control=control, notes=Stopping(), clock=clock)
     assert (summary.counts["held"], summary.counts["planned"]) == (30, 30), "none was on its way beside the last"
     # So many may be on their way when it is seen that all of them are doubtful.
-    alone = held_at[MOST_OPEN_POSTS + MOST_DOUBTS :]
+    alone = held_at[MAX_OPEN_POSTS + MAX_CONSECUTIVE_UNKNOWN :]
     assert min(later - earlier for earlier, later in pairwise(alone)) > 5.0
 
 
@@ -560,7 +560,7 @@ def test_a_ledger_that_stays_unwritable_ends_the_run_and_nothing_is_bought_again
             here.run(url, clock=Leaping())
         no_room.times = len(no_room.refused)
         again = here.run(url)
-    assert no_room.times >= MOST_WRITES
+    assert no_room.times >= MAX_WRITE_ATTEMPTS
     assert (again.exit_code, again.counts["held"], again.counts["submitted"]) == (6, 8, 0)
     assert len(here.accepted()) == 8
 

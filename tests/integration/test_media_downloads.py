@@ -18,17 +18,17 @@ import pytest
 from hostile_server import PNG, HostileServer, answer, redirect, then_hang, when
 from runtimes import make_runtime
 
-from lamina_batch.media.downloads import Downloaded, Downloads, Wanted
-from lamina_batch.media.host_queue import Manners
-from lamina_batch.media.http import Limits
-from lamina_batch.media.names import escaped, parse_pattern
-from lamina_batch.media.output_folder import ASIDE, OutputFolder, Settled
+from lamina_batch.media.downloads import DownloadQueue, DownloadRequest, DownloadResult
+from lamina_batch.media.host_queue import HostLimits
+from lamina_batch.media.http import FetchLimits
+from lamina_batch.media.names import escape_braces, parse_pattern
+from lamina_batch.media.output_folder import TEMPORARY_PREFIX, OutputFolder, PlaceResult
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
-LIMITS = Limits(most_bytes=1_000_000, total=20.0, idle=10.0, connect=5.0)
+LIMITS = FetchLimits(most_bytes=1_000_000, total=20.0, idle=10.0, connect=5.0)
 PATTERN = "{key}/{variant}/{label}.{ext}"
 
 
@@ -36,12 +36,12 @@ class Told:
     """What a run of downloads tells and how long it would have waited."""
 
     def __init__(self) -> None:
-        self.all: list[Downloaded] = []
+        self.all: list[DownloadResult] = []
         self.pauses: list[float] = []
         #: what `now` answers; `sleep` moves it on
         self.clock = 1000.0
 
-    def report(self, one: Downloaded) -> None:
+    def report(self, one: DownloadResult) -> None:
         self.all.append(one)
 
     async def sleep(self, seconds: float) -> None:
@@ -66,11 +66,11 @@ def downloads(
     *,
     pattern: str = PATTERN,
     taken: Mapping[tuple[int, int], Path] | None = None,
-    report: Callable[[Downloaded], None] | None = None,
+    report: Callable[[DownloadResult], None] | None = None,
     sleep: Callable[[float], Awaitable[None]] | None = None,
-) -> Downloads:
-    return Downloads(
-        pattern=parse_pattern(f"{escaped(str(folder))}/{pattern}"),
+) -> DownloadQueue:
+    return DownloadQueue(
+        pattern=parse_pattern(f"{escape_braces(str(folder))}/{pattern}"),
         report=report or told.report,
         taken=taken or {},
         runtime=make_runtime(now=told.now, sleep=sleep or told.sleep, random=Random(1)),
@@ -78,12 +78,15 @@ def downloads(
     )
 
 
-def wanted(url: str, job_id: int = 1, position: int = 0, *, key: str = "K1", label: str = "Front") -> Wanted:
-    return Wanted(job_id=job_id, position=position, url=url, type="image", key=key, variant="", label=label)
+def wanted(url: str, job_id: int = 1, position: int = 0, *, key: str = "K1", label: str = "Front") -> DownloadRequest:
+    return DownloadRequest(job_id=job_id, position=position, url=url, type="image", key=key, variant="", label=label)
 
 
 async def bring(
-    folder: Path, *all_wanted: Wanted, pattern: str = PATTERN, taken: Mapping[tuple[int, int], Path] | None = None
+    folder: Path,
+    *all_wanted: DownloadRequest,
+    pattern: str = PATTERN,
+    taken: Mapping[tuple[int, int], Path] | None = None,
 ) -> Told:
     told = Told()
     async with downloads(folder, told, pattern=pattern, taken=taken) as running:
@@ -119,7 +122,7 @@ async def test_a_file_stands_where_the_pattern_says_and_is_told_of(tmp_path: Pat
         url = server.on("/x/1.png", answer())
         told = await bring(tmp_path / "out" / "images", wanted(url, 7, 3))
     file = tmp_path / "out" / "images" / "K1" / "Front.png"
-    expected = Downloaded(
+    expected = DownloadResult(
         job_id=7, position=3, url=url, file=file, sha256=hashlib.sha256(PNG).hexdigest(), size=len(PNG)
     )
     assert told.all == [expected]
@@ -165,7 +168,7 @@ async def test_hostile_names_and_addresses_stay_in_the_folder(tmp_path: Path) ->
         ".ssh",
         "x" * 400,
         "\u202egnp",
-        ASIDE + "x",
+        TEMPORARY_PREFIX + "x",
     ]
     out = tmp_path / "deep" / "out"
     async with HostileServer() as server:
@@ -302,16 +305,16 @@ async def test_a_file_system_without_hard_links_replaces_nothing_either(tmp_path
     folder = OutputFolder(tmp_path)
     folder._links = False
 
-    def settle(name: str, content: bytes) -> Settled:
+    def settle(name: str, content: bytes) -> PlaceResult:
         temp = folder.temporary()
         temp.write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
         return folder.settle(temp, tmp_path / name, sha256=sha256, size=len(content))
 
-    assert settle("a.png", PNG) is Settled.OCCUPIED
-    assert settle("b/c.png", PNG) is Settled.PLACED
-    assert settle("b/c.png", PNG) is Settled.SAME
-    assert settle("b/c.png", PNG[::-1]) is Settled.OCCUPIED
+    assert settle("a.png", PNG) is PlaceResult.OCCUPIED
+    assert settle("b/c.png", PNG) is PlaceResult.PLACED
+    assert settle("b/c.png", PNG) is PlaceResult.SAME
+    assert settle("b/c.png", PNG[::-1]) is PlaceResult.OCCUPIED
     folder.close()
     assert tree(tmp_path) == {"a.png": b"somebody's own", "b/c.png": PNG}
     assert hidden(tmp_path) == []
@@ -432,7 +435,7 @@ async def test_a_host_that_stalls_does_not_hold_up_another(tmp_path: Path) -> No
         told = Told()
         done = asyncio.Event()
 
-        def report(one: Downloaded) -> None:
+        def report(one: DownloadResult) -> None:
             told.report(one)
             if len(told.files) == 20:
                 done.set()
@@ -477,7 +480,7 @@ async def test_a_host_that_is_asked_too_often_is_left_alone_by_all(tmp_path: Pat
         async def sleep(_: float) -> None:
             await over.wait()
 
-        def report(one: Downloaded) -> None:
+        def report(one: DownloadResult) -> None:
             told.report(one)
             if len(told.files) == 28:
                 others.set()
@@ -501,7 +504,7 @@ async def test_a_host_that_stays_silent_is_given_up_with_all_that_waits_for_it(t
 
         async def sleep(seconds: float) -> None:
             await Told.sleep(told, seconds)
-            told.clock += Manners().most_silence / 2
+            told.clock += HostLimits().most_silence / 2
 
         async with downloads(tmp_path, told, sleep=sleep) as running:
             for job in range(50):
@@ -521,7 +524,7 @@ async def test_a_host_that_answers_now_and_then_is_not_given_up(tmp_path: Path) 
         told = Told()
 
         async def sleep(seconds: float) -> None:
-            told.clock += Manners().most_silence
+            told.clock += HostLimits().most_silence
 
         async with downloads(tmp_path, told, sleep=sleep) as running:
             for job in range(20):
@@ -558,7 +561,7 @@ async def test_no_unfinished_file_has_a_final_name_and_leaving_early_removes_it(
             async with downloads(tmp_path, told) as running:
                 running.add(wanted(large(server)))
                 await under_way(tmp_path)
-                assert [name[: len(ASIDE)] for name in tree(tmp_path)] == [ASIDE]
+                assert [name[: len(TEMPORARY_PREFIX)] for name in tree(tmp_path)] == [TEMPORARY_PREFIX]
                 raise Broken
 
         with pytest.raises(Broken):
@@ -589,7 +592,7 @@ async def test_a_file_that_gets_its_name_as_the_run_is_cancelled_is_told_of(tmp_
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(OutputFolder):
-        def settle(self, temp: Path, file: Path, *, sha256: str, size: int) -> Settled:
+        def settle(self, temp: Path, file: Path, *, sha256: str, size: int) -> PlaceResult:
             begun.set()
             go_on.wait()
             return super().settle(temp, file, sha256=sha256, size=size)
@@ -616,7 +619,7 @@ async def test_a_file_that_gets_its_name_as_the_run_is_cancelled_is_told_of(tmp_
 
 
 async def test_an_error_of_the_one_who_is_told_ends_the_run_as_it_is(tmp_path: Path) -> None:
-    def report(_: Downloaded) -> None:
+    def report(_: DownloadResult) -> None:
         raise Broken
 
     async with HostileServer() as server:
@@ -643,14 +646,14 @@ async def test_after_the_block_nothing_more_is_taken(tmp_path: Path) -> None:
 
 
 async def test_what_dead_runs_left_is_removed_and_what_live_ones_hold_is_kept(tmp_path: Path) -> None:
-    dead, live = tmp_path / f"{ASIDE}dead", tmp_path / f"{ASIDE}live"
+    dead, live = tmp_path / f"{TEMPORARY_PREFIX}dead", tmp_path / f"{TEMPORARY_PREFIX}live"
     for folder in (dead, live):
         folder.mkdir()
         (folder / "1.part").write_bytes(PNG)
     outside = tmp_path.parent / f"{tmp_path.name}-outside"
     outside.mkdir()
     (outside / "kept.png").write_bytes(PNG)
-    (tmp_path / f"{ASIDE}link").symlink_to(outside, target_is_directory=True)
+    (tmp_path / f"{TEMPORARY_PREFIX}link").symlink_to(outside, target_is_directory=True)
     (tmp_path / "users.part").write_bytes(PNG)
     held = os.open(live, os.O_RDONLY)
     try:
@@ -659,7 +662,7 @@ async def test_what_dead_runs_left_is_removed_and_what_live_ones_hold_is_kept(tm
             await bring(tmp_path, wanted(server.on("/1.png", answer())))
     finally:
         os.close(held)
-    assert sorted(tree(tmp_path)) == [f"{ASIDE}live/1.part", "K1/Front.png", "users.part"]
+    assert sorted(tree(tmp_path)) == [f"{TEMPORARY_PREFIX}live/1.part", "K1/Front.png", "users.part"]
     assert tree(outside) == {"kept.png": PNG}
     assert not dead.exists()
 
@@ -689,7 +692,7 @@ async def test_a_killed_run_leaves_no_partial_file_under_a_final_name_and_the_ne
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        assert [name[: len(ASIDE)] for name in tree(tmp_path)] == [ASIDE]
+        assert [name[: len(TEMPORARY_PREFIX)] for name in tree(tmp_path)] == [TEMPORARY_PREFIX]
         server.on("/large.png", answer(bytes(900_000)))
         await bring(tmp_path, wanted(url))
     assert tree(tmp_path) == {"K1/Front.png": bytes(900_000)}

@@ -14,21 +14,23 @@ from typing import TYPE_CHECKING
 import pytest
 from hostile_server import PNG, HostileServer, answer, chunked, drip, endless, redirect, then_hang
 
-from lamina_batch.media.disk import Disk
-from lamina_batch.media.fetch import Fetched, fetch
-from lamina_batch.media.http import Failure, Limits, open_session
+from lamina_batch.media.disk import DiskWorker
+from lamina_batch.media.fetch import FetchedFile, fetch
+from lamina_batch.media.http import FetchFailure, FetchLimits, open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from hostile_server import Script
 
-LIMITS = Limits(most_bytes=100_000, total=20.0, idle=10.0, connect=5.0)
+LIMITS = FetchLimits(most_bytes=100_000, total=20.0, idle=10.0, connect=5.0)
 
 
-async def bring(url: str, folder: Path, *, kind: str = "image", limits: Limits = LIMITS) -> Fetched | Failure:
+async def bring(
+    url: str, folder: Path, *, kind: str = "image", limits: FetchLimits = LIMITS
+) -> FetchedFile | FetchFailure:
     numbers = itertools.count()
-    disk = Disk()
+    disk = DiskWorker()
     try:
         async with open_session(limits) as session:
             return await fetch(
@@ -39,23 +41,23 @@ async def bring(url: str, folder: Path, *, kind: str = "image", limits: Limits =
 
 
 async def bring_from(
-    script: Script, folder: Path, *, kind: str = "image", limits: Limits = LIMITS
-) -> Fetched | Failure:
+    script: Script, folder: Path, *, kind: str = "image", limits: FetchLimits = LIMITS
+) -> FetchedFile | FetchFailure:
     async with HostileServer() as server:
         return await bring(server.on("/secret-name.png", script) + "?token=secret", folder, kind=kind, limits=limits)
 
 
-def whole(ended: Fetched | Failure, content: bytes = PNG) -> Fetched:
-    assert isinstance(ended, Fetched), ended
+def whole(ended: FetchedFile | FetchFailure, content: bytes = PNG) -> FetchedFile:
+    assert isinstance(ended, FetchedFile), ended
     assert ended.temp.read_bytes() == content
     assert ended.sha256 == hashlib.sha256(content).hexdigest()
     assert ended.size == len(content)
     return ended
 
 
-def failed(ended: Fetched | Failure, folder: Path) -> Failure:
+def failed(ended: FetchedFile | FetchFailure, folder: Path) -> FetchFailure:
     """It failed, left no file, and its words hold nothing of the URL."""
-    assert isinstance(ended, Failure), ended
+    assert isinstance(ended, FetchFailure), ended
     assert list(folder.iterdir()) == []
     assert "secret" not in ended.reason
     return ended
@@ -89,7 +91,7 @@ async def test_a_file_comes_whole_and_is_hashed(script: bytes, tmp_path: Path) -
 
 async def test_a_file_of_many_blocks_comes_whole(tmp_path: Path) -> None:
     content = bytes(range(251)) * 4001
-    limits = Limits(most_bytes=len(content))
+    limits = FetchLimits(most_bytes=len(content))
     whole(await bring_from(answer(content, "Content-Type: Image/PNG; a=b"), tmp_path, limits=limits), content)
 
 
@@ -261,15 +263,15 @@ async def test_what_is_wrong_is_named_and_leaves_no_file(
 
 async def test_a_large_file_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     content = bytes(3_000_000)
-    limits = Limits(most_bytes=10_000_000)
+    limits = FetchLimits(most_bytes=10_000_000)
     ended = failed(await bring_from(answer(content, length=len(content) + 1), tmp_path, limits=limits), tmp_path)
-    assert ended == Failure(reason="it broke off before its 3000001 bytes had come", again=True)
+    assert ended == FetchFailure(reason="it broke off before its 3000001 bytes had come", again=True)
 
 
 async def test_a_large_page_is_seen_before_anything_is_written(tmp_path: Path) -> None:
-    limits = Limits(most_bytes=10_000_000)
+    limits = FetchLimits(most_bytes=10_000_000)
     ended = await bring_from(answer(HTML + bytes(3_000_000)), tmp_path / "not made", limits=limits)
-    assert isinstance(ended, Failure)
+    assert isinstance(ended, FetchFailure)
     assert ended.reason.startswith("a web page came")
 
 
@@ -278,31 +280,31 @@ async def test_a_large_page_is_seen_before_anything_is_written(tmp_path: Path) -
     [
         pytest.param(
             then_hang(b""),
-            Limits(idle=0.2),
-            Failure(reason="nothing came for 0.2 s", again=True, silent=True),
+            FetchLimits(idle=0.2),
+            FetchFailure(reason="nothing came for 0.2 s", again=True, silent=True),
             id="never answers",
         ),
         pytest.param(
             then_hang(answer(PNG, length=2000)),
-            Limits(idle=1.0),
-            Failure(reason="nothing came for 1 s", again=True),
+            FetchLimits(idle=1.0),
+            FetchFailure(reason="nothing came for 1 s", again=True),
             id="stalls",
         ),
         pytest.param(
             drip(b"HTTP/1.1 200 OK\r\n\r\n", b"."),
-            Limits(total=0.4),
-            Failure(reason="it did not end within 0.4 s"),
+            FetchLimits(total=0.4),
+            FetchFailure(reason="it did not end within 0.4 s"),
             id="drips",
         ),
         pytest.param(
             drip(b"HTTP/1.1 200 OK\r\nX: ", b"x"),
-            Limits(total=0.4),
-            Failure(reason="it did not end within 0.4 s"),
+            FetchLimits(total=0.4),
+            FetchFailure(reason="it did not end within 0.4 s"),
             id="drips its header",
         ),
     ],
 )
-async def test_time_is_bounded(script: Script, limits: Limits, expected: Failure, tmp_path: Path) -> None:
+async def test_time_is_bounded(script: Script, limits: FetchLimits, expected: FetchFailure, tmp_path: Path) -> None:
     assert failed(await bring_from(script, tmp_path, limits=limits), tmp_path) == expected
 
 
@@ -350,7 +352,7 @@ async def test_a_host_that_is_not_there_is_silent_and_worth_another_try(tmp_path
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         ended = failed(await bring(f"http://127.0.0.1:{free.getsockname()[1]}/a.png", tmp_path), tmp_path)
-    assert ended == Failure(reason="no connection to the host (Connection refused)", again=True, silent=True)
+    assert ended == FetchFailure(reason="no connection to the host (Connection refused)", again=True, silent=True)
 
 
 async def test_a_host_without_tls_where_there_should_be_some_is_named(tmp_path: Path) -> None:
@@ -399,14 +401,14 @@ async def test_retry_after_is_heeded_up_to_a_bound(
 
 async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     ended = await bring_from(answer(), tmp_path / "not made")
-    assert isinstance(ended, Failure)
+    assert isinstance(ended, FetchFailure)
     assert ended.reason == f"cannot be written: {tmp_path}/not made/0.part: No such file or directory"
     assert not ended.again
 
 
 async def test_a_file_that_the_disk_refuses_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    limits = Limits(most_bytes=10_000_000)
+    limits = FetchLimits(most_bytes=10_000_000)
     async with HostileServer() as server:
         url = server.on("/a.png", answer(bytes(1_000_000)))
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
@@ -414,13 +416,13 @@ async def test_a_file_that_the_disk_refuses_in_the_middle_leaves_nothing(tmp_pat
             ended = failed(await bring(url, tmp_path, limits=limits), tmp_path)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert ended == Failure(reason="cannot be written: File too large")
+    assert ended == FetchFailure(reason="cannot be written: File too large")
 
 
 async def test_cancelling_leaves_nothing(tmp_path: Path) -> None:
     async with HostileServer() as server:
         url = server.on("/a.png", then_hang(answer(bytes(900_000), length=1_000_000)))
-        task = asyncio.create_task(bring(url, tmp_path, limits=Limits()))
+        task = asyncio.create_task(bring(url, tmp_path, limits=FetchLimits()))
         while not bytes_in(tmp_path):
             await asyncio.wait([task], timeout=0.01)
         task.cancel()

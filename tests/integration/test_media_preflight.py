@@ -18,10 +18,10 @@ from runtimes import make_runtime
 from lamina_batch.apps.app import App, parse_app
 from lamina_batch.catalog.check_rows import CheckedRows, check_rows
 from lamina_batch.catalog.mapping import RowMapping, map_rows
-from lamina_batch.media.host_queue import Manners
-from lamina_batch.media.http import Limits
+from lamina_batch.media.host_queue import HostLimits
+from lamina_batch.media.http import FetchLimits
 from lamina_batch.pipeline.load import load_pipeline
-from lamina_batch.preflight.preflight import LIMITS, Preflight, Preflights
+from lamina_batch.preflight.preflight import PREFLIGHT_LIMITS, PreflightResult, UrlChecker
 from lamina_batch.preflight.sniff import HEAD_BYTES
 from lamina_batch.sources.read_catalog import read_catalog
 
@@ -65,14 +65,14 @@ class Desk:
         self.told: list[tuple[int, int]] = []
         self.pauses: list[float] = []
 
-    async def look(self, *, local: bool = True, **changes: Any) -> Preflight:
+    async def look(self, *, local: bool = True, **changes: Any) -> PreflightResult:
         clock = iter(range(1_000_000))
 
         async def sleep(seconds: float) -> None:
             self.pauses.append(seconds)
 
         slept = changes.pop("sleep", sleep)
-        return await Preflights(
+        return await UrlChecker(
             local=local,
             needed=2700.0,
             runtime=make_runtime(
@@ -82,12 +82,12 @@ class Desk:
             **changes,
         ).look(self.mapped)
 
-    def check(self, seen: Preflight) -> CheckedRows:
+    def check(self, seen: PreflightResult) -> CheckedRows:
         return check_rows(self.mapped, self.pipeline, self.app, service="sandbox", known=seen.verdicts)
 
 
 async def found(
-    folder: Path, script: Script, *, limits: Limits = LIMITS, path: str = "/a.jpg"
+    folder: Path, script: Script, *, limits: FetchLimits = PREFLIGHT_LIMITS, path: str = "/a.jpg"
 ) -> tuple[str, str] | None:
     """Code and message of what is said of a URL that answers so."""
     async with HostileServer() as server:
@@ -159,10 +159,10 @@ async def test_what_a_host_answers_is_found(
 
 
 async def test_a_host_that_does_not_answer_in_time_is_a_warning(tmp_path: Path) -> None:
-    quick = Limits(total=0.2, idle=0.2, connect=5.0)
+    quick = FetchLimits(total=0.2, idle=0.2, connect=5.0)
     said = await found(tmp_path, drip(b"HTTP/1.1 200 OK\r\n\r\n", b" "), limits=quick)
     assert said == ("url_unanswered", "gave no file: it did not end within 0.2 s")
-    said = await found(tmp_path, then_hang(b""), limits=Limits(total=5.0, idle=0.1, connect=5.0))
+    said = await found(tmp_path, then_hang(b""), limits=FetchLimits(total=5.0, idle=0.1, connect=5.0))
     assert said == ("url_unanswered", "gave no file: nothing came for 0.1 s (3 tries)")
 
 
@@ -267,7 +267,7 @@ async def test_a_silent_host_is_left_alone_between_tries(tmp_path: Path) -> None
 async def test_a_host_that_is_gone_is_given_up_with_all_that_waits_for_it(tmp_path: Path) -> None:
     async with HostileServer() as server:
         urls = [server.on(f"/{at}.jpg", b"") for at in range(50)]
-        seen = await Desk(tmp_path, urls).look(manners=Manners(tries=1, most_silence=0.0))
+        seen = await Desk(tmp_path, urls).look(manners=HostLimits(tries=1, most_silence=0.0))
         assert len(server.requests) < 20
     messages = [said.message for said in seen.verdicts["Front"].values()]
     assert len(messages) == 50
@@ -293,7 +293,7 @@ async def test_names_for_examples_are_not_asked_for_a_service_on_this_machine(tm
 
 async def test_without_any_public_host_that_answers_a_name_not_found_is_a_warning(tmp_path: Path) -> None:
     """The service was not reached over the internet either: this machine may be offline."""
-    seen = await Desk(tmp_path, ["https://pictures.of-nobody-at-all.com/a.jpg"]).look(manners=Manners(tries=1))
+    seen = await Desk(tmp_path, ["https://pictures.of-nobody-at-all.com/a.jpg"]).look(manners=HostLimits(tries=1))
     assert {(said.code, said.severity) for said in seen.verdicts["Front"].values()} == {("url_unanswered", "warning")}
 
 

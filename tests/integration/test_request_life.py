@@ -28,8 +28,8 @@ from process import APP, PATIENCE, Cli, row, stopping, write_rows
 from runtimes import make_runtime
 
 from lamina_batch.client.budget import Budget
-from lamina_batch.client.lamina import LaminaClient, Phase, StartEnd
-from lamina_batch.execution.submission_outcome import Proof, prove
+from lamina_batch.client.lamina import LaminaClient, Phase, StartResult
+from lamina_batch.execution.submission_outcome import SubmissionOutcome, classify_submission
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -50,7 +50,7 @@ def client(url: str, *, request_timeout: float = 5.0) -> LaminaClient:
     )
 
 
-async def start(url: str, *, inputs: str = "{}", request_timeout: float = 5.0) -> StartEnd:
+async def start(url: str, *, inputs: str = "{}", request_timeout: float = 5.0) -> StartResult:
     async with client(url, request_timeout=request_timeout) as session:
         return await session.start(APP, inputs, submission="s1")
 
@@ -116,7 +116,7 @@ async def test_a_refused_connection_proves_that_nothing_was_accepted() -> None:
     async with listening(Peer.sulk) as url:
         pass
     end = await start(url)
-    assert (end.phase, prove(end)) == (Phase.NOTHING, Proof.NOT_ACCEPTED)
+    assert (end.phase, classify_submission(end)) == (Phase.NOTHING, SubmissionOutcome.NOT_ACCEPTED)
 
 
 async def test_a_connection_that_takes_too_long_proves_that_nothing_was_accepted() -> None:
@@ -132,7 +132,7 @@ async def test_a_connection_that_takes_too_long_proves_that_nothing_was_accepted
         finally:
             for one in waiting:
                 one.close()
-    assert (end.phase, prove(end)) == (Phase.NOTHING, Proof.NOT_ACCEPTED)
+    assert (end.phase, classify_submission(end)) == (Phase.NOTHING, SubmissionOutcome.NOT_ACCEPTED)
 
 
 def certificate(folder: Path) -> ssl.SSLContext:
@@ -168,7 +168,7 @@ async def test_a_certificate_that_nobody_vouches_for_proves_that_nothing_was_acc
 
     async with listening(listen, tls=certificate(tmp_path)) as url:
         end = await start(url)
-    assert (end.phase, prove(end)) == (Phase.NOTHING, Proof.NOT_ACCEPTED)
+    assert (end.phase, classify_submission(end)) == (Phase.NOTHING, SubmissionOutcome.NOT_ACCEPTED)
     assert b"".join(heard) == b"", "the key would have gone to a stranger"
 
 
@@ -186,7 +186,7 @@ async def test_a_tls_handshake_that_fails_proves_that_nothing_was_accepted(
 ) -> None:
     async with listening(serve) as url:
         end = await start(url.replace("http://", "https://"), request_timeout=0.5)
-    assert (end.phase, prove(end)) == (Phase.NOTHING, Proof.NOT_ACCEPTED)
+    assert (end.phase, classify_submission(end)) == (Phase.NOTHING, SubmissionOutcome.NOT_ACCEPTED)
 
 
 # -- once something may have left ------------------------------------------------------------------------------------
@@ -336,48 +336,48 @@ async def go_on_and_accept(peer: Peer) -> None:
 #: what the server does, how far the client came, the status it read, what that proves
 LIFE = [
     # API.md 8, network error: "POST: only if it provably never left". From the first byte on, nothing proves that.
-    (close_after_the_headers, Phase.REQUEST_SENT, None, Proof.UNKNOWN),
-    (reset_after_the_headers, Phase.REQUEST_SENT, None, Proof.UNKNOWN),
-    (close_after_the_body, Phase.REQUEST_SENT, None, Proof.UNKNOWN),
-    (reset_after_the_body, Phase.REQUEST_SENT, None, Proof.UNKNOWN),
-    (never_answer, Phase.REQUEST_SENT, None, Proof.UNKNOWN),
-    (say_half_a_status_line, Phase.REQUEST_SENT, None, Proof.UNKNOWN),
-    (say_a_status_line, Phase.REQUEST_SENT, None, Proof.UNKNOWN),
-    (say_a_status_line_and_sulk, Phase.REQUEST_SENT, None, Proof.UNKNOWN),
-    (break_off_in_the_headers, Phase.REQUEST_SENT, None, Proof.UNKNOWN),
-    (say_no_http, Phase.REQUEST_SENT, None, Proof.UNKNOWN),
-    (go_on_and_close, Phase.REQUEST_SENT, None, Proof.UNKNOWN),
+    (close_after_the_headers, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
+    (reset_after_the_headers, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
+    (close_after_the_body, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
+    (reset_after_the_body, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
+    (never_answer, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
+    (say_half_a_status_line, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
+    (say_a_status_line, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
+    (say_a_status_line_and_sulk, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
+    (break_off_in_the_headers, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
+    (say_no_http, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
+    (go_on_and_close, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
     # API.md 2.4: 202 means accepted, but without its id it can never be collected
-    (say_the_headers_only, Phase.ANSWER_BEGUN, 202, Proof.UNKNOWN),
-    (cut_the_id, Phase.ANSWER_BEGUN, 202, Proof.UNKNOWN),
-    (cut_the_id_and_sulk, Phase.ANSWER_BEGUN, 202, Proof.UNKNOWN),
-    (cut_the_id_and_reset, Phase.ANSWER_BEGUN, 202, Proof.UNKNOWN),
-    (accept_without_an_id, Phase.ANSWERED, 202, Proof.UNKNOWN),
+    (say_the_headers_only, Phase.ANSWER_BEGUN, 202, SubmissionOutcome.UNKNOWN),
+    (cut_the_id, Phase.ANSWER_BEGUN, 202, SubmissionOutcome.UNKNOWN),
+    (cut_the_id_and_sulk, Phase.ANSWER_BEGUN, 202, SubmissionOutcome.UNKNOWN),
+    (cut_the_id_and_reset, Phase.ANSWER_BEGUN, 202, SubmissionOutcome.UNKNOWN),
+    (accept_without_an_id, Phase.ANSWERED, 202, SubmissionOutcome.UNKNOWN),
     # API.md 8: 400 fix the row, 429 rejected before any work: the status says it, whatever becomes of the words
-    (refuse_and_break_off, Phase.ANSWER_BEGUN, 400, Proof.REFUSED),
-    (refuse_and_sulk, Phase.ANSWER_BEGUN, 400, Proof.REFUSED),
-    (limit_and_break_off, Phase.ANSWER_BEGUN, 429, Proof.NOT_ACCEPTED),
-    (limit_before_the_body, Phase.ANSWERED, 429, Proof.NOT_ACCEPTED),
-    (refuse_the_body, Phase.ANSWERED, 413, Proof.REFUSED),
+    (refuse_and_break_off, Phase.ANSWER_BEGUN, 400, SubmissionOutcome.REFUSED),
+    (refuse_and_sulk, Phase.ANSWER_BEGUN, 400, SubmissionOutcome.REFUSED),
+    (limit_and_break_off, Phase.ANSWER_BEGUN, 429, SubmissionOutcome.NOT_ACCEPTED),
+    (limit_before_the_body, Phase.ANSWERED, 429, SubmissionOutcome.NOT_ACCEPTED),
+    (refuse_the_body, Phase.ANSWERED, 413, SubmissionOutcome.REFUSED),
     # API.md 8: other 5xx, POST: ambiguous
-    (fail_and_break_off, Phase.ANSWER_BEGUN, 502, Proof.UNKNOWN),
+    (fail_and_break_off, Phase.ANSWER_BEGUN, 502, SubmissionOutcome.UNKNOWN),
     # API.md 2.4: the id is all that is needed
-    (accept_and_reset, Phase.ANSWERED, 202, Proof.ACCEPTED),
-    (accept_without_a_length, Phase.ANSWERED, 202, Proof.ACCEPTED),
-    (accept_and_break_off_after_the_id, Phase.ANSWER_BEGUN, 202, Proof.ACCEPTED),
-    (go_on_and_accept, Phase.ANSWERED, 202, Proof.ACCEPTED),
+    (accept_and_reset, Phase.ANSWERED, 202, SubmissionOutcome.ACCEPTED),
+    (accept_without_a_length, Phase.ANSWERED, 202, SubmissionOutcome.ACCEPTED),
+    (accept_and_break_off_after_the_id, Phase.ANSWER_BEGUN, 202, SubmissionOutcome.ACCEPTED),
+    (go_on_and_accept, Phase.ANSWERED, 202, SubmissionOutcome.ACCEPTED),
 ]
 
 
 @pytest.mark.parametrize(("serve", "phase", "status", "proof"), LIFE, ids=lambda value: getattr(value, "__name__", ""))
 async def test_where_a_post_ends_decides_what_is_proved(
-    serve: Callable[[Peer], Awaitable[None]], phase: Phase, status: int | None, proof: Proof
+    serve: Callable[[Peer], Awaitable[None]], phase: Phase, status: int | None, proof: SubmissionOutcome
 ) -> None:
     async with listening(serve) as url:
         end = await start(url, request_timeout=0.5)
-    assert (end.phase, end.status, prove(end)) == (phase, status, proof)
-    assert (end.execution_id == "e1") is (proof is Proof.ACCEPTED)
-    assert (end.message == "") is (proof is Proof.ACCEPTED)
+    assert (end.phase, end.status, classify_submission(end)) == (phase, status, proof)
+    assert (end.execution_id == "e1") is (proof is SubmissionOutcome.ACCEPTED)
+    assert (end.message == "") is (proof is SubmissionOutcome.ACCEPTED)
 
 
 @pytest.mark.parametrize("serve", [hang_up, reset_at_once], ids=lambda serve: serve.__name__)
@@ -388,7 +388,7 @@ async def test_a_connection_that_ends_as_soon_as_it_is_made_proves_nothing(
     async with listening(serve) as url:
         end = await start(url)
     assert end.phase in {Phase.REQUEST_BEGUN, Phase.REQUEST_SENT}
-    assert (end.status, prove(end)) == (None, Proof.UNKNOWN)
+    assert (end.status, classify_submission(end)) == (None, SubmissionOutcome.UNKNOWN)
 
 
 @pytest.mark.parametrize("serve", [close_after_the_headers, reset_after_the_headers], ids=lambda serve: serve.__name__)
@@ -399,7 +399,7 @@ async def test_a_connection_that_ends_in_the_middle_of_the_body_proves_nothing(
     async with listening(serve) as url:
         end = await start(url, inputs=json.dumps({"Prompt": "x" * 1_000_000}))
     assert end.phase in {Phase.REQUEST_BEGUN, Phase.REQUEST_SENT}
-    assert (end.status, prove(end)) == (None, Proof.UNKNOWN)
+    assert (end.status, classify_submission(end)) == (None, SubmissionOutcome.UNKNOWN)
 
 
 # -- connections that idle -------------------------------------------------------------------------------------------
@@ -429,17 +429,17 @@ class Impatient:
 async def test_a_server_that_closes_idle_connections_costs_nothing() -> None:
     """Eighty clients send just as it closes: a little before, at that moment, and a little after."""
 
-    async def pace(url: str, gap: float) -> list[Proof]:
+    async def pace(url: str, gap: float) -> list[SubmissionOutcome]:
         async with client(url) as session:
             first = await session.start(APP, "{}", submission="s1")
             await pause(gap)
-            return [prove(first), prove(await session.start(APP, "{}", submission="s2"))]
+            return [classify_submission(first), classify_submission(await session.start(APP, "{}", submission="s2"))]
 
     idle = 3.0
     async with listening(Impatient(idle)) as url:
         gaps = [idle + 0.0005 * (number - 40) for number in range(80)]
         proofs = await asyncio.gather(*(pace(url, gap) for gap in gaps))
-    assert Counter(proof for pair in proofs for proof in pair) == {Proof.ACCEPTED: 160}
+    assert Counter(proof for pair in proofs for proof in pair) == {SubmissionOutcome.ACCEPTED: 160}
 
 
 async def test_a_connection_that_has_been_idle_for_over_two_seconds_is_not_trusted_with_a_post() -> None:
@@ -454,7 +454,10 @@ async def test_a_connection_that_has_been_idle_for_over_two_seconds_is_not_trust
         first = await session.start(APP, "{}", submission="s1")
         await pause(2.05)
         second = await session.start(APP, "{}", submission="s2")
-    assert (prove(first), prove(second)) == (Proof.ACCEPTED, Proof.ACCEPTED)
+    assert (classify_submission(first), classify_submission(second)) == (
+        SubmissionOutcome.ACCEPTED,
+        SubmissionOutcome.ACCEPTED,
+    )
 
 
 # -- how many at once ------------------------------------------------------------------------------------------------

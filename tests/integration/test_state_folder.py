@@ -24,7 +24,7 @@ from process import PATIENCE, Cli, read_manifest, row, stopping, wait_for, write
 from lamina_batch.errors import StateError
 from lamina_batch.ledger.job import Accepted, State, Submission
 from lamina_batch.ledger.ledger import open_ledger
-from lamina_batch.ledger.state_folder import RESERVE_BYTES, Reserve
+from lamina_batch.ledger.state_folder import RESERVE_BYTES, DiskReserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -391,7 +391,7 @@ def test_the_reserve_is_room_that_the_ledger_can_use(disk: Path) -> None:
     folder = disk / "state"
     folder.mkdir()
     submissions = [Submission(key=str(n), variant="", content=f"{n:064}", inputs="{}", job_id=None) for n in range(16)]
-    reserve = Reserve(folder)
+    reserve = DiskReserve(folder)
     reserve.take()
     with open_ledger(folder) as ledger:
         jobs = ledger.begin(submissions, app_id="a", contract="c", at=1.0, run_id="r")

@@ -27,8 +27,8 @@ from sandbox_support import CARTOONIFY, journal, post, wait_for_end
 from lamina_batch.client.budget import Budget
 from lamina_batch.client.lamina import EXECUTIONS, Execution, LaminaClient, parse_execution
 from lamina_batch.errors import CredentialsError, LaminaBatchError, ServiceError, StateError
-from lamina_batch.execution.webhooks import Bounds, Receiver, local_url, webhook_url
-from lamina_batch.ledger.job import Taken
+from lamina_batch.execution.webhooks import ReceiverLimits, WebhookReceiver, local_url, webhook_url
+from lamina_batch.ledger.job import DeliveryOutcome
 from lamina_batch.sandbox import SANDBOX_KEY, SandboxOptions, embedded
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Scene:
     #: is waited for before the keys are listed
     keys_wait: asyncio.Event | None = None
     tokens: set[str] = field(default_factory=lambda: {TOKEN})
-    taken: Taken = Taken.COMMITTED
+    taken: DeliveryOutcome = DeliveryOutcome.COMMITTED
     #: what the engine does first
     before: Callable[[], Awaitable[object]] | None = None
     delivered: list[tuple[str, Execution]] = field(default_factory=list)
@@ -106,15 +106,17 @@ class Scene:
             raise self.keys_error
         return self.listed
 
-    async def deliver(self, token: str, execution: Execution) -> Taken:
+    async def deliver(self, token: str, execution: Execution) -> DeliveryOutcome:
         self.delivered.append((token, execution))
         self.here.set()
         if self.before is not None:
             await self.before()
         return self.taken
 
-    def receiver(self, *, listen: tuple[str, int] = ("127.0.0.1", 0), bounds: Bounds | None = None) -> Receiver:
-        return Receiver(
+    def receiver(
+        self, *, listen: tuple[str, int] = ("127.0.0.1", 0), bounds: ReceiverLimits | None = None
+    ) -> WebhookReceiver:
+        return WebhookReceiver(
             listen=listen,
             public_url="https://hooks.example.com/lamina",
             keys=self.keys,
@@ -123,7 +125,7 @@ class Scene:
             deliver=self.deliver,
             runtime=make_runtime(now=lambda: self.monotonic, wall=lambda: self.epoch),
             note=self.notes.append,
-            bounds=bounds or Bounds(),
+            bounds=bounds or ReceiverLimits(),
         )
 
 
@@ -138,7 +140,7 @@ class Answer:
 class Door:
     """The way to a receiver, as the tunnel has it."""
 
-    receiver: Receiver
+    receiver: WebhookReceiver
     session: aiohttp.ClientSession
 
     async def send(
@@ -359,8 +361,11 @@ async def test_what_has_not_ended_is_answered_and_left(status: str) -> None:
     assert scene.delivered == []
 
 
-@pytest.mark.parametrize(("taken", "status"), [(Taken.COMMITTED, 200), (Taken.UNKNOWN, 404), (Taken.UNCOMMITTED, 503)])
-async def test_the_answer_says_what_became_of_it(taken: Taken, status: int) -> None:
+@pytest.mark.parametrize(
+    ("taken", "status"),
+    [(DeliveryOutcome.COMMITTED, 200), (DeliveryOutcome.UNKNOWN, 404), (DeliveryOutcome.UNCOMMITTED, 503)],
+)
+async def test_the_answer_says_what_became_of_it(taken: DeliveryOutcome, status: int) -> None:
     scene = Scene(taken=taken)
     async with opened(scene) as door:
         assert await door.deliver() == status
@@ -428,7 +433,7 @@ async def test_a_delivery_that_breaks_the_engine_is_503_and_told_to_our_own_peop
 
 async def test_a_commit_that_takes_too_long_is_503() -> None:
     scene = Scene(before=asyncio.Event().wait)
-    async with opened(scene, bounds=Bounds(answer=0.2)) as door:
+    async with opened(scene, bounds=ReceiverLimits(answer=0.2)) as door:
         assert await door.deliver() == 503
 
 
@@ -531,7 +536,7 @@ async def test_keys_that_cannot_be_had_are_503_and_asked_for_a_minute_later(fail
 async def test_keys_that_come_too_late_for_one_delivery_serve_the_next() -> None:
     """A busy run may have no request to spare for a while."""
     scene = Scene()
-    async with opened(scene, bounds=Bounds(answer=0.3)) as door:
+    async with opened(scene, bounds=ReceiverLimits(answer=0.3)) as door:
         scene.listed, scene.keys_wait = [NEW.jwk()], asyncio.Event()
         scene.monotonic += 60
         assert await door.deliver(NEW) == 503
@@ -554,7 +559,7 @@ async def chunks(content: bytes) -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("length", ["known", "unknown"])
 async def test_a_body_may_be_as_large_as_the_bound_and_no_byte_larger(length: str) -> None:
     scene = Scene()
-    async with opened(scene, bounds=Bounds(body=LARGE)) as door:
+    async with opened(scene, bounds=ReceiverLimits(body=LARGE)) as door:
         for content, status in ((EXACT, 200), (EXACT + b"\n", 413)):
             sent = content if length == "known" else chunks(content)
             assert (await door.send(sent, SERVICE.headers(content))).status == status
@@ -570,20 +575,23 @@ async def test_the_bound_is_4_mib_unless_said() -> None:
 
 
 async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes() -> None:
-    async with opened(Scene(), bounds=Bounds(closing=0.1)) as door, door.connection() as (reader, writer):
+    async with opened(Scene(), bounds=ReceiverLimits(closing=0.1)) as door, door.connection() as (reader, writer):
         writer.write(f"POST /{TOKEN} HTTP/1.1\r\nHost: x\r\nContent-Length: 4194305\r\n\r\n".encode())
         assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
 
 
 async def test_a_body_without_an_end_is_refused_when_it_is_too_large() -> None:
-    async with opened(Scene(), bounds=Bounds(body=LARGE, closing=0.1)) as door, door.connection() as (reader, writer):
+    async with (
+        opened(Scene(), bounds=ReceiverLimits(body=LARGE, closing=0.1)) as door,
+        door.connection() as (reader, writer),
+    ):
         writer.write(f"POST /{TOKEN} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
         writer.write(b"1000\r\n" + b"x" * 0x1000 + b"\r\n" + b"1\r\nx\r\n")
         assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
 
 
 async def test_the_body_of_an_unknown_token_is_not_read() -> None:
-    async with opened(Scene(), bounds=Bounds(closing=0.1)) as door, door.connection() as (reader, writer):
+    async with opened(Scene(), bounds=ReceiverLimits(closing=0.1)) as door, door.connection() as (reader, writer):
         writer.write(b"POST /guess HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")
         assert await reader.readline() == b"HTTP/1.1 404 Not Found\r\n"
 
@@ -642,20 +650,20 @@ async def test_a_sender_that_hangs_up_in_the_middle_of_the_body_changes_nothing(
 
 
 async def test_a_head_that_does_not_end_is_cut_off() -> None:
-    async with opened(Scene(), bounds=Bounds(head=0.3)) as door, door.connection() as (reader, writer):
+    async with opened(Scene(), bounds=ReceiverLimits(head=0.3)) as door, door.connection() as (reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         assert await reader.read() == b""
 
 
 async def test_a_connection_that_says_nothing_is_cut_off() -> None:
-    async with opened(Scene(), bounds=Bounds(head=0.3)) as door, door.connection() as (reader, _):
+    async with opened(Scene(), bounds=ReceiverLimits(head=0.3)) as door, door.connection() as (reader, _):
         assert await reader.read() == b""
 
 
 async def test_a_head_in_time_is_not_cut_off_while_the_ledger_is_slow() -> None:
     late = asyncio.Event()
     scene = Scene(before=late.wait)
-    async with opened(scene, bounds=Bounds(head=0.2)) as door, asyncio.TaskGroup() as tasks:
+    async with opened(scene, bounds=ReceiverLimits(head=0.2)) as door, asyncio.TaskGroup() as tasks:
         answering = tasks.create_task(door.deliver())
         async with door.connection() as (reader, _):
             # Opened later, so cut off later.
@@ -666,7 +674,10 @@ async def test_a_head_in_time_is_not_cut_off_while_the_ledger_is_slow() -> None:
 
 
 async def test_a_body_that_comes_too_slowly_is_408() -> None:
-    async with opened(Scene(), bounds=Bounds(answer=0.3, closing=0.1)) as door, door.connection() as (reader, writer):
+    async with (
+        opened(Scene(), bounds=ReceiverLimits(answer=0.3, closing=0.1)) as door,
+        door.connection() as (reader, writer),
+    ):
         writer.write(f"POST /{TOKEN} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx".encode())
         assert await reader.readline() == b"HTTP/1.1 408 Request Timeout\r\n"
 
@@ -684,7 +695,7 @@ async def test_one_connection_carries_one_request() -> None:
 
 
 async def test_a_connection_too_many_is_closed_and_those_before_are_not() -> None:
-    async with opened(Scene(), bounds=Bounds(connections=2, head=1000)) as door:
+    async with opened(Scene(), bounds=ReceiverLimits(connections=2, head=1000)) as door:
         async with door.connection(), door.connection() as (reader, writer):
             # The backlog is a queue: these two are accepted before a third is.
             async with door.connection() as (third, _):
@@ -844,7 +855,7 @@ async def test_leaving_lets_the_delivery_in_hand_finish_and_takes_no_other() -> 
     late = asyncio.Event()
     scene = Scene(before=late.wait)
     async with aiohttp.ClientSession() as session:
-        async with scene.receiver(bounds=Bounds(closing=20)) as receiver:
+        async with scene.receiver(bounds=ReceiverLimits(closing=20)) as receiver:
             door = Door(receiver=receiver, session=session)
             answering = asyncio.create_task(door.deliver())
             await scene.here.wait()
@@ -857,7 +868,7 @@ async def test_leaving_lets_the_delivery_in_hand_finish_and_takes_no_other() -> 
 async def test_leaving_does_not_wait_for_ever() -> None:
     scene = Scene(before=asyncio.Event().wait)
     async with aiohttp.ClientSession() as session:
-        async with scene.receiver(bounds=Bounds(closing=0.1)) as receiver:
+        async with scene.receiver(bounds=ReceiverLimits(closing=0.1)) as receiver:
             door = Door(receiver=receiver, session=session)
             answering = asyncio.create_task(door.deliver())
             await scene.here.wait()
@@ -884,11 +895,11 @@ def client(base_url: str) -> LaminaClient:
 async def test_the_service_delivers_again_what_could_not_be_committed(tmp_path: Path) -> None:
     """The sandbox signs with its own code, fetches nothing of ours, and repeats what was not answered with 2xx."""
     taken = asyncio.Event()
-    scene = Scene(taken=Taken.UNCOMMITTED)
+    scene = Scene(taken=DeliveryOutcome.UNCOMMITTED)
 
     async def commit_the_second() -> None:
         if len(scene.delivered) == 2:
-            scene.taken = Taken.COMMITTED
+            scene.taken = DeliveryOutcome.COMMITTED
             taken.set()
 
     scene.before = commit_the_second

@@ -19,8 +19,8 @@ from lamina_batch.client.budget import Budget, parse_quota
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from lamina_batch.client.budget import Ticket
-    from lamina_batch.execution.list_polling import Sweep, Sweeping
+    from lamina_batch.client.budget import RequestTicket
+    from lamina_batch.execution.list_polling import ListPoller, ListRequest
 
 #: seconds until a request without an answer is given up
 GIVEN_UP_AFTER = 30.0
@@ -116,7 +116,7 @@ class Pacer(Protocol):
     def ended(self, execution: str, duration: float | None, *, told: bool = False) -> None: ...
     def due(self, now: float, limit: int, *, waiting: int = 0, room: int | None = None) -> list[str]: ...
     def next_due(self, now: float) -> float | None: ...
-    def sweep_due(self, now: float, room: int, *, waiting: int = 0) -> Sweep | None: ...
+    def sweep_due(self, now: float, room: int, *, waiting: int = 0) -> ListRequest | None: ...
     def reserved(self, now: float) -> int: ...
     def __len__(self) -> int: ...
 
@@ -309,7 +309,11 @@ class Run:
         self.clock.at(arrives, partial(self._arrive, ticket, self.fate(self.requests), accepted, ended))
 
     def _arrive(
-        self, ticket: Ticket, fate: Fate, accepted: Callable[[], None], ended: Callable[[int | None, float], None]
+        self,
+        ticket: RequestTicket,
+        fate: Fate,
+        accepted: Callable[[], None],
+        ended: Callable[[int | None, float], None],
     ) -> None:
         arrived = self.clock.now
         status, headers = (0, {}) if fate is Fate.REFUSED else self.limiter.hit(arrived)
@@ -359,15 +363,15 @@ class Run:
             if after < math.inf:
                 self.clock.at(self.clock.now + after + way, partial(self._told, name))
 
-    def _show(self, sweep: Sweep, shown: dict[str, bool]) -> None:
+    def _show(self, sweep: ListRequest, shown: dict[str, bool]) -> None:
         """What the list says of ours: the newest first, whoever started them."""
         newest = self.listed[len(self.listed) - sweep.offset - 1 :: -1] if sweep.offset < len(self.listed) else []
         for name in newest[: sweep.limit]:
             if name is not None and name not in self._over:
                 shown[name] = self._accepted[name] + self.durations[name] <= self.clock.now
 
-    def _sweep_ended(self, sweep: Sweep, shown: dict[str, bool], status: int | None, _arrived: float) -> None:
-        sweeping = cast("Sweeping", self.polling)
+    def _sweep_ended(self, sweep: ListRequest, shown: dict[str, bool], status: int | None, _arrived: float) -> None:
+        sweeping = cast("ListPoller", self.polling)
         if status == 200:
             sweeping.swept(sweep, self.clock.now, shown)
         else:

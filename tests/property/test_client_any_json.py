@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from lamina_batch.apps.app import parse_app
 from lamina_batch.client.answers import (
-    enveloped,
-    find_id,
+    decode_body,
     parse_delivery,
     parse_execution,
     parse_page,
+    read_execution_id,
     read_json,
-    unpack,
+    unwrap_data,
 )
-from lamina_batch.client.budget import retry_after_in
-from lamina_batch.client.generations import GENERATIONS, RUNS, parse_complaint
+from lamina_batch.client.budget import retry_after_of_body
+from lamina_batch.client.generations import API_VERSIONS, RUNS, parse_api_error
 from lamina_batch.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -92,17 +92,17 @@ def texts(value: object) -> Iterator[str]:
 
 
 def parsed(body: object) -> Iterator[object]:
-    data = enveloped(body)
+    data = unwrap_data(body)
     yield parse_delivery(body)
     yield parse_page(body, RUNS)
-    for generation in GENERATIONS.values():
-        yield find_id(data, generation)
+    for generation in API_VERSIONS.values():
+        yield read_execution_id(data, generation)
         yield parse_execution(data, generation)
         yield parse_execution(data, generation, "r1")
-    complaint = parse_complaint(body)
+    complaint = parse_api_error(body)
     yield complaint
     yield complaint.told("otherwise")
-    yield retry_after_in(body)
+    yield retry_after_of_body(body)
     try:
         app = parse_app(data)
     except ServiceError:
@@ -150,7 +150,7 @@ def test_any_bytes_are_read_without_an_error(body: bytes) -> None:
 )
 def test_unpacking_ends_in_so_many_bytes_or_in_a_value_error(body: bytes, encoding: str, most: int) -> None:
     try:
-        unpacked = unpack(body, encoding, most=most)
+        unpacked = decode_body(body, encoding, most=most)
     except ValueError:
         return
     assert unpacked == body or len(unpacked) <= most

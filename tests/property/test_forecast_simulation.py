@@ -10,8 +10,8 @@ from simulated_service import Clock, Limiter, Run
 from test_polling_simulation import SHAPES, draw
 
 from lamina_batch.execution.forecast import Forecast, forecast
-from lamina_batch.execution.list_polling import Sweeping
-from lamina_batch.execution.polling import Polling
+from lamina_batch.execution.list_polling import ListPoller
+from lamina_batch.execution.polling import ExecutionPoller
 
 Way = Literal["poll", "list", "webhook"]
 INTERVALS = {"min_interval": 3.0, "max_interval": 60.0}
@@ -23,9 +23,9 @@ def whole_run(way: Way, durations: dict[str, float], known: list[float], slots: 
         clock=clock,
         limiter=Limiter(),
         durations=durations,
-        polling=Sweeping(**INTERVALS, durations=known)
+        polling=ListPoller(**INTERVALS, durations=known)
         if way == "list"
-        else Polling(**INTERVALS, durations=known, delivered=way == "webhook"),
+        else ExecutionPoller(**INTERVALS, durations=known, delivered=way == "webhook"),
         max_in_flight=slots,
         told_after=(lambda _name: 0.0) if way == "webhook" else None,
     )

@@ -25,8 +25,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from thorough import examples
 
 from lamina_batch.client.lamina import Execution, Output
-from lamina_batch.execution.plan import Action, Wish, completed, ledger_frame, make_plan, named, settled
-from lamina_batch.ledger.held import Words, settle
+from lamina_batch.execution.plan import (
+    Action,
+    PlanOptions,
+    completed_contents,
+    has_completed_content,
+    ledger_frame,
+    make_plan,
+    matches_names,
+)
+from lamina_batch.ledger.held import HeldDecisions, apply_decisions
 from lamina_batch.ledger.job import (
     Accepted,
     Delivered,
@@ -243,14 +251,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(
         wish=st.sampled_from(
             [
-                Wish(),
-                Wish(),
-                Wish(retry_failed=True),
-                Wish(rerun=frozenset({"A"})),
-                Wish(rerun=frozenset({"A", "B", "C"})),
-                Wish(resubmit_held=True),
-                Wish(limit=1),
-                Wish(retry_failed=True, only=frozenset({"A", "C"})),
+                PlanOptions(),
+                PlanOptions(),
+                PlanOptions(retry_failed=True),
+                PlanOptions(rerun=frozenset({"A"})),
+                PlanOptions(rerun=frozenset({"A", "B", "C"})),
+                PlanOptions(resubmit_held=True),
+                PlanOptions(limit=1),
+                PlanOptions(retry_failed=True, only=frozenset({"A", "C"})),
             ]
         ),
         contract=st.sampled_from(["c1", "c1", "c2"]),
@@ -262,7 +270,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def start_a_run(
         self,
         *,
-        wish: Wish,
+        wish: PlanOptions,
         contract: str = "c1",
         by_webhook: bool = False,
         pause: float = 60.0,
@@ -285,7 +293,7 @@ class LedgerMachine(RuleBasedStateMachine):
         waiting = list(zip(plan.submissions(lambda jobs: jobs), reasons, strict=True))
         self.run = Run(ledger=ledger, plan=plan, by_webhook=by_webhook, sharing=share, waiting=waiting)
 
-    def planned(self, ledger: Ledger, wish: Wish, contract: str = "c1") -> Plan:
+    def planned(self, ledger: Ledger, wish: PlanOptions, contract: str = "c1") -> Plan:
         jobs = pl.DataFrame(
             [(key, "", content * 64, json.dumps({"p": content})) for key, content in self.rows],
             schema={"key": pl.String, "variant": pl.String, "content": pl.String, "inputs": pl.String},
@@ -293,7 +301,10 @@ class LedgerMachine(RuleBasedStateMachine):
         ).with_columns(valid=pl.lit(value=True))
         plan = make_plan(jobs, ledger_frame(ledger.table()), wish, contract=contract, at=self.now)
         if self.runs % 4 == 0 and wish.share_identical:
-            done = settled(jobs, completed(ledger.contents())) & ~jobs.select(named(wish.rerun)).to_series()
+            done = (
+                has_completed_content(jobs, completed_contents(ledger.contents()))
+                & ~jobs.select(matches_names(wish.rerun)).to_series()
+            )
             others = jobs.filter(~done)
             about = ledger_frame(ledger.table_about(others["key"].to_list(), others["content"].to_list()))
             quick = make_plan(jobs, about, wish, contract=contract, at=self.now, done=done)
@@ -301,7 +312,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert quick.frame.select(told).equals(plan.frame.select(told)), "what is settled need not be looked up"
         return plan
 
-    def check_plan(self, plan: Plan, wish: Wish) -> None:
+    def check_plan(self, plan: Plan, wish: PlanOptions) -> None:
         """What the plan says of each row, held against what the service knows of its content."""
         for key, content, action in plan.frame.select("key", "content", "action").iter_rows():
             attempts = [a for a in self.attempts if a.buys(key, content, wish.share_identical) and not a.refused]
@@ -530,14 +541,14 @@ class LedgerMachine(RuleBasedStateMachine):
             job = pick(held, which)
             attempt = next(a for a in self.attempts if a.token == job.submission)
             words = {
-                "adopt": Words(adopt={job.name: attempt.bought.id if attempt.bought else ""}),
-                "resubmit": Words(resubmit=(job.name,)),
-                "give up": Words(give_up=(job.name,)),
+                "adopt": HeldDecisions(adopt={job.name: attempt.bought.id if attempt.bought else ""}),
+                "resubmit": HeldDecisions(resubmit=(job.name,)),
+                "give up": HeldDecisions(give_up=(job.name,)),
             }[word]
             same_name = [other for other in held if other.name == job.name]
             if word == "adopt" and (attempt.bought is None or len(same_name) > 1):
                 return
-            settle(ledger, words, generation="executions", at=self.tick(), run_id=f"r{self.runs}")
+            apply_decisions(ledger, words, generation="executions", at=self.tick(), run_id=f"r{self.runs}")
             if word != "adopt":
                 for one in self.attempts:
                     one.excused |= one.job_id in {other.id for other in same_name}
@@ -623,7 +634,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.run is not None:
             self.kill()
         self.do_all_there_is_to_do()
-        self.start_a_run(wish=Wish())
+        self.start_a_run(wish=PlanOptions())
         assert self.run is not None
         assert self.run.waiting == [], "nothing is new, and yet something would be bought"
         done = {Action.UNCHANGED, Action.REPORT, Action.HOLD, Action.ASK_ONCE}
@@ -631,7 +642,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.check()
 
     def do_all_there_is_to_do(self) -> None:
-        self.start_a_run(wish=Wish())
+        self.start_a_run(wish=PlanOptions())
         assert self.run is not None
         while self.run.waiting:
             self.send(3, None)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lamina_batch.apps.app import Parameter
-from lamina_batch.preflight.addresses import is_example, is_named, is_private, lapses_at, share_hint
-from lamina_batch.preflight.sniff import contents
-from lamina_batch.preflight.url_findings import Glimpse, judge
+from lamina_batch.preflight.addresses import expires_at, is_example, is_private, is_public_name, share_hint
+from lamina_batch.preflight.sniff import sniff
+from lamina_batch.preflight.url_findings import ProbeResult, url_verdict
 
 
 def _picture(kind: str) -> bytes:
@@ -35,7 +35,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @given(st.one_of(damaged(), st.binary(max_size=200)), st.booleans())
 def test_any_bytes_are_something_or_nothing(head: bytes, whole: bool) -> None:
-    found = contents(head, whole=whole)
+    found = sniff(head, whole=whole)
     assert (found.width is None) == (found.height is None)
     assert bool(found.kind) == bool(found.name)
 
@@ -64,18 +64,18 @@ URLS = st.lists(st.one_of(WORDS, st.text(max_size=6)), max_size=12).map("".join)
 
 @given(URLS)
 def test_any_address_is_read_or_left(url: str) -> None:
-    lapses = lapses_at(url)
+    lapses = expires_at(url)
     assert lapses is None or lapses.tzinfo is not None
-    assert not (is_named(url) and is_private(url))
+    assert not (is_public_name(url) and is_private(url))
     assert isinstance(is_example(url), bool)
     assert isinstance(share_hint(url), str)
 
 
 @given(URLS, damaged(), st.integers(100, 599), st.text(max_size=20), st.one_of(st.none(), st.integers(0, 10**12)))
 def test_any_answer_has_a_verdict_in_words(url: str, head: bytes, status: int, named: str, size: int | None) -> None:
-    seen = Glimpse(status=status, content_type=named, contents=contents(head, whole=False), size=size, final_url=url)
+    seen = ProbeResult(status=status, content_type=named, contents=sniff(head, whole=False), size=size, final_url=url)
     parameter = Parameter(name="Front", type="url", accept=("image",))
-    verdict = judge(
+    verdict = url_verdict(
         url, seen, parameter=parameter, now=dt.datetime(2026, 3, 1, tzinfo=dt.UTC), needed=dt.timedelta(hours=1)
     )
     assert verdict is None or (verdict.code and verdict.message and verdict.hint)

@@ -10,8 +10,15 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from lamina_batch.media.names import UNKNOWN, Pattern, escaped, extension, fold, parse_pattern
-from lamina_batch.media.output_folder import ASIDE
+from lamina_batch.media.names import (
+    UNKNOWN_EXTENSION,
+    PathPattern,
+    casefold_path,
+    escape_braces,
+    extension,
+    parse_pattern,
+)
+from lamina_batch.media.output_folder import TEMPORARY_PREFIX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +35,22 @@ PIECES = st.sampled_from(
     [
         *("/", "\\", "..", ".", " ", "\0", "\n", "\x7f", "\u202e", "\u200d", "\ud800", "\udfff", "\ufffe", "\u0338"),
         *("CON", "nul", "COM¹", "LPT9", "aux.", "$", "~", "-", "e\u0301", "\u1e9b\u0323", "ﬁ", "İ", "ß", "家" * 90),
-        *(ASIDE, "a" * 250, "😀" * 70, "{key}", "%2e%2e%2f", "\u00a0", "\u2028", "<", ">", ":", '"', "|", "?", "*"),
+        *(
+            TEMPORARY_PREFIX,
+            "a" * 250,
+            "😀" * 70,
+            "{key}",
+            "%2e%2e%2f",
+            "\u00a0",
+            "\u2028",
+            "<",
+            ">",
+            ":",
+            '"',
+            "|",
+            "?",
+            "*",
+        ),
     ]
 )
 TEXTS = st.lists(PIECES | st.text(max_size=8), max_size=6).map("".join)
@@ -36,7 +58,7 @@ ANY_PATTERN = st.sampled_from(PATTERNS)
 DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in "0123456789¹²³")}
 
 
-def filled(pattern: Pattern, texts: tuple[str, str, str, str], number: int = 1) -> Path:
+def filled(pattern: PathPattern, texts: tuple[str, str, str, str], number: int = 1) -> Path:
     key, variant, label, ext = texts
     return pattern.place(key=key, variant=variant, label=label, ext=ext, number=number)
 
@@ -58,14 +80,14 @@ def test_every_name_is_inside_the_folder_and_good_on_every_system(
         assert not any(unicodedata.category(c)[0] == "C" or unicodedata.category(c) in {"Zl", "Zp"} for c in name)
         assert unicodedata.is_normalized("NFC", name)
         assert name[-1] not in " ."
-        assert not name.startswith(ASIDE)
+        assert not name.startswith(TEMPORARY_PREFIX)
         assert name.partition(".")[0].rstrip(" ").upper() not in DEVICES
 
 
 @given(st.tuples(TEXTS, TEXTS, TEXTS, st.just("png")))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_name_can_be_made_on_this_system(tmp_path: Path, texts: tuple[str, str, str, str]) -> None:
-    pattern = parse_pattern(escaped(str(tmp_path)) + "/{key}/{variant}/{label}.{ext}")
+    pattern = parse_pattern(escape_braces(str(tmp_path)) + "/{key}/{variant}/{label}.{ext}")
     place = filled(pattern, texts)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.touch()
@@ -75,7 +97,7 @@ def test_every_name_can_be_made_on_this_system(tmp_path: Path, texts: tuple[str,
 @given(ANY_PATTERN, st.tuples(TEXTS, TEXTS, TEXTS, st.just("png")), st.sets(st.integers(1, 10**6), min_size=2))
 def test_numbers_keep_names_apart(text: str, texts: tuple[str, str, str, str], numbers: set[int]) -> None:
     pattern = parse_pattern(text)
-    assert len({fold(filled(pattern, texts, number)) for number in numbers}) == len(numbers)
+    assert len({casefold_path(filled(pattern, texts, number)) for number in numbers}) == len(numbers)
 
 
 @given(ANY_PATTERN, st.tuples(TEXTS, TEXTS, TEXTS, st.just("png")))
@@ -118,4 +140,16 @@ def test_an_extension_is_short_and_plain_whatever_is_said(url: str, content_type
         assert ext.isascii()
         assert ext.isalnum()
         assert len(ext) <= 5
-        assert ext == UNKNOWN or ext not in {"exe", "sh", "html", "htm", "svg", "js", "bat", "cmd", "com", "php", "app"}
+        assert ext == UNKNOWN_EXTENSION or ext not in {
+            "exe",
+            "sh",
+            "html",
+            "htm",
+            "svg",
+            "js",
+            "bat",
+            "cmd",
+            "com",
+            "php",
+            "app",
+        }

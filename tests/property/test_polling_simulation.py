@@ -14,8 +14,8 @@ from simulated_service import Clock, Fate, Limiter, Oracle, Run
 from thorough import examples
 
 from lamina_batch.client.budget import Budget
-from lamina_batch.execution.list_polling import Sweeping
-from lamina_batch.execution.polling import Polling
+from lamina_batch.execution.list_polling import ListPoller
+from lamina_batch.execution.polling import ExecutionPoller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,13 +34,13 @@ def draw(shape: str, rows: int, median: float, seed: int) -> dict[str, float]:
     return {str(number): median * SHAPES[shape](random) for number in range(rows)}
 
 
-def learning(window: float, known: Iterable[float] = ()) -> Polling:
-    return Polling(min_interval=window / 20, max_interval=window, durations=known)
+def learning(window: float, known: Iterable[float] = ()) -> ExecutionPoller:
+    return ExecutionPoller(min_interval=window / 20, max_interval=window, durations=known)
 
 
 def go(
     durations: dict[str, float],
-    pacer: Polling | Sweeping | Oracle,
+    pacer: ExecutionPoller | ListPoller | Oracle,
     *,
     window: float = 60.0,
     in_flight: int = 100,
@@ -181,8 +181,10 @@ def test_some_that_never_end_cost_ever_less_and_hold_up_nothing() -> None:
 # -- where ends are told by webhook ------------------------------------------------------------------------
 
 
-def net(window: float, known: Iterable[float] = (), *, timeout: float = math.inf) -> Polling:
-    return Polling(min_interval=window / 20, max_interval=window, durations=known, delivered=True, timeout=timeout)
+def net(window: float, known: Iterable[float] = (), *, timeout: float = math.inf) -> ExecutionPoller:
+    return ExecutionPoller(
+        min_interval=window / 20, max_interval=window, durations=known, delivered=True, timeout=timeout
+    )
 
 
 def at_once(_name: str) -> float:
@@ -262,8 +264,8 @@ def test_some_that_are_never_told_of_and_never_end_are_hardly_asked_about_and_gi
 # -- where a list shows many at once -----------------------------------------------------------------------
 
 
-def listing(window: float, known: Iterable[float] = ()) -> Sweeping:
-    return Sweeping(min_interval=window / 20, max_interval=window, durations=known)
+def listing(window: float, known: Iterable[float] = ()) -> ListPoller:
+    return ListPoller(min_interval=window / 20, max_interval=window, durations=known)
 
 
 @pytest.mark.parametrize("window", [4.0, 60.0])
@@ -326,11 +328,11 @@ def test_every_tenth_answer_lost_with_the_list(fate: Fate) -> None:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("pacer", [learning, listing], ids=["polling", "list"])
 def test_two_runs_that_poll_on_one_address_share_the_limit(
-    pacer: Callable[[float], Polling | Sweeping], seed: int
+    pacer: Callable[[float], ExecutionPoller | ListPoller], seed: int
 ) -> None:
     durations = [draw("bimodal", 500, 30.0, seed * 2 + i) for i in range(2)]
 
-    def together(pacers: list[Polling | Sweeping] | list[Oracle]) -> float:
+    def together(pacers: list[ExecutionPoller | ListPoller] | list[Oracle]) -> float:
         limiter = Limiter()
         clock = Clock()
         runs = [
@@ -375,7 +377,7 @@ def test_every_row_ends_nothing_is_refused_the_least_interval_holds_and_nothing_
     seed: int,
 ) -> None:
     random = Random(seed)
-    pacers: dict[str, Callable[[float, Iterable[float]], Polling | Sweeping]]
+    pacers: dict[str, Callable[[float, Iterable[float]], ExecutionPoller | ListPoller]]
     pacers = {"poll": learning, "webhook": net, "list": listing}
     run = go(
         draw(shape, rows, median, seed),

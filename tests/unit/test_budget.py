@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_batch.client.budget import Budget, Quota, Ticket, parse_quota
+from lamina_batch.client.budget import Budget, Quota, RequestTicket, parse_quota
 
 W = 60.0
 
@@ -23,7 +23,7 @@ def heard(budget: Budget, sent: float, got: float, said: Quota | None) -> None:
     budget.settle(budget.spend(sent), got, said)
 
 
-def burst(budget: Budget, now: float, count: int) -> list[Ticket]:
+def burst(budget: Budget, now: float, count: int) -> list[RequestTicket]:
     return [budget.spend(now) for _ in range(count)]
 
 

@@ -9,16 +9,16 @@ import zlib
 import pytest
 
 from lamina_batch.client.answers import (
-    Listed,
-    find_id,
+    ListedExecution,
+    decode_body,
     parse_delivery,
     parse_execution,
     parse_page,
+    read_execution_id,
     read_json,
-    unpack,
 )
-from lamina_batch.client.budget import retry_after_in
-from lamina_batch.client.generations import EXECUTIONS, GENERATIONS, RUNS, Generation, parse_complaint
+from lamina_batch.client.budget import retry_after_of_body
+from lamina_batch.client.generations import API_VERSIONS, EXECUTIONS, RUNS, ApiVersion, parse_api_error
 
 # -- the words of an error -------------------------------------------------------------------------------------
 
@@ -68,11 +68,11 @@ COMPLAINTS = {
 
 @pytest.mark.parametrize(("body", "told"), COMPLAINTS.values(), ids=COMPLAINTS)
 def test_an_error_is_told_with_what_helps(body: object, told: str) -> None:
-    assert parse_complaint(body).told("otherwise") == told
+    assert parse_api_error(body).told("otherwise") == told
 
 
 def test_an_error_that_goes_on_and_on_is_cut_and_its_code_is_not() -> None:
-    told = parse_complaint({"error": "x" * 9000, "code": "VALIDATION_ERROR", "requestId": "q1"}).told("")
+    told = parse_api_error({"error": "x" * 9000, "code": "VALIDATION_ERROR", "requestId": "q1"}).told("")
     assert told == "x" * 1000 + " (VALIDATION_ERROR, request q1)"
 
 
@@ -95,7 +95,7 @@ def test_an_error_that_goes_on_and_on_is_cut_and_its_code_is_not() -> None:
     ],
 )
 def test_the_wait_that_a_body_asks_for(body: object, seconds: float | None) -> None:
-    assert retry_after_in(body) == seconds
+    assert retry_after_of_body(body) == seconds
 
 
 # -- the door --------------------------------------------------------------------------------------------------
@@ -105,18 +105,18 @@ def test_the_wait_that_a_body_asks_for(body: object, seconds: float | None) -> N
 def test_no_more_is_unpacked_than_is_allowed(most: int) -> None:
     bomb = gzip.compress(b"\0" * 20_000_000)
     with pytest.raises(ValueError, match="does not end"):
-        unpack(bomb, "gzip", most=most)
+        decode_body(bomb, "gzip", most=most)
 
 
 def test_what_fits_exactly_is_unpacked() -> None:
-    assert unpack(gzip.compress(b"abc"), "gzip", most=3) == b"abc"
-    assert unpack(zlib.compress(b"abc"), " Deflate ", most=3) == b"abc"
-    assert unpack(b"abc", "Identity", most=1) == b"abc"
+    assert decode_body(gzip.compress(b"abc"), "gzip", most=3) == b"abc"
+    assert decode_body(zlib.compress(b"abc"), " Deflate ", most=3) == b"abc"
+    assert decode_body(b"abc", "Identity", most=1) == b"abc"
 
 
 def test_what_broke_off_is_unpacked_as_far_as_it_came() -> None:
     packed = gzip.compress(b"a" * 1000, compresslevel=0)
-    assert unpack(packed[:500], "gzip", most=10_000) == b"a" * (500 - 15)
+    assert decode_body(packed[:500], "gzip", most=10_000) == b"a" * (500 - 15)
 
 
 @pytest.mark.parametrize("levels", [64, 65, 100_000])
@@ -142,15 +142,15 @@ def test_every_text_is_cut() -> None:
 
 
 def test_a_generation_is_found_by_its_name() -> None:
-    assert dict(GENERATIONS) == {"executions": EXECUTIONS, "runs": RUNS}
+    assert dict(API_VERSIONS) == {"executions": EXECUTIONS, "runs": RUNS}
 
 
-@pytest.mark.parametrize("generation", GENERATIONS.values(), ids=GENERATIONS)
+@pytest.mark.parametrize("generation", API_VERSIONS.values(), ids=API_VERSIONS)
 @pytest.mark.parametrize(
     ("status", "ended"),
     [("completed", True), ("failed", True), ("cancelled", True), ("queued", False), ("running", False), ("odd", False)],
 )
-def test_the_same_statuses_end_an_execution_in_both(generation: Generation, status: str, ended: bool) -> None:
+def test_the_same_statuses_end_an_execution_in_both(generation: ApiVersion, status: str, ended: bool) -> None:
     execution = parse_execution({generation.id_field: "x", "status": status}, generation)
     assert execution is not None
     assert (execution.ended, execution.generation) == (ended, generation.name)
@@ -168,9 +168,9 @@ def test_the_same_statuses_end_an_execution_in_both(generation: Generation, stat
     ],
 )
 def test_an_id_is_found_in_the_field_of_its_generation_or_else_in_another_s(
-    data: object, generation: Generation, found: str | None
+    data: object, generation: ApiVersion, found: str | None
 ) -> None:
-    assert find_id(data, generation) == found
+    assert read_execution_id(data, generation) == found
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_callback_is_read_as_carefully_as_an_answer() -> None:
 def test_a_page_without_an_envelope_is_a_page() -> None:
     page = parse_page([{"runId": "r", "status": "FAILED", "appId": "a"}], RUNS)
     assert page is not None
-    assert page.items == (Listed(execution_id="r", status="failed", ended=True, app_id="a"),)
+    assert page.items == (ListedExecution(execution_id="r", status="failed", ended=True, app_id="a"),)
     assert (page.received, page.total) == (1, None)
 
 

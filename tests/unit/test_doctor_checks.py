@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lamina_batch.client.budget import Quota
-from lamina_batch.client.lamina import EXECUTIONS, RUNS, Greeting
+from lamina_batch.client.lamina import EXECUTIONS, RUNS, ServiceProbe
 from lamina_batch.doctor.checks import CheckLevel, as_json, exit_code, run_checks
 from lamina_batch.doctor.facts import Facts, LocalFacts, ServiceFacts
 from lamina_batch.doctor.webhook_roundtrip import RoundTrip
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NOW = 1_800_000_000.0
 VERSIONS = {"lamina-batch": "0.1.0", "python": "3.11.7", "polars": "1.30.0", "sqlite": "3.40.1"}
-GREETING = Greeting(
+GREETING = ServiceProbe(
     status=200, usable=True, quota=Quota(limit=100, remaining=99, window=60.0), date=formatdate(NOW, usegmt=True)
 )
 SERVICE = ServiceFacts(greeting=GREETING, sent_at=NOW, received_at=NOW + 0.2, generation=EXECUTIONS)

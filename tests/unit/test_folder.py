@@ -16,14 +16,14 @@ from lamina_batch.ledger.state_folder import (
     BASE_BYTES,
     JOB_BYTES,
     RESERVE_BYTES,
+    DiskReserve,
     Mount,
-    Reserve,
-    ensure_room,
+    ensure_disk_space,
+    estimate_ledger_bytes,
     is_network,
     mount_of,
     read_mounts,
     refuse_network,
-    room_for,
 )
 
 if TYPE_CHECKING:
@@ -182,23 +182,23 @@ def test_this_machine_says_what_is_mounted() -> None:
 
 
 def test_the_room_a_run_needs_grows_with_its_jobs_and_their_inputs() -> None:
-    assert room_for(0, 0) == BASE_BYTES
-    assert room_for(1000, 500_000) == BASE_BYTES + 1000 * JOB_BYTES + 1_000_000
+    assert estimate_ledger_bytes(0, 0) == BASE_BYTES
+    assert estimate_ledger_bytes(1000, 500_000) == BASE_BYTES + 1000 * JOB_BYTES + 1_000_000
 
 
 def test_too_little_room_is_told_with_both_numbers(tmp_path: Path) -> None:
     disk = os.statvfs(tmp_path)
     free = disk.f_bavail * disk.f_frsize
-    ensure_room(tmp_path / "not/yet", 1)
+    ensure_disk_space(tmp_path / "not/yet", 1)
     with pytest.raises(StateError, match=r"has [\d.]+ MiB left and this run may need [\d.]+ MiB") as raised:
-        ensure_room(tmp_path / "not/yet", 2 * free + 1)
+        ensure_disk_space(tmp_path / "not/yet", 2 * free + 1)
     assert raised.value.where == str(tmp_path / "not/yet")
     assert "nothing was submitted" in (raised.value.hint or "")
 
 
 def test_a_folder_below_a_file_is_judged_by_the_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    ensure_room(tmp_path / "file" / "state", 1)
+    ensure_disk_space(tmp_path / "file" / "state", 1)
 
 
 # -- the reserve -------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_a_folder_below_a_file_is_judged_by_the_file(tmp_path: Path) -> None:
 
 def test_a_reserve_is_really_on_the_disk_and_gone_afterwards(tmp_path: Path) -> None:
     file = tmp_path / "reserve"
-    with Reserve(tmp_path) as reserve:
+    with DiskReserve(tmp_path) as reserve:
         assert file.stat().st_size == RESERVE_BYTES
         assert file.stat().st_blocks * 512 >= RESERVE_BYTES, "a hole would hold nothing back"
         assert file.read_bytes().count(0) < RESERVE_BYTES // 100, "zeros are nothing to a disk that compresses"
@@ -216,7 +216,7 @@ def test_a_reserve_is_really_on_the_disk_and_gone_afterwards(tmp_path: Path) -> 
 
 
 def test_a_reserve_is_released_once(tmp_path: Path) -> None:
-    reserve = Reserve(tmp_path)
+    reserve = DiskReserve(tmp_path)
     assert not reserve.release(), "there is nothing to release yet"
     reserve.take()
     reserve.take()
@@ -232,7 +232,7 @@ def test_what_a_killed_run_left_is_used_again_and_never_grows(tmp_path: Path) ->
     file = tmp_path / "reserve"
     file.write_bytes(b"x" * (RESERVE_BYTES + 5))
     before = file.stat().st_ino
-    with Reserve(tmp_path):
+    with DiskReserve(tmp_path):
         assert (file.stat().st_size, file.stat().st_ino) == (RESERVE_BYTES, before)
 
 
@@ -248,7 +248,7 @@ def test_a_reserve_that_cannot_be_taken_is_a_clear_error(tmp_path: Path, what: s
         folder.mkdir()
         (folder / "reserve").symlink_to(other)
     with pytest.raises(StateError, match="cannot be kept back") as raised:
-        Reserve(folder).take()
+        DiskReserve(folder).take()
     assert raised.value.where == str(folder / "reserve")
     assert other.read_text() == "mine"
 
@@ -259,7 +259,7 @@ def test_a_reserve_that_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> No
     resource.setrlimit(resource.RLIMIT_FSIZE, (RESERVE_BYTES // 2, before[1]))
     try:
         with pytest.raises(StateError, match=r"4.0 MiB cannot be kept back.*: File too large"):
-            Reserve(tmp_path).take()
+            DiskReserve(tmp_path).take()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not (tmp_path / "reserve").exists()

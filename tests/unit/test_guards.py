@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina_batch.execution.guards import Guards, Stop
+from lamina_batch.execution.guards import Guards, StopReason
 from lamina_batch.pipeline.spec import FailureLimit
 
 
@@ -30,7 +30,7 @@ def test_a_canary_that_does_not_complete_stops_the_run() -> None:
     guards = Guards(canary=1)
     guards.began(1)
     guards.ended(1, completed=False, failed=False)
-    assert (guards.stop, guards.room()) == (Stop.CANARY, 0)
+    assert (guards.stop, guards.room()) == (StopReason.CANARY, 0)
 
 
 def test_a_canary_sent_again_is_still_the_same_canary() -> None:
@@ -46,7 +46,7 @@ def test_a_number_of_failures_is_a_limit_to_be_passed() -> None:
     guards.ended(1, completed=False, failed=True)
     assert guards.stop is None
     guards.ended(2, completed=False, failed=True)
-    assert guards.stop is Stop.MAX_FAILURES
+    assert guards.stop is StopReason.MAX_FAILURES
 
 
 def test_a_share_of_failures_counts_after_twenty_ends() -> None:
@@ -55,4 +55,4 @@ def test_a_share_of_failures_counts_after_twenty_ends() -> None:
         guards.ended(job, completed=False, failed=True)
     assert guards.stop is None
     guards.ended(19, completed=False, failed=True)
-    assert guards.stop is Stop.MAX_FAILURES
+    assert guards.stop is StopReason.MAX_FAILURES

@@ -12,9 +12,8 @@ import pytest
 from lamina_batch.client.lamina import Execution, Output
 from lamina_batch.errors import LedgerMismatchError, StateError
 from lamina_batch.ledger.job import (
-    LEGAL,
+    LEGAL_TRANSITIONS,
     Accepted,
-    AskedAgain,
     Delivered,
     GivenUp,
     IllegalTransitionError,
@@ -23,6 +22,7 @@ from lamina_batch.ledger.job import (
     NotAccepted,
     Observed,
     Refused,
+    ResubmissionRequested,
     State,
     Submission,
     TimedOut,
@@ -33,7 +33,7 @@ from lamina_batch.ledger.ledger import (
     SCHEMA_VERSION,
     Binding,
     Download,
-    Imported,
+    ImportedJob,
     Ledger,
     find_ledger,
     open_ledger,
@@ -200,7 +200,7 @@ def test_only_legal_transitions_are_written(ledger: Ledger, before: State, after
         | {"execution_id": target.execution_id or "e1"}
     )
     with ledger._writing() as cursor:
-        if after in LEGAL[before]:
+        if after in LEGAL_TRANSITIONS[before]:
             ledger._change(cursor, now, target, at=3.0, run_id="r")
         else:
             with pytest.raises(IllegalTransitionError):
@@ -271,7 +271,7 @@ BEFORE_THE_END: dict[str, tuple[News, ...]] = {
     "it is held": (UNKNOWN,),
     "it runs": (ACCEPTED,),
     "it timed out": (ACCEPTED, TimedOut(message="?")),
-    "it shall be sent again": (UNKNOWN, AskedAgain(reason="resubmitted")),
+    "it shall be sent again": (UNKNOWN, ResubmissionRequested(reason="resubmitted")),
     "it was given up": (UNKNOWN, GivenUp()),
     "its answer said no": (Refused(code="http_400", message="?"),),
 }
@@ -292,7 +292,7 @@ def test_a_callback_ends_its_job_whatever_was_thought_of_it(ledger: Ledger, news
 def test_a_job_that_a_callback_ended_is_not_sent(ledger: Ledger) -> None:
     [job] = begin(ledger, submission())
     record(ledger, job, UNKNOWN)
-    record(ledger, job, AskedAgain(reason="resubmitted"))
+    record(ledger, job, ResubmissionRequested(reason="resubmitted"))
     record(ledger, job, delivered(job))
     assert begin(ledger, submission(job_id=job.id), submission("B", "b"))[0].key == "B"
     assert ledger.jobs(State.SUBMITTING)[0].key == "B"
@@ -302,7 +302,7 @@ def test_a_callback_of_an_earlier_submission_changes_nothing_but_is_told(ledger:
     """Sent, held, sent again with consent: then the first turns out to have been bought as well."""
     [first] = begin(ledger, submission())
     record(ledger, first, UNKNOWN)
-    record(ledger, first, AskedAgain(reason="resubmitted"))
+    record(ledger, first, ResubmissionRequested(reason="resubmitted"))
     [second] = begin(ledger, submission(job_id=first.id))
     record(ledger, second, Accepted(execution_id="e2", generation="executions"))
     for _ in range(2):
@@ -359,7 +359,7 @@ def test_importing_twice_does_no_harm(ledger: Ledger) -> None:
     [done] = record(ledger, job, ended(output()))
     other = Job(**{n: getattr(done, n) for n in done.__dataclass_fields__} | {"key": "B", "execution_id": "e9"})
     for new in (1, 0):
-        assert ledger.import_jobs([Imported(job=done), Imported(job=other)], at=5.0, run_id="r") == new
+        assert ledger.import_jobs([ImportedJob(job=done), ImportedJob(job=other)], at=5.0, run_id="r") == new
     assert [(j.key, j.execution_id) for j in ledger.jobs(State.COMPLETED)] == [("A", "e1"), ("B", "e9")]
 
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from lamina_batch.apps.app import Parameter
-from lamina_batch.media.http import Failure
-from lamina_batch.preflight.addresses import is_example, is_private, lapses_at, share_hint
-from lamina_batch.preflight.sniff import HEAD_BYTES, Contents, contents
-from lamina_batch.preflight.url_findings import Glimpse, judge
+from lamina_batch.media.http import FetchFailure
+from lamina_batch.preflight.addresses import expires_at, is_example, is_private, share_hint
+from lamina_batch.preflight.sniff import HEAD_BYTES, SniffedFile, sniff
+from lamina_batch.preflight.url_findings import ProbeResult, url_verdict
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 URL = "https://cdn.shop.com/a.jpg"
@@ -45,23 +45,23 @@ def picture(kind: str, width: int = 800, height: int = 600, **options: Any) -> b
 def test_a_picture_is_measured_by_its_beginning(kind: str, options: dict[str, Any]) -> None:
     whole = picture(kind, **options)
     assert len(whole) > 20_000
-    expected = Contents(kind="image", name=kind, width=800, height=600)
-    assert contents(whole[:20_000], whole=False) == expected
-    assert contents(whole, whole=True) == expected
+    expected = SniffedFile(kind="image", name=kind, width=800, height=600)
+    assert sniff(whole[:20_000], whole=False) == expected
+    assert sniff(whole, whole=True) == expected
 
 
 def test_a_picture_of_more_pixels_than_anybody_can_hold_is_still_measured() -> None:
     out = io.BytesIO()
     Image.new("1", (20_000, 10_000)).save(out, "PNG")
-    assert contents(out.getvalue()[:100], whole=False) == Contents(
+    assert sniff(out.getvalue()[:100], whole=False) == SniffedFile(
         kind="image", name="PNG", width=20_000, height=10_000
     )
 
 
 def test_a_picture_that_breaks_off_is_broken_only_if_that_is_all_of_it() -> None:
     begin = picture("JPEG")[:100]
-    assert contents(begin, whole=True).broken
-    assert not contents(begin, whole=False).broken
+    assert sniff(begin, whole=True).broken
+    assert not sniff(begin, whole=False).broken
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_picture_that_breaks_off_is_broken_only_if_that_is_all_of_it() -> None
     ],
 )
 def test_a_file_is_known_by_its_beginning_whatever_it_is_called(head: bytes, kind: str, name: str) -> None:
-    found = contents(head, whole=True)
+    found = sniff(head, whole=True)
     assert (found.kind, found.name) == (kind, name)
 
 
@@ -114,7 +114,7 @@ def test_a_file_is_known_by_its_beginning_whatever_it_is_called(head: bytes, kin
     ],
 )
 def test_when_a_signature_lapses_is_read_in_the_forms_of_the_storages(query: str, at: str | None) -> None:
-    found = lapses_at(f"https://bucket.example.com/a.jpg?{query}")
+    found = expires_at(f"https://bucket.example.com/a.jpg?{query}")
     assert (found.isoformat() if found else None) == at
 
 
@@ -172,13 +172,13 @@ def test_other_hosts_get_no_advice() -> None:
 # -- the verdict ---------------------------------------------------------------------------------------------
 
 
-PHOTO = Contents(kind="image", name="JPEG", width=800, height=600)
+PHOTO = SniffedFile(kind="image", name="JPEG", width=800, height=600)
 
 
 def seen(
-    what: Contents = PHOTO,
+    what: SniffedFile = PHOTO,
     **changes: Any,
-) -> Glimpse:
+) -> ProbeResult:
     fields: dict[str, Any] = {
         "status": 200,
         "content_type": "image/jpeg",
@@ -186,16 +186,18 @@ def seen(
         "size": 90_000,
         "final_url": URL,
     } | changes
-    return Glimpse(**fields)
+    return ProbeResult(**fields)
 
 
-def image(width: int, height: int, name: str = "JPEG") -> Contents:
-    return Contents(kind="image", name=name, width=width, height=height)
+def image(width: int, height: int, name: str = "JPEG") -> SniffedFile:
+    return SniffedFile(kind="image", name=name, width=width, height=height)
 
 
-def said(came: Glimpse | Failure, *, url: str = URL, accept: tuple[str, ...] = ("image",)) -> tuple[str, str] | None:
+def said(
+    came: ProbeResult | FetchFailure, *, url: str = URL, accept: tuple[str, ...] = ("image",)
+) -> tuple[str, str] | None:
     parameter = Parameter(name="Front", type="url", accept=accept)
-    verdict = judge(url, came, parameter=parameter, now=NOW, needed=dt.timedelta(minutes=45))
+    verdict = url_verdict(url, came, parameter=parameter, now=NOW, needed=dt.timedelta(minutes=45))
     if verdict is None:
         return None
     assert verdict.sent == url
@@ -205,8 +207,8 @@ def said(came: Glimpse | Failure, *, url: str = URL, accept: tuple[str, ...] = (
     return verdict.code, verdict.severity
 
 
-PAGE = Contents(kind="page", name="web page")
-CLIP = Contents(kind="video", name="MP4")
+PAGE = SniffedFile(kind="page", name="web page")
+CLIP = SniffedFile(kind="video", name="MP4")
 
 
 @pytest.mark.parametrize(
@@ -226,15 +228,15 @@ CLIP = Contents(kind="video", name="MP4")
         (seen(status=304), ("url_refused", "warning")),
         (seen(PAGE, content_type="text/html"), ("web_page", "error")),
         (seen(PAGE, content_type="image/jpeg"), ("web_page", "error")),
-        (seen(Contents(), content_type="application/json"), ("web_page", "error")),
-        (seen(Contents(), content_type="text/plain"), ("wrong_type", "error")),
-        (seen(Contents(), content_type="application/octet-stream"), ("wrong_type", "error")),
-        (seen(Contents(), content_type="image/x-canon-cr3"), None),
+        (seen(SniffedFile(), content_type="application/json"), ("web_page", "error")),
+        (seen(SniffedFile(), content_type="text/plain"), ("wrong_type", "error")),
+        (seen(SniffedFile(), content_type="application/octet-stream"), ("wrong_type", "error")),
+        (seen(SniffedFile(), content_type="image/x-canon-cr3"), None),
         (seen(CLIP, content_type="video/mp4"), ("wrong_type", "error")),
-        (seen(Contents(kind="document", name="PDF"), content_type="image/jpeg"), ("wrong_type", "error")),
-        (seen(Contents(kind="image", name="HEIC"), content_type="image/heic"), ("wrong_type", "warning")),
-        (seen(size=0, what=Contents()), ("broken_file", "error")),
-        (seen(Contents(kind="image", name="JPEG", broken=True)), ("broken_file", "error")),
+        (seen(SniffedFile(kind="document", name="PDF"), content_type="image/jpeg"), ("wrong_type", "error")),
+        (seen(SniffedFile(kind="image", name="HEIC"), content_type="image/heic"), ("wrong_type", "warning")),
+        (seen(size=0, what=SniffedFile()), ("broken_file", "error")),
+        (seen(SniffedFile(kind="image", name="JPEG", broken=True)), ("broken_file", "error")),
         (seen(image(31, 800)), ("tiny_image", "error")),
         (seen(image(32, 800)), ("tiny_image", "warning")),
         (seen(image(800, 255)), ("tiny_image", "warning")),
@@ -243,13 +245,15 @@ CLIP = Contents(kind="video", name="MP4")
         (seen(image(10_000, 5_001)), ("huge_image", "warning")),
         (seen(size=25_000_001), ("huge_image", "warning")),
         (seen(size=None), None),
-        (Failure(reason="the host's name is not found", silent=True, sure=True), ("host_not_found", "error")),
-        (Failure(reason="it redirects more than 5 times", sure=True), ("url_refused", "error")),
-        (Failure(reason="nothing came for 10 s", again=True, silent=True), ("url_unanswered", "warning")),
-        (Failure(reason="HTTP 503", again=True), ("url_unanswered", "warning")),
+        (FetchFailure(reason="the host's name is not found", silent=True, sure=True), ("host_not_found", "error")),
+        (FetchFailure(reason="it redirects more than 5 times", sure=True), ("url_refused", "error")),
+        (FetchFailure(reason="nothing came for 10 s", again=True, silent=True), ("url_unanswered", "warning")),
+        (FetchFailure(reason="HTTP 503", again=True), ("url_unanswered", "warning")),
     ],
 )
-def test_an_error_is_what_comes_out_wrong_for_sure(came: Glimpse | Failure, expected: tuple[str, str] | None) -> None:
+def test_an_error_is_what_comes_out_wrong_for_sure(
+    came: ProbeResult | FetchFailure, expected: tuple[str, str] | None
+) -> None:
     assert said(came) == expected
 
 
@@ -258,7 +262,7 @@ def test_the_input_says_which_kinds_are_right() -> None:
     assert said(seen(CLIP, content_type="video/mp4"), accept=("image", "video")) is None
     assert said(seen(image(9, 9)), accept=("video",)) == ("wrong_type", "error")
     # An input that does not say takes any file, but no page in place of one.
-    assert said(seen(Contents(kind="document", name="PDF")), accept=()) is None
+    assert said(seen(SniffedFile(kind="document", name="PDF")), accept=()) is None
     assert said(seen(PAGE, content_type="text/html"), accept=()) == ("web_page", "error")
 
 
@@ -279,6 +283,6 @@ def signed(until: str) -> str:
     ],
 )
 def test_a_signature_has_to_last_for_as_long_as_a_run_may_need(
-    until: str, came: Glimpse, expected: tuple[str, str] | None
+    until: str, came: ProbeResult, expected: tuple[str, str] | None
 ) -> None:
     assert said(came, url=signed(until)) == expected

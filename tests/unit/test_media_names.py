@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina_batch.media.names import escaped, extension, fold, parse_pattern
+from lamina_batch.media.names import casefold_path, escape_braces, extension, parse_pattern
 
 PATTERN = parse_pattern("/out/images/{key}/{variant}/{label}.{ext}")
 
@@ -74,7 +74,7 @@ def test_it_tells_which_placeholders_it_uses() -> None:
 
 
 def test_an_escaped_folder_means_itself() -> None:
-    assert parse_pattern(escaped("/a{b}/}{") + "/{key}.{ext}").folder == Path("/a{b}/}{")
+    assert parse_pattern(escape_braces("/a{b}/}{") + "/{key}.{ext}").folder == Path("/a{b}/}{")
 
 
 def test_an_empty_variant_leaves_no_empty_folder() -> None:
@@ -161,8 +161,8 @@ def test_two_long_names_that_begin_alike_stay_two() -> None:
 
 
 def test_names_that_some_system_takes_for_one_fold_alike() -> None:
-    assert fold(Path("/o/Straße/É.png")) == fold(Path("/O/STRASSE/e\u0301.PNG"))
-    assert fold(Path("/o/a.png")) != fold(Path("/o/b.png"))
+    assert casefold_path(Path("/o/Straße/É.png")) == casefold_path(Path("/O/STRASSE/e\u0301.PNG"))
+    assert casefold_path(Path("/o/a.png")) != casefold_path(Path("/o/b.png"))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from dataclasses import fields
 from importlib.resources import files
 from typing import Any
 
-from lamina_batch.execution.guards import Stop
+from lamina_batch.execution.guards import StopReason
 from lamina_batch.results.manifest import COLUMNS, LONG_COLUMNS, PREFIX
-from lamina_batch.results.summary import STATUSES, Requests, Saved, Summary, Written
+from lamina_batch.results.summary import STATUSES, DownloadTotals, RequestTotals, Summary, WrittenFiles
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def test_manifest() -> None:
 def test_summary() -> None:
     told = schema("summary")["properties"]
     assert list(told) == [one.name for one in fields(Summary)]
-    for key, kind in {"requests": Requests, "files": Written, "downloads": Saved}.items():
+    for key, kind in {"requests": RequestTotals, "files": WrittenFiles, "downloads": DownloadTotals}.items():
         assert list(told[key]["properties"]) == [one.name for one in fields(kind)]
     assert set(told["counts"]["properties"]) == {"rows", "jobs", "submitted", "unchanged", "new_problems", *STATUSES}
-    assert set(told["stopped_by"]["enum"]) == {None, *(str(stop) for stop in Stop)}
+    assert set(told["stopped_by"]["enum"]) == {None, *(str(stop) for stop in StopReason)}

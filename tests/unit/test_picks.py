@@ -9,7 +9,7 @@ import pytest
 
 from lamina_batch.errors import UsageError
 from lamina_batch.execution.plan import ledger_frame, with_evidence
-from lamina_batch.results.picks import Pick, Picks, parse_picks, run_again
+from lamina_batch.results.picks import Pick, Picks, parse_picks, select_reruns
 
 SAME, OTHER = "a" * 64, "b" * 64
 
@@ -52,25 +52,25 @@ def rows(content: str | None = SAME) -> pl.DataFrame:
 )
 def test_a_row_is_made_again_as_long_as_it_is_what_was_rejected(ledger: list[tuple[object, ...]], again: bool) -> None:
     evidence = with_evidence(rows(), ledger_frame(ledger))
-    assert run_again(rejected(), evidence, known).rerun == (frozenset({"1"}) if again else frozenset())
+    assert select_reruns(rejected(), evidence, known).rerun == (frozenset({"1"}) if again else frozenset())
 
 
 @pytest.mark.parametrize("content", [OTHER, None], ids=["changed", "invalid now"])
 def test_a_row_with_other_inputs_is_left_to_a_plain_run(content: str | None) -> None:
-    again = run_again(rejected(), with_evidence(rows(content), ledger_frame([job(1, "completed", "e1")])), known)
+    again = select_reruns(rejected(), with_evidence(rows(content), ledger_frame([job(1, "completed", "e1")])), known)
     assert again.rerun == frozenset()
     assert any("changed since" in note for note in again.notes)
 
 
 def test_what_was_picked_is_left_alone() -> None:
     evidence = with_evidence(rows(), ledger_frame([job(1, "completed", "e1")]))
-    assert run_again(rejected("pick"), evidence, known).rerun == frozenset()
+    assert select_reruns(rejected("pick"), evidence, known).rerun == frozenset()
 
 
 @pytest.mark.parametrize("content", [SAME, OTHER], ids=["of another execution", "of other inputs"])
 def test_a_verdict_on_what_the_ledger_never_had_is_said_to_be_one(content: str) -> None:
     evidence = with_evidence(rows(content), ledger_frame([job(1, "completed", "e2", content)]))
-    again = run_again(rejected(), evidence, lambda _: False)
+    again = select_reruns(rejected(), evidence, lambda _: False)
     assert again.rerun == frozenset()
     assert "1: this verdict is about a picture that this ledger does not know" in again.notes[-1]
     assert not any("since" in note for note in again.notes)

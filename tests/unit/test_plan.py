@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from lamina_batch.execution.plan import Action, Plan, Wish, ledger_frame, make_plan
+from lamina_batch.execution.plan import Action, Plan, PlanOptions, ledger_frame, make_plan
 
 NOW = 1_000_000.0
 
@@ -35,8 +35,10 @@ def rows(*keys_and_contents: tuple[str | None, str | None], variant: str = "") -
     ).with_columns(valid=pl.col("content").is_not_null(), inputs=pl.lit("{}"))
 
 
-def plan(jobs: pl.DataFrame, *ledger: tuple[object, ...], wish: Wish | None = None, contract: str = "c1") -> Plan:
-    return make_plan(jobs, ledger_frame(ledger), wish or Wish(), contract=contract, at=NOW)
+def plan(
+    jobs: pl.DataFrame, *ledger: tuple[object, ...], wish: PlanOptions | None = None, contract: str = "c1"
+) -> Plan:
+    return make_plan(jobs, ledger_frame(ledger), wish or PlanOptions(), contract=contract, at=NOW)
 
 
 def as_they_are(jobs: pl.DataFrame) -> pl.DataFrame:
@@ -48,39 +50,39 @@ def actions(plan: Plan) -> list[str]:
     return plan.frame["action"].to_list()
 
 
-RETRY = Wish(retry_failed=True)
-RERUN = Wish(rerun=frozenset({"A"}))
+RETRY = PlanOptions(retry_failed=True)
+RERUN = PlanOptions(rerun=frozenset({"A"}))
 OLD = NOW - 8 * 24 * 3600
 
 TABLE = [
     # found in the ledger, wish, action, whether the ledger's own job is sent again
-    ("planned", Wish(), Action.SUBMIT, True),
+    ("planned", PlanOptions(), Action.SUBMIT, True),
     ("planned", RETRY, Action.SUBMIT, True),
     ("planned", RERUN, Action.SUBMIT, True),
-    ("completed", Wish(), Action.UNCHANGED, False),
+    ("completed", PlanOptions(), Action.UNCHANGED, False),
     ("completed", RETRY, Action.UNCHANGED, False),
     ("completed", RERUN, Action.SUBMIT, False),
-    ("failed", Wish(), Action.REPORT, False),
+    ("failed", PlanOptions(), Action.REPORT, False),
     ("failed", RETRY, Action.SUBMIT, True),
     ("failed", RERUN, Action.SUBMIT, True),
-    ("rejected", Wish(), Action.REPORT, False),
+    ("rejected", PlanOptions(), Action.REPORT, False),
     ("rejected", RETRY, Action.SUBMIT, True),
     ("rejected", RERUN, Action.SUBMIT, True),
-    ("running", Wish(), Action.COLLECT, False),
+    ("running", PlanOptions(), Action.COLLECT, False),
     ("running", RETRY, Action.COLLECT, False),
-    ("timed_out", Wish(), Action.ASK_ONCE, False),
+    ("timed_out", PlanOptions(), Action.ASK_ONCE, False),
     ("timed_out", RETRY, Action.ASK_ONCE, False),
     ("timed_out", RERUN, Action.SUBMIT, False),
-    ("held", Wish(), Action.HOLD, False),
+    ("held", PlanOptions(), Action.HOLD, False),
     ("held", RETRY, Action.HOLD, False),
     ("held", RERUN, Action.HOLD, False),
-    ("held", Wish(resubmit_held=True), Action.SUBMIT, True),
-    ("submitting", Wish(), Action.HOLD, False),
+    ("held", PlanOptions(resubmit_held=True), Action.SUBMIT, True),
+    ("submitting", PlanOptions(), Action.HOLD, False),
 ]
 
 
 @pytest.mark.parametrize(("state", "wish", "action", "resends"), TABLE)
-def test_what_is_found_decides(state: str, wish: Wish, action: Action, resends: bool) -> None:
+def test_what_is_found_decides(state: str, wish: PlanOptions, action: Action, resends: bool) -> None:
     made = plan(rows(("A", "a")), job(7, "A", "a", state), wish=wish)
     assert actions(made) == [action]
     assert [s.job_id for s in made.submissions(as_they_are)] == (
@@ -88,8 +90,10 @@ def test_what_is_found_decides(state: str, wish: Wish, action: Action, resends: 
     )
 
 
-@pytest.mark.parametrize(("wish", "action"), [(Wish(), Action.REPORT), (RETRY, Action.SUBMIT), (RERUN, Action.SUBMIT)])
-def test_a_partial_job_is_sent_again_only_when_asked_and_keeps_its_outputs(wish: Wish, action: Action) -> None:
+@pytest.mark.parametrize(
+    ("wish", "action"), [(PlanOptions(), Action.REPORT), (RETRY, Action.SUBMIT), (RERUN, Action.SUBMIT)]
+)
+def test_a_partial_job_is_sent_again_only_when_asked_and_keeps_its_outputs(wish: PlanOptions, action: Action) -> None:
     made = plan(rows(("A", "a")), job(7, "A", "a", "completed", failed_outputs=1), wish=wish)
     assert actions(made) == [action]
     assert all(s.job_id is None for s in made.submissions(as_they_are))
@@ -139,7 +143,7 @@ def test_equal_rows_of_one_run_share_one_execution() -> None:
 
 def test_without_sharing_each_row_buys_its_own() -> None:
     made = plan(
-        rows(("A", "a"), ("B", "a"), ("B", "a")), job(7, "A", "a", "completed"), wish=Wish(share_identical=False)
+        rows(("A", "a"), ("B", "a"), ("B", "a")), job(7, "A", "a", "completed"), wish=PlanOptions(share_identical=False)
     )
     assert actions(made) == [Action.UNCHANGED, Action.SUBMIT, Action.SHARE]
 
@@ -175,21 +179,25 @@ def test_equal_rows_that_each_have_their_own_are_each_run_again() -> None:
     ledger = (job(7, "A", "a", "completed"), job(8, "B", "a", "completed"))
     jobs = rows(("A", "a"), ("A", "a"), ("B", "a"), ("B", "a"), ("C", "a"), ("D", "d"))
     names = frozenset({"A", "B", "C", "D"})
-    made = plan(jobs, *ledger, wish=Wish(rerun=names))
+    made = plan(jobs, *ledger, wish=PlanOptions(rerun=names))
     share, submit, leave = Action.SHARE, Action.SUBMIT, Action.LEAVE
     assert actions(made) == [submit, share, submit, share, share, submit]
-    limited = plan(jobs, *ledger, wish=Wish(rerun=names, limit=1))
+    limited = plan(jobs, *ledger, wish=PlanOptions(rerun=names, limit=1))
     assert actions(limited)[:3] == [submit, share, leave]
     assert actions(limited)[4:] == [share, leave]
 
 
 def test_equal_rows_that_took_another_s_outputs_share_what_is_made_again() -> None:
-    made = plan(rows(("B", "a"), ("A", "a")), job(7, "B", "a", "completed"), wish=Wish(rerun=frozenset({"A", "B"})))
+    made = plan(
+        rows(("B", "a"), ("A", "a")), job(7, "B", "a", "completed"), wish=PlanOptions(rerun=frozenset({"A", "B"}))
+    )
     assert actions(made) == [Action.SUBMIT, Action.SHARE]
 
 
 def test_only_leaves_the_others_but_collects_what_runs() -> None:
-    made = plan(rows(("A", "a"), ("B", "b"), ("C", "c")), job(7, "B", "b", "running"), wish=Wish(only=frozenset({"C"})))
+    made = plan(
+        rows(("A", "a"), ("B", "b"), ("C", "c")), job(7, "B", "b", "running"), wish=PlanOptions(only=frozenset({"C"}))
+    )
     assert actions(made) == [Action.LEAVE, Action.COLLECT, Action.SUBMIT]
 
 
@@ -197,15 +205,15 @@ def test_a_limit_counts_executions_and_leaves_rows_equal_to_a_left_one() -> None
     made = plan(
         rows(("A", "a"), ("B", "a"), ("C", "c"), ("D", "c"), ("E", "e")),
         job(7, "E", "e", "completed"),
-        wish=Wish(limit=1),
+        wish=PlanOptions(limit=1),
     )
     assert actions(made) == [Action.SUBMIT, Action.SHARE, Action.LEAVE, Action.LEAVE, Action.UNCHANGED]
 
 
 def test_a_variant_is_named_by_key_or_by_key_and_variant() -> None:
     jobs = pl.concat([rows(("A", "a"), variant="X=1"), rows(("A", "b"), variant="X=2")])
-    assert actions(plan(jobs, wish=Wish(only=frozenset({"A/X=2"})))) == [Action.LEAVE, Action.SUBMIT]
-    assert actions(plan(jobs, wish=Wish(only=frozenset({"A"})))) == [Action.SUBMIT, Action.SUBMIT]
+    assert actions(plan(jobs, wish=PlanOptions(only=frozenset({"A/X=2"})))) == [Action.LEAVE, Action.SUBMIT]
+    assert actions(plan(jobs, wish=PlanOptions(only=frozenset({"A"})))) == [Action.SUBMIT, Action.SUBMIT]
 
 
 # -- another row's job of the same content -----------------------------------------------------------------------------
@@ -214,12 +222,12 @@ BOUGHT_NOTHING = ["planned", "failed", "rejected", "partial"]
 MAY_BUY = [("running", Action.COLLECT), ("held", Action.HOLD), ("submitting", Action.HOLD)]
 
 
-@pytest.mark.parametrize("wish", [Wish(), RETRY], ids=["plain", "retry"])
+@pytest.mark.parametrize("wish", [PlanOptions(), RETRY], ids=["plain", "retry"])
 @pytest.mark.parametrize(("live", "action"), MAY_BUY)
 @pytest.mark.parametrize("own", BOUGHT_NOTHING)
 @pytest.mark.parametrize("live_is_older", [False, True], ids=["newer", "older"])
 def test_what_bought_nothing_gives_way_to_another_row_s_job_that_may_buy_it(
-    own: str, live: str, action: Action, live_is_older: bool, wish: Wish
+    own: str, live: str, action: Action, live_is_older: bool, wish: PlanOptions
 ) -> None:
     """Otherwise the same content is bought twice: once by the other row, once more by this one."""
     first, second = ((7, "B", live), (8, "A", own)) if live_is_older else ((7, "A", own), (8, "B", live))
@@ -255,7 +263,7 @@ def test_a_planned_job_gives_way_to_one_that_timed_out_since(asked_at: int, acti
 
 @pytest.mark.parametrize("own", BOUGHT_NOTHING)
 def test_without_sharing_no_row_gives_way_to_another(own: str) -> None:
-    wish = Wish(retry_failed=True, share_identical=False)
+    wish = PlanOptions(retry_failed=True, share_identical=False)
     made = plan(rows(("A", "a")), any_job(7, "A", own), job(8, "B", "a", "running"), wish=wish)
     assert actions(made) == [Action.SUBMIT]
     assert [s.job_id for s in made.submissions(as_they_are)] == [None if own == "partial" else 7]

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_batch.execution.polling import Polling
+from lamina_batch.execution.polling import ExecutionPoller
 
 KNOWN = tuple(30.0 for _ in range(20))
 
 
-def polling(*durations: float, least: float = 3.0, most: float = 60.0) -> Polling:
-    return Polling(min_interval=least, max_interval=most, durations=durations)
+def polling(*durations: float, least: float = 3.0, most: float = 60.0) -> ExecutionPoller:
+    return ExecutionPoller(min_interval=least, max_interval=most, durations=durations)
 
 
-def wait(it: Polling, *, room: int = 100, waiting: int = 0) -> tuple[float, list[str]]:
+def wait(it: ExecutionPoller, *, room: int = 100, waiting: int = 0) -> tuple[float, list[str]]:
     """The next instant at which something is asked, and what."""
     at = 0.0
     for _ in range(1000):
@@ -270,8 +270,8 @@ def test_an_execution_that_is_started_again_is_one_execution() -> None:
 # The grace is 12 least intervals, 36 s; without anything known the first age is 20 of them.
 
 
-def told_of(*durations: float, timeout: float = math.inf) -> Polling:
-    return Polling(min_interval=3, max_interval=60, durations=durations, delivered=True, timeout=timeout)
+def told_of(*durations: float, timeout: float = math.inf) -> ExecutionPoller:
+    return ExecutionPoller(min_interval=3, max_interval=60, durations=durations, delivered=True, timeout=timeout)
 
 
 def test_what_is_told_is_never_asked_about() -> None:
@@ -408,7 +408,7 @@ def test_each_is_asked_when_it_would_be_given_up_however_quiet_it_is() -> None:
 
 
 def test_a_given_up_age_is_asked_at_without_webhooks_too() -> None:
-    it = Polling(min_interval=3, max_interval=60, durations=[1000.0] * 20, timeout=100.0)
+    it = ExecutionPoller(min_interval=3, max_interval=60, durations=[1000.0] * 20, timeout=100.0)
     it.start("a", 0)
     assert wait(it) == (100, ["a"])
 

@@ -17,8 +17,8 @@ from catalog_support import Desk, app, image, options, text
 from lamina_batch.catalog.check_rows import check_rows
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.execution.plan import ledger_frame
-from lamina_batch.results.manifest import gather
-from lamina_batch.results.report.contents import Contents, Medium, gather_report, relative_link, web_address
+from lamina_batch.results.manifest import gather_outcomes
+from lamina_batch.results.report.contents import Medium, ReportContents, gather_report, relative_link, web_address
 from lamina_batch.results.report.page import render
 from lamina_batch.sources.read_catalog import read_catalog
 
@@ -49,7 +49,7 @@ MATRIX = text("Style")
 
 def gathered(
     folder: Path, outputs: Sequence[tuple[Any, ...]], downloads: Sequence[tuple[Any, ...]] = (), **more: Any
-) -> Contents:
+) -> ReportContents:
     """A report in `folder` about ROWS, the first of which is job 1 of the ledger, and the last failed."""
     desk = Desk(folder)
     desk.write("rows.csv", ROWS)
@@ -82,7 +82,7 @@ def gathered(
             ),
         ]
     )
-    outcomes = gather(checked.jobs, ledger, outputs, downloads, app_id="an-app", share_identical=True)
+    outcomes = gather_outcomes(checked.jobs, ledger, outputs, downloads, app_id="an-app", share_identical=True)
     return gather_report(
         pipeline, served, catalog, checked, outcomes,
         service="sandbox", made_at="2026-01-31T00:00:00Z", folder=folder / "out", **more,
@@ -142,7 +142,7 @@ def test_cells_that_are_no_text_are_shown_too(tmp_path: Path) -> None:
     served = app(image("Front", multiple=True), text("Prompt"))
     catalog = read_catalog(pipeline)
     checked = check_rows(map_rows(catalog, pipeline, served), pipeline, served, service="sandbox")
-    outcomes = gather(checked.jobs, ledger_frame([]), [], app_id="an-app", share_identical=True)
+    outcomes = gather_outcomes(checked.jobs, ledger_frame([]), [], app_id="an-app", share_identical=True)
     [job] = gather_report(
         pipeline, served, catalog, checked, outcomes, service="sandbox", made_at="", folder=tmp_path
     ).jobs
@@ -161,7 +161,7 @@ def test_an_invalid_row_shows_the_columns_that_the_pipeline_means_however_they_a
     served = app(image("Front"), image("Sides", multiple=True), text("Mood", required=True))
     catalog = read_catalog(pipeline)
     checked = check_rows(map_rows(catalog, pipeline, served), pipeline, served, service="sandbox")
-    outcomes = gather(checked.jobs, ledger_frame([]), [], app_id="an-app", share_identical=True)
+    outcomes = gather_outcomes(checked.jobs, ledger_frame([]), [], app_id="an-app", share_identical=True)
     [job] = gather_report(
         pipeline, served, catalog, checked, outcomes, service="sandbox", made_at="", folder=tmp_path
     ).jobs

@@ -14,12 +14,12 @@ import pytest
 import lamina_batch
 from lamina_batch.atomic_files import ensure_writable, write_whole
 from lamina_batch.errors import StateError, UsageError
-from lamina_batch.execution.guards import Stop
+from lamina_batch.execution.guards import StopReason
 from lamina_batch.execution.plan import ledger_frame
 from lamina_batch.results.findings import COLUMNS, write_findings
-from lamina_batch.results.manifest import Lines, Outcomes, gather, write_manifest
+from lamina_batch.results.manifest import ManifestLines, Outcomes, gather_outcomes, write_manifest
 from lamina_batch.results.publish import with_removed_rows
-from lamina_batch.results.summary import STATUSES, Requests, Summary, Written, exit_code, write_summary
+from lamina_batch.results.summary import STATUSES, RequestTotals, Summary, WrittenFiles, exit_code, write_summary
 from lamina_batch.sources.table import Catalog
 
 if TYPE_CHECKING:
@@ -72,26 +72,28 @@ def outcomes() -> Outcomes:
         (1, 2, "n3", "status", "text", "completed", "=HYPERLINK(1)", None),
         (2, 0, "n1", "AI Designer", "pending", "error", None, "nope"),
     ]
-    return gather(jobs(), ledger, outputs, app_id="app", share_identical=True)
+    return gather_outcomes(jobs(), ledger, outputs, app_id="app", share_identical=True)
 
 
 @pytest.mark.parametrize("layout", ["wide", "long"])
 def test_a_manifest_in_parts_is_the_manifest_at_once(tmp_path: Path, layout: Layout) -> None:
     """Whatever part an output is first seen in."""
     told = outcomes()
-    whole = Lines(catalog(), [told], layout).whole()
+    whole = ManifestLines(catalog(), [told], layout).whole()
     files = [tmp_path / f"m{ending}" for ending in (".csv", ".ndjson", ".parquet")]
-    once = [file.read_bytes() for file in write_manifest(catalog(), Lines(catalog(), [told], layout), files[:2])]
+    once = [
+        file.read_bytes() for file in write_manifest(catalog(), ManifestLines(catalog(), [told], layout), files[:2])
+    ]
     rows = [told.jobs[at : at + 1] for at in range(told.jobs.height)]
     parts = [Outcomes(jobs=row, outputs=told.outputs.join(row, on="job_id", how="semi")) for row in rows]
-    lines = Lines(catalog(), parts, layout)
+    lines = ManifestLines(catalog(), parts, layout)
     assert lines.whole().equals(whole)
     assert [file.read_bytes() for file in write_manifest(catalog(), lines, files)[:2]] == once
     assert pl.read_parquet(files[2]).equals(whole)
 
 
 def test_the_source_comes_first_byte_for_byte_then_ours(tmp_path: Path) -> None:
-    [file] = write_manifest(catalog(), Lines(catalog(), [outcomes()], "wide"), [tmp_path / "m.csv"])
+    [file] = write_manifest(catalog(), ManifestLines(catalog(), [outcomes()], "wide"), [tmp_path / "m.csv"])
     with file.open(encoding="utf-8", newline="") as opened:
         header, *lines = csv.reader(opened)
     assert header[:4] == ["sku", "", "lamina_row", "lamina_key"]
@@ -103,7 +105,7 @@ def test_the_source_comes_first_byte_for_byte_then_ours(tmp_path: Path) -> None:
 
 def test_our_text_is_no_formula_in_csv_and_untouched_elsewhere(tmp_path: Path) -> None:
     files = [tmp_path / "m.csv", tmp_path / "m.parquet", tmp_path / "m.ndjson"]
-    write_manifest(catalog(), Lines(catalog(), [outcomes()], "wide"), files)
+    write_manifest(catalog(), ManifestLines(catalog(), [outcomes()], "wide"), files)
     with files[0].open(encoding="utf-8", newline="") as opened:
         lines = list(csv.DictReader(opened))
     assert lines[0]["lamina_status 2"] == "'=HYPERLINK(1)"
@@ -114,7 +116,7 @@ def test_our_text_is_no_formula_in_csv_and_untouched_elsewhere(tmp_path: Path) -
 
 
 def test_a_repeated_label_gets_a_number_and_no_column_of_ours_is_taken() -> None:
-    columns = Lines(catalog(), [outcomes()], "wide").whole().columns
+    columns = ManifestLines(catalog(), [outcomes()], "wide").whole().columns
     assert columns[-9:] == [
         "lamina_AI Designer", "lamina_AI Designer_file", "lamina_AI Designer_error",
         "lamina_AI Designer 2", "lamina_AI Designer 2_file", "lamina_AI Designer 2_error",
@@ -123,7 +125,7 @@ def test_a_repeated_label_gets_a_number_and_no_column_of_ours_is_taken() -> None
 
 
 def test_a_failed_output_has_an_error_and_no_value() -> None:
-    line = Lines(catalog(), [outcomes()], "wide").whole().row(1, named=True)
+    line = ManifestLines(catalog(), [outcomes()], "wide").whole().row(1, named=True)
     assert (line["lamina_status"], line["lamina_AI Designer"], line["lamina_AI Designer_error"]) == (
         "partial", None, "nope",
     )  # fmt: skip
@@ -131,13 +133,13 @@ def test_a_failed_output_has_an_error_and_no_value() -> None:
 
 
 def test_every_job_is_in_it_whatever_became_of_it() -> None:
-    frame = Lines(catalog(), [outcomes()], "wide").whole()
+    frame = ManifestLines(catalog(), [outcomes()], "wide").whole()
     assert frame["lamina_status"].to_list() == ["completed", "partial", "planned", "invalid"]
     assert frame["lamina_code"].to_list() == [None, "partial", None, "blank_key"]
 
 
 def test_the_long_layout_has_a_line_per_output_and_one_for_a_job_without() -> None:
-    frame = Lines(catalog(), [outcomes()], "long").whole()
+    frame = ManifestLines(catalog(), [outcomes()], "long").whole()
     assert frame["lamina_key"].to_list() == ["0001", "0001", "0001", "=1+1", "3", None]
     assert frame["lamina_output_id"].to_list() == ["n1", "n2", "n3", "n1", None, None]
 
@@ -145,7 +147,9 @@ def test_the_long_layout_has_a_line_per_output_and_one_for_a_job_without() -> No
 def test_each_line_fits_the_published_schema(tmp_path: Path) -> None:
     schema = json.loads((SCHEMAS / "manifest.schema.json").read_text())
     for layout in ("wide", "long"):
-        [file] = write_manifest(catalog(), Lines(catalog(), [outcomes()], layout), [tmp_path / f"{layout}.ndjson"])
+        [file] = write_manifest(
+            catalog(), ManifestLines(catalog(), [outcomes()], layout), [tmp_path / f"{layout}.ndjson"]
+        )
         for line in file.read_text().splitlines():
             jsonschema.validate(json.loads(line), schema)
 
@@ -158,8 +162,8 @@ def test_a_failure_does_not_take_away_what_the_same_inputs_made_before() -> None
         ]
     )
     outputs = [(1, 0, "n1", "Front", "image", "completed", "https://x/1.png", None)]
-    again = gather(jobs(), ledger, outputs, app_id="app", share_identical=True)
-    line = Lines(catalog(), [again], "wide").whole().row(0, named=True)
+    again = gather_outcomes(jobs(), ledger, outputs, app_id="app", share_identical=True)
+    line = ManifestLines(catalog(), [again], "wide").whole().row(0, named=True)
     assert (line["lamina_status"], line["lamina_execution_id"], line["lamina_Front"]) == (
         "failed", "e2", "https://x/1.png",
     )  # fmt: skip
@@ -215,7 +219,7 @@ def test_what_only_the_ledger_knows_follows_in_its_newest_revision() -> None:
             (5, "gone", "", 2, "f" * 64, "completed", "app", "c", "e5", 1, 0.0, 1.5, 1.5, 0, None, None, 5),
         ]
     )
-    outcomes = gather(with_removed_rows(jobs(), ledger), ledger, [], app_id="app", share_identical=True)
+    outcomes = gather_outcomes(with_removed_rows(jobs(), ledger), ledger, [], app_id="app", share_identical=True)
     told = outcomes.jobs.select("lamina_index", "key", "variant", "status", "execution_id").rows()
     assert told[4:] == [(None, "0001", "Size=XL", "failed", "e3"), (None, "gone", "", "completed", "e5")]
     assert with_removed_rows(jobs(), ledger.clear()).rows() == jobs().rows()
@@ -234,7 +238,7 @@ def test_a_row_that_is_invalid_now_does_not_hide_what_was_bought_for_it() -> Non
     now = jobs().with_columns(
         valid=pl.col("valid") & ~bad, content=pl.when(~bad).then("content"), code=pl.when(bad).then(pl.lit("choice"))
     )
-    outcomes = gather(with_removed_rows(now, ledger), ledger, [], app_id="app", share_identical=True)
+    outcomes = gather_outcomes(with_removed_rows(now, ledger), ledger, [], app_id="app", share_identical=True)
     told = outcomes.jobs.select("lamina_index", "key", "status", "execution_id").rows()
     assert told[2] == (2, "3", "invalid", None)
     assert told[4:] == [(None, "3", "completed", "e2")]
@@ -250,11 +254,11 @@ def summary(**counts: int) -> Summary:
         counts={"rows": 0, "jobs": 0, "submitted": 0, "unchanged": 0, "new_problems": 0}
         | dict.fromkeys(STATUSES, 0)
         | counts,
-        requests=Requests(total=0, submit=0, poll=0, other=0, rate_limited=0, per_ended=None),
+        requests=RequestTotals(total=0, submit=0, poll=0, other=0, rate_limited=0, per_ended=None),
         seconds=0.0,
         least_seconds=0.0,
         credits=None,
-        files=Written(manifest=("/x.csv",), report=None, findings=None),
+        files=WrittenFiles(manifest=("/x.csv",), report=None, findings=None),
     )
 
 
@@ -263,7 +267,7 @@ def test_the_summary_fits_the_published_schema(tmp_path: Path) -> None:
     file = write_summary(summary(), tmp_path)
     assert file == tmp_path / "runs" / "r" / "summary.json"
     jsonschema.validate(json.loads(file.read_text()), schema)
-    assert set(schema["properties"]["stopped_by"]["enum"]) == {None, *Stop}
+    assert set(schema["properties"]["stopped_by"]["enum"]) == {None, *StopReason}
 
 
 @pytest.mark.parametrize(
@@ -277,19 +281,19 @@ def test_the_summary_fits_the_published_schema(tmp_path: Path) -> None:
         ({"partial": 1}, None, None, 3),
         ({"rejected": 1}, None, None, 3),
         ({"timed_out": 1}, None, None, 3),
-        ({"invalid": 1}, Stop.INVALID_ROWS, None, 4),
-        ({"invalid": 1}, Stop.CREDITS, None, 5),
-        ({}, Stop.MAX_EXECUTIONS, None, 5),
-        ({}, Stop.CANARY, None, 5),
-        ({}, Stop.MAX_FAILURES, None, 5),
-        ({"held": 1, "failed": 1}, Stop.CREDITS, None, 6),
-        ({"held": 1}, Stop.REFUSED, None, 1),
-        ({}, Stop.UNREACHABLE, None, 1),
-        ({"held": 1}, Stop.SIGNAL, 2, 130),
-        ({"held": 1}, Stop.SIGNAL, 15, 143),
+        ({"invalid": 1}, StopReason.INVALID_ROWS, None, 4),
+        ({"invalid": 1}, StopReason.CREDITS, None, 5),
+        ({}, StopReason.MAX_EXECUTIONS, None, 5),
+        ({}, StopReason.CANARY, None, 5),
+        ({}, StopReason.MAX_FAILURES, None, 5),
+        ({"held": 1, "failed": 1}, StopReason.CREDITS, None, 6),
+        ({"held": 1}, StopReason.REFUSED, None, 1),
+        ({}, StopReason.UNREACHABLE, None, 1),
+        ({"held": 1}, StopReason.SIGNAL, 2, 130),
+        ({"held": 1}, StopReason.SIGNAL, 15, 143),
     ],
 )
 def test_one_exit_code_for_all_that_happened(
-    counts: dict[str, int], stopped_by: Stop | None, signal: int | None, code: int
+    counts: dict[str, int], stopped_by: StopReason | None, signal: int | None, code: int
 ) -> None:
     assert exit_code(counts, stopped_by, signal=signal) == code

@@ -16,12 +16,12 @@ from office import saved_again
 from lamina_batch.atomic_files import write_whole
 from lamina_batch.errors import StateError, UsageError
 from lamina_batch.execution.plan import ledger_frame
-from lamina_batch.results.manifest import Lines, ensure_room_in, gather, write_manifest
-from lamina_batch.results.read_manifest import bought_rows, read_manifest
+from lamina_batch.results.manifest import ManifestLines, gather_outcomes, refuse_too_many_rows, write_manifest
+from lamina_batch.results.read_manifest import count_bought_rows, read_manifest
 from lamina_batch.results.summary import STATUSES
-from lamina_batch.results.workbook import COLOURS, Roles, ensure_room, write_workbook
+from lamina_batch.results.workbook import COLOURS, ColumnRoles, refuse_too_large_table, write_workbook
 from lamina_batch.sheets import xlsx
-from lamina_batch.sheets.xlsx import file_link, fitting, web_link
+from lamina_batch.sheets.xlsx import file_link, fit_cell_text, web_link
 from lamina_batch.sources.table import Catalog
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ HOSTILE = (
     "{=A1}", "https://shop.example/1", "mailto:a@shop.example", "internal:A1", "external:x.xlsx", "javascript:alert(1)",
     "<r>x</r>", "<r><t>x</t></r>", "<r>&</is></r>", "]]>", "&amp;", '<a href="x">', "日本語 😀", "e\u0301",
 )  # fmt: skip
-PLAIN = Roles(theirs={}, status="status", values=("value",), files=("file",))
+PLAIN = ColumnRoles(theirs={}, status="status", values=("value",), files=("file",))
 
 
 def catalog() -> Catalog:
@@ -82,7 +82,7 @@ def outcomes(folder: Path) -> Outcomes:
         (2, 1, "n2", "Text", "text", "completed", "javascript:alert(1)", None),
     ]
     downloads = [(1, 0, str(folder / "images" / "a b #1.png"), "d" * 64, None)]
-    return gather(jobs, ledger, outputs, downloads, app_id="app", share_identical=True)
+    return gather_outcomes(jobs, ledger, outputs, downloads, app_id="app", share_identical=True)
 
 
 def opened(file: Path) -> Any:
@@ -91,7 +91,7 @@ def opened(file: Path) -> Any:
     return book["results"]
 
 
-def cells(frame: pl.DataFrame, folder: Path, roles: Roles = PLAIN) -> Any:
+def cells(frame: pl.DataFrame, folder: Path, roles: ColumnRoles = PLAIN) -> Any:
     write_workbook(frame, roles, folder / "m.xlsx")
     return opened(folder / "m.xlsx")
 
@@ -103,8 +103,8 @@ def lines(sheet: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("layout", ["wide", "long"])
 def test_it_says_what_the_ndjson_says(tmp_path: Path, layout: Any) -> None:
-    [file] = write_manifest(catalog(), Lines(catalog(), [outcomes(tmp_path)], layout), [tmp_path / "m.xlsx"])
-    frame = Lines(catalog(), [outcomes(tmp_path)], layout).whole()
+    [file] = write_manifest(catalog(), ManifestLines(catalog(), [outcomes(tmp_path)], layout), [tmp_path / "m.xlsx"])
+    frame = ManifestLines(catalog(), [outcomes(tmp_path)], layout).whole()
     header, *rows = opened(file).iter_rows(values_only=True)
     assert list(header[:4]) == ["sku", "sku", "price", None]
     assert list(header[4:]) == frame.columns[4:]
@@ -118,7 +118,7 @@ def test_it_says_what_the_ndjson_says(tmp_path: Path, layout: Any) -> None:
 def test_what_came_out_is_linked_and_nothing_else_is(tmp_path: Path) -> None:
     for layout in ("wide", "long"):
         [file] = write_manifest(
-            catalog(), Lines(catalog(), [outcomes(tmp_path)], layout), [tmp_path / f"{layout}.xlsx"]
+            catalog(), ManifestLines(catalog(), [outcomes(tmp_path)], layout), [tmp_path / f"{layout}.xlsx"]
         )
         links = {cell.value: cell.hyperlink.target for row in opened(file) for cell in row if cell.hyperlink}
         assert links == {
@@ -129,7 +129,9 @@ def test_what_came_out_is_linked_and_nothing_else_is(tmp_path: Path) -> None:
 
 def test_text_stays_text_exactly(tmp_path: Path) -> None:
     frame = pl.DataFrame({"theirs": HOSTILE, "value": HOSTILE, "status": HOSTILE, "lamina_message": HOSTILE})
-    sheet = cells(frame, tmp_path, Roles(theirs={"theirs": HOSTILE[0]}, status="status", values=("value",), files=()))
+    sheet = cells(
+        frame, tmp_path, ColumnRoles(theirs={"theirs": HOSTILE[0]}, status="status", values=("value",), files=())
+    )
     assert sheet["A1"].value == HOSTILE[0]
     for row, text in zip(sheet.iter_rows(min_row=2), HOSTILE, strict=True):
         assert [(cell.value, cell.data_type) for cell in row] == [(text, "s")] * 4
@@ -140,7 +142,7 @@ def test_text_stays_text_exactly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("header", ["=1+1", "<r>&</r>", "https://shop.example", "bell\x07"])
 def test_a_header_is_text_too(tmp_path: Path, header: str) -> None:
-    sheet = cells(pl.DataFrame({"a": [1]}), tmp_path, Roles(theirs={"a": header}, status="", values=(), files=()))
+    sheet = cells(pl.DataFrame({"a": [1]}), tmp_path, ColumnRoles(theirs={"a": header}, status="", values=(), files=()))
     assert (sheet["A1"].value, sheet["A1"].data_type) == (header.replace("\x07", "\ufffd"), "s")
 
 
@@ -153,7 +155,7 @@ def test_what_xml_has_no_sign_for_is_replaced(tmp_path: Path) -> None:
     every = "".join(map(chr, range(0x20))) + "\x7f\x85\u2028\ufffe\uffff"
     sheet = cells(pl.DataFrame({"a": ["before", every, "after"]}), tmp_path)
     kept = "".join("\ufffd" if c < " " and c not in "\t\n\r" else c for c in every[:-2]) + "\ufffd\ufffd"
-    assert fitting(every) == kept
+    assert fit_cell_text(every) == kept
     # Excel's way of writing the one that XML would read as another.
     assert sheet["A3"].value == kept.replace("\r", "_x000D_")
     assert sheet["A4"].value == "after"
@@ -217,8 +219,8 @@ def test_dates_stay_dates_where_a_cell_can_tell_which(tmp_path: Path) -> None:
 def test_a_text_is_cut_only_where_a_cell_ends_and_says_so(tmp_path: Path, char: str) -> None:
     units = 2 if char == "😀" else 1
     room = 32_766 // units
-    assert fitting("a" + char * room) == "a" + fitting(char) * room
-    cut = fitting("a" + char * (room + 1))
+    assert fit_cell_text("a" + char * room) == "a" + fit_cell_text(char) * room
+    cut = fit_cell_text("a" + char * (room + 1))
     assert len(cut.encode("utf-16-le")) // 2 in {32_766, 32_767}
     assert cut.endswith(f" … [cut here: {1 + (room + 1) * units:,} characters, and a cell holds 32,767]")
     sheet = cells(pl.DataFrame({"value": ["https://x.example/" + char * 40_000]}), tmp_path)
@@ -265,10 +267,10 @@ def test_an_address_longer_than_a_link_may_be_is_text(tmp_path: Path) -> None:
 
 
 def test_beyond_the_links_of_a_sheet_addresses_are_text(tmp_path: Path) -> None:
-    count = xlsx.MOST_LINKS + 5
+    count = xlsx.MAX_LINKS + 5
     write_workbook(pl.DataFrame({"value": [f"http://x/{n}" for n in range(count)]}), PLAIN, tmp_path / "m.xlsx")
     sheet = parts(tmp_path / "m.xlsx")["xl/worksheets/sheet1.xml"]
-    assert sheet.count(b"<hyperlink ") == xlsx.MOST_LINKS
+    assert sheet.count(b"<hyperlink ") == xlsx.MAX_LINKS
     assert f"http://x/{count - 1}<".encode() in sheet
 
 
@@ -308,7 +310,7 @@ def luminance(colour: str) -> float:
 
 
 def test_header_filters_and_widths(tmp_path: Path) -> None:
-    [file] = write_manifest(catalog(), Lines(catalog(), [outcomes(tmp_path)], "wide"), [tmp_path / "m.xlsx"])
+    [file] = write_manifest(catalog(), ManifestLines(catalog(), [outcomes(tmp_path)], "wide"), [tmp_path / "m.xlsx"])
     sheet = opened(file)
     assert sheet.freeze_panes == "A2"
     assert sheet.auto_filter.ref == sheet.dimensions
@@ -342,24 +344,24 @@ def test_a_manifest_without_rows_or_outputs_is_a_workbook_too(tmp_path: Path) ->
 )
 def test_more_than_a_sheet_holds_is_refused_with_what_to_do(frame: pl.DataFrame, said: str) -> None:
     with pytest.raises(StateError, match=said) as raised:
-        ensure_room(Path("out/m.xlsx"), rows=frame.height, columns=frame.width)
+        refuse_too_large_table(Path("out/m.xlsx"), rows=frame.height, columns=frame.width)
     assert raised.value.where == "out/m.xlsx"
     assert ".csv or .parquet" in (raised.value.hint or "")
-    ensure_room(Path("out/m.xlsx"), rows=frame.height - 1, columns=frame.width - 1)
+    refuse_too_large_table(Path("out/m.xlsx"), rows=frame.height - 1, columns=frame.width - 1)
 
 
 def test_more_jobs_than_a_sheet_has_rows_are_told_before_a_run() -> None:
-    ensure_room_in([Path("m.csv")], 2_000_000)
-    ensure_room_in([Path("m.xlsx")], 1_048_575)
+    refuse_too_many_rows([Path("m.csv")], 2_000_000)
+    refuse_too_many_rows([Path("m.xlsx")], 1_048_575)
     with pytest.raises(StateError, match="1,048,577 rows"):
-        ensure_room_in([Path("m.csv"), Path("m.XLSX")], 1_048_576)
+        refuse_too_many_rows([Path("m.csv"), Path("m.XLSX")], 1_048_576)
 
 
 def test_the_other_forms_are_written_where_one_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xlsx, "MOST_ROWS", 3)
+    monkeypatch.setattr(xlsx, "MAX_ROWS", 3)
     files = [tmp_path / "m.xlsx", tmp_path / "m.csv"]
     with pytest.raises(StateError, match="4 rows"):
-        write_manifest(catalog(), Lines(catalog(), [outcomes(tmp_path)], "wide"), files)
+        write_manifest(catalog(), ManifestLines(catalog(), [outcomes(tmp_path)], "wide"), files)
     assert [file.name for file in tmp_path.iterdir()] == ["m.csv"]
 
 
@@ -391,11 +393,11 @@ def test_a_lost_ledger_finds_in_it_what_it_finds_in_the_csv(tmp_path: Path, layo
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a b #1.png").write_bytes(b"x")
     files = [tmp_path / "m.xlsx", tmp_path / "m.csv"]
-    write_manifest(catalog(), Lines(catalog(), [outcomes(tmp_path)], layout), files)
+    write_manifest(catalog(), ManifestLines(catalog(), [outcomes(tmp_path)], layout), files)
     kept = read_manifest(files[0])
     assert [one.job.key for one in kept] == ["0001", "=1+1"]
     assert kept == read_manifest(files[1])
-    assert [bought_rows(file) for file in files] == [2, 2]
+    assert [count_bought_rows(file) for file in files] == [2, 2]
 
 
 def test_a_workbook_that_is_no_manifest_is_refused_in_words(tmp_path: Path) -> None:
@@ -404,7 +406,7 @@ def test_a_workbook_that_is_no_manifest_is_refused_in_words(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="cannot be read") as raised:
         read_manifest(file)
     assert raised.value.where == str(file)
-    assert bought_rows(file) == 0
+    assert count_bought_rows(file) == 0
     other = openpyxl.Workbook()
     other.save(file)
     with pytest.raises(UsageError, match="no sheet 'results'"):
@@ -413,7 +415,7 @@ def test_a_workbook_that_is_no_manifest_is_refused_in_words(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="no column 'lamina_key'"):
         read_manifest(file)
     write_workbook(pl.DataFrame(), PLAIN, file)
-    assert bought_rows(file) == 0
+    assert count_bought_rows(file) == 0
 
 
 # In another program
@@ -421,7 +423,7 @@ def test_a_workbook_that_is_no_manifest_is_refused_in_words(tmp_path: Path) -> N
 
 def test_libreoffice_opens_it_and_keeps_text_and_links(tmp_path: Path) -> None:
     """Out and in again: what it understood is what it writes."""
-    write_manifest(catalog(), Lines(catalog(), [outcomes(tmp_path)], "wide"), [tmp_path / "m.xlsx"])
+    write_manifest(catalog(), ManifestLines(catalog(), [outcomes(tmp_path)], "wide"), [tmp_path / "m.xlsx"])
     frame = pl.DataFrame({"theirs": [*HOSTILE, "a_x0041_b", "a\r\nb"]})
     write_workbook(frame, PLAIN, tmp_path / "hostile.xlsx")
     again = saved_again([tmp_path / "m.xlsx", tmp_path / "hostile.xlsx"], tmp_path)

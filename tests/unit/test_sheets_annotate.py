@@ -20,8 +20,8 @@ from lamina_batch.catalog.input_validator import Verdict, quote_value
 from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.errors import UsageError
 from lamina_batch.results.findings import write_marked
-from lamina_batch.sheets.marking import Marks, Paint, Sheet
-from lamina_batch.sheets.splice import Edit, as_utf8, spliced, text_cell, with_attribute
+from lamina_batch.sheets.marking import MarkedSheetXml, Paint, SheetMarks
+from lamina_batch.sheets.splice import Edit, apply_edits, as_utf8, text_cell, with_attribute
 from lamina_batch.sheets.summary import ERROR, WARNING
 from lamina_batch.sources.read_catalog import read_catalog
 
@@ -370,7 +370,7 @@ def test_a_workbook_that_is_not_as_they_are_is_said(desk: Desk) -> None:
 PAINT = Paint(
     header=7, error=8, warning=9, colour=lambda style, bad: {None: 0, True: 10, False: 20}[bad] + style, old=frozenset()
 )
-MARKS = Marks(header_row=1, cells={2: {1: True, 2: False}}, reasons={2: ("why", True)})
+MARKS = SheetMarks(header_row=1, cells={2: {1: True, 2: False}}, reasons={2: ("why", True)})
 REASON = '<{p}c r="{at}" s="{style}" t="inlineStr"><{p}is><{p}t xml:space="preserve">{text}</{p}t></{p}is></{p}c>'
 
 
@@ -394,7 +394,7 @@ def test_cells_are_marked_however_a_sheet_is_written(p: str, named: bool) -> Non
         f"{REASON.format(p=p, at='B2', style=8, text='why')}{end}"
     )
     marks = replace(MARKS, cells={2: {1: True}})
-    assert Sheet(sheet.encode(), marks, PAINT).marked().decode() == expected
+    assert MarkedSheetXml(sheet.encode(), marks, PAINT).marked().decode() == expected
 
 
 def test_a_cell_that_is_not_there_comes_where_it_belongs() -> None:
@@ -402,7 +402,7 @@ def test_a_cell_that_is_not_there_comes_where_it_belongs() -> None:
         '<worksheet><cols><col min="2" max="9" style="4"/></cols><sheetData><row r="1"><c r="A1"><v>0</v></c></row>'
         '<row r="2"><c r="A2"/><c r="C2"><v>1</v></c></row></sheetData></worksheet>'
     )
-    marked = Sheet(sheet.encode(), MARKS, PAINT).marked().decode()
+    marked = MarkedSheetXml(sheet.encode(), MARKS, PAINT).marked().decode()
     assert '<c r="A2" s="10"/><c r="B2" s="24"/><c r="C2"><v>1</v></c><c r="D2" s="8"' in marked
     assert '<col min="2" style="4" max="3"/><col min="4" max="4" width="90" customWidth="1"/>' in marked
     assert '<col max="9" style="4" min="5"/>' in marked
@@ -410,9 +410,9 @@ def test_a_cell_that_is_not_there_comes_where_it_belongs() -> None:
 
 def test_edits_leave_every_other_byte() -> None:
     data = b"<a>one</a>"
-    assert spliced(data, [Edit(3, 6, b"1"), Edit(3, 3, b"0,"), Edit(10, 10, b"!")]) == b"<a>0,1</a>!"
+    assert apply_edits(data, [Edit(3, 6, b"1"), Edit(3, 3, b"0,"), Edit(10, 10, b"!")]) == b"<a>0,1</a>!"
     with pytest.raises(ValueError, match="two edits"):
-        spliced(data, [Edit(3, 6, b""), Edit(4, 5, b"")])
+        apply_edits(data, [Edit(3, 6, b""), Edit(4, 5, b"")])
 
 
 @pytest.mark.parametrize(

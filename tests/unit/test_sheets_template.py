@@ -20,7 +20,7 @@ from lamina_batch.catalog.mapping import map_rows
 from lamina_batch.errors import CatalogError, PipelineError, UsageError
 from lamina_batch.pipeline.load import load_pipeline
 from lamina_batch.sheets.fields import fields
-from lamina_batch.sheets.template import GUIDE, LISTS, TABLE, write_template
+from lamina_batch.sheets.template import GUIDE_SHEET, LISTS_SHEET, TABLE_SHEET, write_template
 from lamina_batch.sources.read_catalog import read_catalog
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.apps.app import App
     from lamina_batch.pipeline.spec import ColumnType, Pipeline
-    from lamina_batch.sheets.fields import Field
+    from lamina_batch.sheets.fields import SheetField
 
 #: Labels that break a list written into a rule: a comma, a space at the end, a formula, and too many of them.
 AWKWARD = ("Standard ", "Plus, size", "=1+1", '"quoted"', "1:1", *(f"A long label of many {n:04}" for n in range(40)))
@@ -57,7 +57,7 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-def by_name(pipeline: Pipeline, of: App = APP) -> dict[str, Field]:
+def by_name(pipeline: Pipeline, of: App = APP) -> dict[str, SheetField]:
     return {field.name: field for field in fields(pipeline, of)}
 
 
@@ -112,11 +112,11 @@ def test_a_person_is_offered_what_the_app_takes(desk: Desk) -> None:
     write_template(pipeline, APP, desk.folder / "t.xlsx")
     book = openpyxl.load_workbook(desk.folder / "t.xlsx")
     assert [(sheet.title, sheet.sheet_state) for sheet in book] == [
-        (TABLE, "visible"),
-        (GUIDE, "visible"),
-        (LISTS, "hidden"),
+        (TABLE_SHEET, "visible"),
+        (GUIDE_SHEET, "visible"),
+        (LISTS_SHEET, "hidden"),
     ]
-    sheet, lists = book[TABLE], book[LISTS]
+    sheet, lists = book[TABLE_SHEET], book[LISTS_SHEET]
     header = [cell.value for cell in sheet[1]]
     assert header == ["sku *", "front *", "back", "gender", "body", "title *", "colour", "active", "stock"]
     assert (sheet.freeze_panes, sheet.max_row) == ("B2", 1)
@@ -124,7 +124,7 @@ def test_a_person_is_offered_what_the_app_takes(desk: Desk) -> None:
     assert set(rules) == set("ABCDEFGHI")
     for letter, choices in (("D", ("F", "M", "Female", "Male")), ("E", AWKWARD)):
         assert rules[letter].type == "list"
-        area = book.defined_names[rules[letter].formula1].attr_text.removeprefix(f"{LISTS}!")
+        area = book.defined_names[rules[letter].formula1].attr_text.removeprefix(f"{LISTS_SHEET}!")
         assert tuple(cell.value for [cell] in lists[area.replace("$", "")]) == choices
     assert (rules["B"].type, rules["I"].type, rules["G"].type) == ("custom", "whole", None)
     assert all(len(rule.promptTitle) <= 32 and len(rule.prompt) <= 255 for rule in rules.values())
@@ -137,7 +137,7 @@ def test_a_person_is_offered_what_the_app_takes(desk: Desk) -> None:
         for at in range(one.min or 1, (one.max or 1) + 1)
     }
     assert formats == dict.fromkeys(range(1, 9), "@") | {9: "0"}
-    told = "\n".join(str(cell) for row in book[GUIDE].iter_rows(values_only=True) for cell in row if cell)
+    told = "\n".join(str(cell) for row in book[GUIDE_SHEET].iter_rows(values_only=True) for cell in row if cell)
     assert all(
         name in told for name in ("A:  sku *", "“Products”", "Catalog Maker", "https://images.example.com/front.jpg")
     )
@@ -147,8 +147,8 @@ def test_what_a_person_fills_is_read_back_as_they_typed_it(desk: Desk) -> None:
     pipeline = desk.pipeline(PIPELINE)
     write_template(pipeline, APP, desk.folder / "filled.xlsx")
     book = openpyxl.load_workbook(desk.folder / "filled.xlsx")
-    book[TABLE].append(["00123", "https://x.example/1.jpg", None, "F", "Standard ", "Dress", "=red", "yes", 5])
-    book[TABLE]["G2"].data_type = "s"
+    book[TABLE_SHEET].append(["00123", "https://x.example/1.jpg", None, "F", "Standard ", "Dress", "=red", "yes", 5])
+    book[TABLE_SHEET]["G2"].data_type = "s"
     book.save(desk.folder / "filled.xlsx")
     catalog = read_catalog(pipeline)
     [row] = catalog.frame.drop("lamina_index").collect().rows()
@@ -162,7 +162,7 @@ def test_the_example_can_never_be_taken_for_a_product(desk: Desk) -> None:
     write_template(pipeline, APP, desk.folder / "filled.xlsx")
     assert read_catalog(pipeline).frame.collect().height == 0
     book = openpyxl.load_workbook(desk.folder / "filled.xlsx")
-    book.move_sheet(GUIDE, -1)
+    book.move_sheet(GUIDE_SHEET, -1)
     book.save(desk.folder / "filled.xlsx")
     with pytest.raises(PipelineError, match="no column 'sku'"):
         fields(pipeline, APP, read_catalog(pipeline))
@@ -177,7 +177,7 @@ def test_rows_that_are_there_are_kept_with_all_their_columns(desk: Desk) -> None
         inputs: {Front: {column: front}, Headline: {column: Title}}
     """)
     write_template(pipeline, APP, desk.folder / "t.xlsx", catalog=read_catalog(pipeline))
-    sheet = openpyxl.load_workbook(desk.folder / "t.xlsx")[TABLE]
+    sheet = openpyxl.load_workbook(desk.folder / "t.xlsx")[TABLE_SHEET]
     header, *rows = sheet.iter_rows()
     # "Title" must be filled too, but with the mark it would be named as the column beside it.
     assert [cell.value for cell in header] == ["SKU *", "note", "Title", "Title *", "front *", None]
@@ -196,7 +196,7 @@ def test_cells_of_a_parquet_file_stay_what_they_are(desk: Desk) -> None:
     frame.write_parquet(desk.folder / "rows.parquet")
     pipeline = desk.pipeline("\n    rows: {from: rows.parquet, key: sku}\n    inputs: {Headline: {column: sku}}\n")
     write_template(pipeline, APP, desk.folder / "t.xlsx", catalog=read_catalog(pipeline))
-    sheet = openpyxl.load_workbook(desk.folder / "t.xlsx")[TABLE]
+    sheet = openpyxl.load_workbook(desk.folder / "t.xlsx")[TABLE_SHEET]
     assert [cell.value for cell in sheet[2]] == ["1", dt.datetime(2026, 3, 31), "a|b", 19.9]  # noqa: DTZ001
 
 
@@ -274,8 +274,8 @@ def test_the_example_of_every_recipe_is_a_row_that_would_be_made(desk: Desk, nam
     example = {field.name: field.example for field in fields(pipeline, of)}
     write_template(pipeline, of, file)
     book = openpyxl.load_workbook(file)
-    header = [str(cell.value).removesuffix(" *") for cell in book[TABLE][1]]
-    book[TABLE].append([example[column] for column in header])
+    header = [str(cell.value).removesuffix(" *") for cell in book[TABLE_SHEET][1]]
+    book[TABLE_SHEET].append([example[column] for column in header])
     book.save(file)
     checked = check_rows(map_rows(read_catalog(pipeline), pipeline, of), pipeline, of, service="sandbox")
     assert checked.findings.height == 0

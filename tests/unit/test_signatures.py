@@ -9,7 +9,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_batch.client.signatures import FRESH_SECONDS, Fault, SignatureError, VerifyKey, parse_keys, verify
+from lamina_batch.client.signatures import (
+    MAX_AGE_SECONDS,
+    SignatureError,
+    SignatureFault,
+    VerifyKey,
+    parse_keys,
+    verify,
+)
 
 AT = 1_760_000_000
 BODY = b'{"data":{"executionId":"e1","status":"completed"}}'
@@ -39,7 +46,7 @@ def signature(private: Ed25519PrivateKey = ONE, timestamp: str = str(AT), body: 
     return private.sign(timestamp.encode() + b"." + body).hex()
 
 
-def fault(**changes: object) -> Fault | None:
+def fault(**changes: object) -> SignatureFault | None:
     """Why a delivery that is good but for these changes is refused."""
     delivery = {"keys": (key(ONE),), "timestamp": str(AT), "signature": signature(), "body": BODY, "now": float(AT)}
     try:
@@ -57,7 +64,7 @@ def test_what_openssl_signed_is_believed() -> None:
     verify(keys, timestamp=str(AT), signature=OPENSSL_SIGNATURE, body=OPENSSL_BODY, now=AT)
     with pytest.raises(SignatureError) as refused:
         verify(keys, timestamp=str(AT), signature=OPENSSL_SIGNATURE, body=OPENSSL_BODY.strip(), now=AT)
-    assert refused.value.fault is Fault.NO_KEY_FITS
+    assert refused.value.fault is SignatureFault.NO_KEY_FITS
 
 
 @pytest.mark.parametrize("keys", [(key(ONE), key(OTHER)), (key(OTHER), key(ONE))], ids=["first", "last"])
@@ -81,7 +88,7 @@ def test_any_of_the_keys_may_have_signed(keys: tuple[VerifyKey, ...]) -> None:
     ids=["no key", "other key", "body", "no body", "timestamp", "its text", "other body", "body alone", "zeros"],
 )
 def test_a_signature_of_something_else_fits_no_key(changes: dict[str, object]) -> None:
-    assert fault(**changes) is Fault.NO_KEY_FITS
+    assert fault(**changes) is SignatureFault.NO_KEY_FITS
 
 
 @given(body=st.binary(max_size=200), bit=st.integers(min_value=0))
@@ -90,7 +97,7 @@ def test_a_changed_bit_is_seen(body: bytes, bit: int) -> None:
     assert fault(body=body, signature=signed.hex()) is None
     changed = bytearray(signed + body)
     changed[bit // 8 % len(changed)] ^= 1 << bit % 8
-    assert fault(signature=changed[:64].hex(), body=bytes(changed[64:])) is Fault.NO_KEY_FITS
+    assert fault(signature=changed[:64].hex(), body=bytes(changed[64:])) is SignatureFault.NO_KEY_FITS
 
 
 def test_hex_in_capitals_is_a_signature() -> None:
@@ -113,7 +120,7 @@ def test_hex_in_capitals_is_a_signature() -> None:
     ],
 )
 def test_a_signature_is_128_hexadecimal_digits(text: str) -> None:
-    assert fault(signature=text) is Fault.MALFORMED
+    assert fault(signature=text) is SignatureFault.MALFORMED
 
 
 # -- freshness -------------------------------------------------------------------------------------------------
@@ -122,19 +129,19 @@ def test_a_signature_is_128_hexadecimal_digits(text: str) -> None:
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        (AT + FRESH_SECONDS, None),
-        (AT - FRESH_SECONDS, None),
-        (AT + FRESH_SECONDS + 1, Fault.STALE),
-        (AT - FRESH_SECONDS - 1, Fault.FUTURE),
+        (AT + MAX_AGE_SECONDS, None),
+        (AT - MAX_AGE_SECONDS, None),
+        (AT + MAX_AGE_SECONDS + 1, SignatureFault.STALE),
+        (AT - MAX_AGE_SECONDS - 1, SignatureFault.FUTURE),
     ],
 )
-def test_five_minutes_either_way_are_fresh_and_not_a_second_more(now: int, expected: Fault | None) -> None:
+def test_five_minutes_either_way_are_fresh_and_not_a_second_more(now: int, expected: SignatureFault | None) -> None:
     assert fault(now=float(now)) is expected
 
 
 def test_a_delivery_that_is_both_stale_and_signed_by_nobody_is_stale() -> None:
     """So that old noise is no reason to ask for new keys."""
-    assert fault(now=AT + 301.0, keys=(key(OTHER),)) is Fault.STALE
+    assert fault(now=AT + 301.0, keys=(key(OTHER),)) is SignatureFault.STALE
 
 
 @pytest.mark.parametrize("by", [301, -301])
@@ -164,7 +171,7 @@ def test_a_clock_that_may_be_wrong_is_named(by: int) -> None:
     ],
 )
 def test_a_timestamp_is_decimal_seconds(text: str) -> None:
-    assert fault(timestamp=text, signature=signature(timestamp=text)) is Fault.MALFORMED
+    assert fault(timestamp=text, signature=signature(timestamp=text)) is SignatureFault.MALFORMED
 
 
 # -- keys ------------------------------------------------------------------------------------------------------
@@ -201,4 +208,4 @@ def test_what_is_no_ed25519_key_is_left_out(changes: dict[str, object]) -> None:
 def test_a_key_that_is_no_point_of_the_curve_signs_nothing_and_breaks_nothing() -> None:
     keys = (VerifyKey(b"\xff" * 32), key(ONE))
     assert fault(keys=keys) is None
-    assert fault(keys=keys[:1]) is Fault.NO_KEY_FITS
+    assert fault(keys=keys[:1]) is SignatureFault.NO_KEY_FITS

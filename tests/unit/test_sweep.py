@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_batch.execution.list_polling import Sweep, Sweeping
+from lamina_batch.execution.list_polling import ListPoller, ListRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 KNOWN = tuple(30.0 for _ in range(20))
 
 
-def sweeping(*durations: float) -> Sweeping:
-    return Sweeping(min_interval=3, max_interval=60, durations=durations)
+def sweeping(*durations: float) -> ListPoller:
+    return ListPoller(min_interval=3, max_interval=60, durations=durations)
 
 
-def started(count: int, *durations: float, at: float = 0.0) -> Sweeping:
+def started(count: int, *durations: float, at: float = 0.0) -> ListPoller:
     it = sweeping(*durations)
     for i in range(count):
         it.start(str(i), at)
     return it
 
 
-def wait(it: Sweeping, at: float = 0.0, *, room: int = 100, waiting: int = 0) -> tuple[float, Sweep | list[str]]:
+def wait(
+    it: ListPoller, at: float = 0.0, *, room: int = 100, waiting: int = 0
+) -> tuple[float, ListRequest | list[str]]:
     """The next instant at which something is asked, and what."""
     for _ in range(1000):
         names = it.due(at, 64, room=room, waiting=waiting)
@@ -44,7 +46,7 @@ def wait(it: Sweeping, at: float = 0.0, *, room: int = 100, waiting: int = 0) ->
     raise AssertionError("nothing is ever asked")
 
 
-def sweep_at(it: Sweeping, now: float, *, room: int = 100) -> Sweep:
+def sweep_at(it: ListPoller, now: float, *, room: int = 100) -> ListRequest:
     assert it.due(now, 64, room=room) == []
     sweep = it.sweep_due(now, room)
     assert sweep is not None
@@ -62,7 +64,7 @@ def test_many_that_should_have_ended_are_looked_up_in_the_list_and_those_that_ha
     it = started(20, *KNOWN)
     at, sweep = wait(it)
     assert 30 < at < 35
-    assert sweep == Sweep(offset=0, limit=100, sent_at=at)
+    assert sweep == ListRequest(offset=0, limit=100, sent_at=at)
     it.swept(sweep, at + 0.2, {**running(range(18)), "18": True, "19": True})
     assert it.due(at + 0.2, 64) == ["18", "19"]
     assert it.due(at + 0.3, 64) == []
@@ -98,7 +100,7 @@ def test_while_nothing_is_known_sweeps_come_after_the_least_interval_and_then_ev
     at, asked = 0.0, []
     while at < 60:
         at, sweep = wait(it, at)
-        assert isinstance(sweep, Sweep)
+        assert isinstance(sweep, ListRequest)
         it.swept(sweep, at, running(range(50)))
         asked.append(at)
     gaps = [later - earlier for earlier, later in pairwise(asked)]
@@ -133,7 +135,7 @@ def test_a_sweep_that_did_not_show_one_is_not_repeated_for_it() -> None:
     it.swept(sweep_at(it, 40), 40.2, running(range(10, 30)))
     # Ten are further down; the others may be on the first page still.
     _, sweep = wait(it, 44)
-    assert isinstance(sweep, Sweep)
+    assert isinstance(sweep, ListRequest)
     assert sweep.offset == 100
     it.swept(sweep, 45, dict.fromkeys(map(str, range(10)), True))
     assert it.due(45, -1) == []
@@ -158,7 +160,7 @@ def test_those_that_newer_ones_of_ours_have_pushed_down_are_looked_up_where_they
     for i in range(10, 10 + newer):
         it.start(str(i), 25)
     _, sweep = wait(it)
-    assert isinstance(sweep, Sweep)
+    assert isinstance(sweep, ListRequest)
     assert sweep.offset == offset
 
 
@@ -177,7 +179,7 @@ def test_one_accepted_a_moment_before_the_sweep_need_not_be_on_the_list_yet() ->
     for i in range(20, 30):
         it.start(str(i), 41)
     _, sweep = wait(it, 68)
-    assert isinstance(sweep, Sweep)
+    assert isinstance(sweep, ListRequest)
     assert sweep.offset == 0
     it.swept(sweep, 75, {"young": True})
     assert it.due(75, 1) == ["young"]
@@ -306,7 +308,7 @@ def test_nothing_is_asked_twice_at_once_or_forgotten(
     now = 0.0
     live: set[str] = set()
     out: set[str] = set()
-    sweeps: list[Sweep] = []
+    sweeps: list[ListRequest] = []
     for action, number, pause, count in steps:
         now += pause
         name = str(number)

@@ -23,9 +23,9 @@ from lamina_batch.catalog.columns import find_columns
 from lamina_batch.catalog.resolve_inputs import resolve_inputs
 from lamina_batch.catalog.rule_expressions import rule_column_references
 from lamina_batch.pipeline.spec import Column, Columns
-from lamina_batch.results.summary import MOST_JOBS, PROBLEMS, STATUSES
+from lamina_batch.results.summary import MAX_REPORTED_JOBS, PROBLEM_STATUSES, STATUSES
 from lamina_batch.sheets.fields import fields
-from lamina_batch.sheets.words import columns_of, named_columns, plain_words
+from lamina_batch.sheets.words import explain_for_merchandiser, named_columns, split_columns
 from lamina_batch.sources.table import normalise_header
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from lamina_batch.sources.table import Catalog
 
 #: A page holds at most so many characters of text; what is left out is counted on it.
-MOST_CHARACTERS = 50_000_000
+MAX_CHARACTERS = 50_000_000
 #: characters of one text
-_MOST_INPUT = 2_000
-_MOST_OUTPUT = 20_000
+_MAX_INPUT_CHARACTERS = 2_000
+_MAX_OUTPUT_CHARACTERS = 20_000
 
 Kind = Literal["image", "video", "audio", "text", "link"]
 
@@ -71,7 +71,7 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class ReportJob:
     """One job as the page shows it."""
 
     #: as a spreadsheet shows it; None: the row is gone from the source
@@ -102,15 +102,15 @@ class Shown:
         texts += [t for m in media for t in (m.label, m.src, m.text, m.error) if t]
         texts += [t for pair in self.inputs for t in pair]
         texts += [t for r in self.reasons for t in (r.where, r.value, r.message, r.hint)]
-        return _OVERHEAD + sum(map(len, texts))
+        return _JOB_OVERHEAD_CHARACTERS + sum(map(len, texts))
 
 
 #: characters of a job's own fields
-_OVERHEAD = 400
+_JOB_OVERHEAD_CHARACTERS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
+class ReportContents:
     pipeline: str
     #: name of the pipeline file
     file: str
@@ -123,7 +123,7 @@ class Contents:
     #: of all jobs, also of those that are left out; only statuses that occur, in the order that people read them
     counts: Mapping[str, int]
     #: in the source's order
-    jobs: tuple[Shown, ...]
+    jobs: tuple[ReportJob, ...]
 
     @property
     def total(self) -> int:
@@ -140,18 +140,18 @@ def gather_report(
     service: str,
     made_at: str,
     folder: Path,
-    most_jobs: int = MOST_JOBS,
-    most_characters: int = MOST_CHARACTERS,
-) -> Contents:
+    most_jobs: int = MAX_REPORTED_JOBS,
+    most_characters: int = MAX_CHARACTERS,
+) -> ReportContents:
     """Put together what a page in `folder` shows: all jobs, or the first, those with a problem before others."""
     counts = outcomes.counts()
     first = (
         outcomes.jobs.with_row_index("place")
-        .sort(pl.col("status").is_in(PROBLEMS), descending=True, maintain_order=True)
+        .sort(pl.col("status").is_in(PROBLEM_STATUSES), descending=True, maintain_order=True)
         .head(most_jobs)
     )
     chosen = checked.with_inputs(first.with_columns(valid=pl.col("status") != "invalid"))
-    jobs: list[tuple[int, Shown]] = []
+    jobs: list[tuple[int, ReportJob]] = []
     characters = 0
     found = _jobs(
         chosen, pipeline=pipeline, app=app, catalog=catalog, checked=checked, outcomes=outcomes, folder=folder
@@ -161,7 +161,7 @@ def gather_report(
         if characters > most_characters and jobs:
             break
         jobs.append((place, job))
-    return Contents(
+    return ReportContents(
         pipeline=pipeline.name,
         file=pipeline.file.name,
         app_id=pipeline.app,
@@ -182,25 +182,25 @@ def _jobs(
     checked: CheckedRows,
     outcomes: Outcomes,
     folder: Path,
-) -> Iterator[tuple[int, Shown]]:
+) -> Iterator[tuple[int, ReportJob]]:
     rows = chosen.select("lamina_index").unique()
     rules = resolve_inputs(pipeline, app).inputs
-    cells = _Cells(pipeline, catalog, rules, rows)
+    cells = _SourceCells(pipeline, catalog, rules, rows)
     order = {parameter.name: at for at, (parameter, _) in enumerate(rules)}
-    accepts = {p.name: _kind_of(p.accept) for p in app.parameters if p.type == "url"}
+    accepts = {p.name: _accepted_kind(p.accept) for p in app.parameters if p.type == "url"}
     choices = {field.column: field.choices for field in fields(pipeline, app, catalog) if field.column is not None}
     reasons = _reasons(checked.findings, rows, named_columns(catalog), choices)
-    outputs = _by_job(outcomes.outputs, chosen)
+    outputs = _outputs_by_job(outcomes.outputs, chosen)
     for line in chosen.iter_rows(named=True):
         index, variant = line["lamina_index"], line["variant"]
         matrix = set(variant.split("; "))
         sent = json.loads(line["inputs"]) if line["inputs"] is not None else cells.inputs(index)
         # What the matrix gives follows what the inputs give.
         names = sorted(sent, key=lambda name: order.get(name, len(order)))
-        pairs = [(name, value) for name in names for value in _listed(sent[name])]
+        pairs = [(name, value) for name in names for value in _as_list(sent[name])]
         yield (
             line["place"],
-            Shown(
+            ReportJob(
                 row=line["row"],
                 source=cells.source(index),
                 key=line["key"] or "",
@@ -208,13 +208,13 @@ def _jobs(
                 title=cells.title(index),
                 status=line["status"],
                 message=line["message"],
-                sources=tuple(_source(name, value, accepts[name]) for name, value in pairs if name in accepts),
+                sources=tuple(_source_medium(name, value, accepts[name]) for name, value in pairs if name in accepts),
                 inputs=tuple(
-                    (name, _clipped(value, _MOST_INPUT))
+                    (name, _clip(value, _MAX_INPUT_CHARACTERS))
                     for name, value in pairs
                     if name not in accepts and f"{name}={value}" not in matrix
                 ),
-                outputs=_outputs(outputs.get(line["job_id"], ()), folder),
+                outputs=_output_media(outputs.get(line["job_id"], ()), folder),
                 reasons=reasons.get(index, ()) if line["status"] == "invalid" else (),
                 inputs_sha256=line["inputs_sha256"],
                 execution_id=line["execution_id"],
@@ -224,19 +224,20 @@ def _jobs(
 
 
 #: How catalogs call the column with a product's name, the most telling first.
-_TITLES = ("title", "product title", "product name", "name", "product", "style name", "item name", "item")
+_TITLE_COLUMNS = ("title", "product title", "product name", "name", "product", "style name", "item name", "item")
 
 
-class _Cells:
+class _SourceCells:
     """The few cells that are shown as they stand in the source: a title, and what an invalid row gives for inputs."""
 
     def __init__(
         self, pipeline: Pipeline, catalog: Catalog, rules: Sequence[tuple[Parameter, InputRule]], rows: pl.DataFrame
     ) -> None:
         named = {
-            re.sub(r"[\s_-]+", " ", normalise_header(header)).strip(): column for column, header in _named(catalog)
+            re.sub(r"[\s_-]+", " ", normalise_header(header)).strip(): column
+            for column, header in _named_columns(catalog)
         }
-        titles = [named[name] for name in _TITLES if name in named]
+        titles = [named[name] for name in _TITLE_COLUMNS if name in named]
         plain = [(parameter.name, rule) for parameter, rule in rules if isinstance(rule.source, Column | Columns)]
         uses = {name: tuple(rule_column_references(("inputs", rule.parameter), rule)) for name, rule in plain}
         keys = tuple(key_column_references(pipeline))
@@ -251,7 +252,7 @@ class _Cells:
 
     def title(self, index: int | None) -> str | None:
         value = self._of(index).get(self._title) if self._title else None
-        return None if value is None or not str(value).strip() else _clipped(str(value), _MOST_INPUT)
+        return None if value is None or not str(value).strip() else _clip(str(value), _MAX_INPUT_CHARACTERS)
 
     def source(self, index: int | None) -> str | None:
         source: str | None = self._of(index).get("lamina_source")
@@ -263,7 +264,7 @@ class _Cells:
         given: dict[str, object] = {}
         for name, columns in self._inputs.items():
             split = self._splits.get(name)
-            cells = [part for column in columns for part in _listed(row.get(column), split)]
+            cells = [part for column in columns for part in _as_list(row.get(column), split)]
             if cells:
                 given[name] = cells
         return given
@@ -273,7 +274,7 @@ class _Cells:
         return {} if index is None else self._rows[index]
 
 
-def _named(catalog: Catalog) -> list[tuple[str, str]]:
+def _named_columns(catalog: Catalog) -> list[tuple[str, str]]:
     # Of two columns alike, the first.
     return list(zip(catalog.columns, catalog.headers, strict=True))[::-1]
 
@@ -287,10 +288,10 @@ def _reasons(
     )
 
     def reason(line: dict[str, Any]) -> Reason:
-        listed = [choice for name in columns_of(line["column"], known) for choice in choices.get(name, ())]
-        message, hint = plain_words(line, listed)
+        listed = [choice for name in split_columns(line["column"], known) for choice in choices.get(name, ())]
+        message, hint = explain_for_merchandiser(line, listed)
         where = line["column"] or line["parameter"]
-        return Reason(where=where, value=_clipped(line["value"], _MOST_INPUT), message=message, hint=hint)
+        return Reason(where=where, value=_clip(line["value"], _MAX_INPUT_CHARACTERS), message=message, hint=hint)
 
     lines = bad.select("lamina_index", "code", "column", "parameter", "value", "message", "hint").iter_rows(named=True)
     return {index: tuple(map(reason, group)) for index, group in groupby(lines, key=itemgetter("lamina_index"))}
@@ -299,7 +300,7 @@ def _reasons(
 _Output = tuple[str, str, str | None, str | None, str | None]
 
 
-def _by_job(outputs: pl.DataFrame, chosen: pl.DataFrame) -> dict[int, list[_Output]]:
+def _outputs_by_job(outputs: pl.DataFrame, chosen: pl.DataFrame) -> dict[int, list[_Output]]:
     kept = outputs.join(chosen.select("job_id").unique(), on="job_id", how="semi").sort("job_id", "position")
     found: dict[int, list[_Output]] = {}
     for job_id, *output in kept.select("job_id", "label", "type", "value", "file", "error").iter_rows():
@@ -307,22 +308,22 @@ def _by_job(outputs: pl.DataFrame, chosen: pl.DataFrame) -> dict[int, list[_Outp
     return found
 
 
-def _source(name: str, value: str, kind: Kind) -> Medium:
+def _source_medium(name: str, value: str, kind: Kind) -> Medium:
     src = web_address(value)
-    return Medium(label=name, kind=kind, src=src, text=None if src else _clipped(value, _MOST_INPUT))
+    return Medium(label=name, kind=kind, src=src, text=None if src else _clip(value, _MAX_INPUT_CHARACTERS))
 
 
-def _outputs(outputs: Sequence[_Output], folder: Path) -> tuple[Medium, ...]:
+def _output_media(outputs: Sequence[_Output], folder: Path) -> tuple[Medium, ...]:
     """What came out, in the app's order, texts last."""
-    media = [_output(output, folder) for output in outputs]
+    media = [_output_medium(output, folder) for output in outputs]
     return tuple(sorted(media, key=lambda medium: medium.kind == "text"))
 
 
-def _output(output: _Output, folder: Path) -> Medium:
+def _output_medium(output: _Output, folder: Path) -> Medium:
     label, served, value, file, error = output
-    kind = _KINDS.get(served.casefold())
+    kind = _MEDIUM_KINDS.get(served.casefold())
     if kind == "text":
-        return Medium(label=label, kind="text", text=value and _clipped(value, _MOST_OUTPUT), error=error)
+        return Medium(label=label, kind="text", text=value and _clip(value, _MAX_OUTPUT_CHARACTERS), error=error)
     src = (relative_link(Path(file), folder) if file and Path(file).exists() else None) or web_address(value or "")
     unlinked = value if src is None else None
     return Medium(
@@ -330,18 +331,18 @@ def _output(output: _Output, folder: Path) -> Medium:
         # What failed does not say what it would have been (API.md section 4): mostly a picture.
         kind=kind or ("link" if src else "text" if value else "image"),
         src=src,
-        text=unlinked and _clipped(unlinked, _MOST_OUTPUT),
+        text=unlinked and _clip(unlinked, _MAX_OUTPUT_CHARACTERS),
         error=error,
     )
 
 
-_KINDS: Mapping[str, Kind] = {"image": "image", "video": "video", "audio": "audio", "text": "text"}
+_MEDIUM_KINDS: Mapping[str, Kind] = {"image": "image", "video": "video", "audio": "audio", "text": "text"}
 
 
-def _kind_of(accept: Sequence[str]) -> Kind:
+def _accepted_kind(accept: Sequence[str]) -> Kind:
     """What a url parameter takes; a picture, unless the app says otherwise."""
     named = {kind for text in accept for kind in ("image", "video", "audio") if kind in text.casefold()}
-    return "image" if not named or "image" in named else _KINDS[min(named)]
+    return "image" if not named or "image" in named else _MEDIUM_KINDS[min(named)]
 
 
 def web_address(text: str) -> str | None:
@@ -363,7 +364,7 @@ def relative_link(file: Path, folder: Path) -> str | None:
         return None
 
 
-def _listed(values: object, split: str | None = None) -> list[str]:
+def _as_list(values: object, split: str | None = None) -> list[str]:
     """The single values, without blank ones."""
     several = values if isinstance(values, list) else [values]
     texts = [str(value) for value in several if value is not None]
@@ -372,5 +373,5 @@ def _listed(values: object, split: str | None = None) -> list[str]:
     return [text for text in texts if text.strip()]
 
 
-def _clipped(text: str, most: int) -> str:
+def _clip(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]} … [{len(text) - most:,} more characters]"

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from lamina_batch.results.report.contents import Contents, Medium, Shown
+    from lamina_batch.results.report.contents import Medium, ReportContents, ReportJob
 
 #: status -> what the page calls it. "Rejected" is the verdict of who looks at it, not the service's.
-WORDS = {
+PAGE_TEXTS = {
     "completed": "Completed",
     "partial": "Partial",
     "failed": "Failed",
@@ -36,17 +36,17 @@ WORDS = {
 }
 
 
-def write_report(contents: Contents, file: Path) -> Path:
+def write_report(contents: ReportContents, file: Path) -> Path:
     """Write the page. Answers where it stands. Raises StateError where it cannot be written."""
-    return write_whole(file, lambda aside: _put(aside, contents))
+    return write_whole(file, lambda aside: _write_page(aside, contents))
 
 
-def _put(file: Path, contents: Contents) -> None:
+def _write_page(file: Path, contents: ReportContents) -> None:
     with file.open("w", encoding="utf-8", newline="\n") as out:
         out.writelines(render(contents))
 
 
-def render(contents: Contents) -> Iterator[str]:
+def render(contents: ReportContents) -> Iterator[str]:
     """The page, piece by piece, so that it is never in memory twice."""
     parts = resources.files("lamina_batch.results.report")
     texts = {name: parts.joinpath(name).read_text(encoding="utf-8") for name in (_PAGE, _STYLE, _EARLY, _SCRIPT)}
@@ -56,14 +56,14 @@ def render(contents: Contents) -> Iterator[str]:
     style, early, script = (f"\n{texts[name]}" for name in (_STYLE, _EARLY, _SCRIPT))
     return environment.get_template(_PAGE).generate(
         contents=contents,
-        words=WORDS,
+        words=PAGE_TEXTS,
         policy="; ".join(
             (
                 "default-src 'none'",
-                f"script-src {_hash(early)} {_hash(script)}",
-                f"style-src {_hash(style)}",
-                f"img-src {_MEDIA} data:",
-                f"media-src {_MEDIA}",
+                f"script-src {_csp_hash(early)} {_csp_hash(script)}",
+                f"style-src {_csp_hash(style)}",
+                f"img-src {_MEDIA_SOURCES} data:",
+                f"media-src {_MEDIA_SOURCES}",
                 "base-uri 'none'",
                 "form-action 'none'",
             )
@@ -71,26 +71,26 @@ def render(contents: Contents) -> Iterator[str]:
         style=style,
         early=early,
         script=script,
-        head=_json({name: getattr(contents, name) for name in ("pipeline", "file", "app_id", "service")}),
-        jobs=(_json(_entry(job)) for job in contents.jobs),
+        head=_script_json({name: getattr(contents, name) for name in ("pipeline", "file", "app_id", "service")}),
+        jobs=(_script_json(_job_entry(job)) for job in contents.jobs),
     )
 
 
 _PAGE, _STYLE, _EARLY, _SCRIPT = "page.html", "page.css", "early.js", "page.js"
 #: The page may be opened from a disk or from a server.
-_MEDIA = "'self' file: http: https:"
+_MEDIA_SOURCES = "'self' file: http: https:"
 
 
-def _hash(text: str) -> str:
+def _csp_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _json(value: object) -> str:
+def _script_json(value: object) -> str:
     """JSON that no HTML parser takes for markup, and that is ASCII throughout."""
     return htmlsafe_json_dumps(value, separators=(",", ":"))
 
 
-def _entry(job: Shown) -> dict[str, Any]:
+def _job_entry(job: ReportJob) -> dict[str, Any]:
     """What the page's script reads; what there is nothing of is left out."""
     entry = {
         "row": job.row,
@@ -100,9 +100,9 @@ def _entry(job: Shown) -> dict[str, Any]:
         "title": job.title,
         "status": job.status,
         "message": job.message,
-        "sources": [_medium(medium) for medium in job.sources],
+        "sources": [_medium_entry(medium) for medium in job.sources],
         "inputs": job.inputs,
-        "outputs": [_medium(medium) for medium in job.outputs],
+        "outputs": [_medium_entry(medium) for medium in job.outputs],
         "reasons": [[reason.where, reason.value, reason.message, reason.hint] for reason in job.reasons],
         "sha": job.inputs_sha256,
         "execution": job.execution_id,
@@ -111,7 +111,7 @@ def _entry(job: Shown) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if value or name in {"key", "variant"}}
 
 
-def _medium(medium: Medium) -> dict[str, str]:
+def _medium_entry(medium: Medium) -> dict[str, str]:
     entry = {
         "label": medium.label,
         "kind": medium.kind,
