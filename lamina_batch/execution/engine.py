@@ -9,9 +9,7 @@ before its intent is durable. A job's failure is a value; only a broken run esca
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass, field
-from math import inf
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 from lamina_batch.client.lamina import StartResult
@@ -19,12 +17,14 @@ from lamina_batch.client.retry import backoff
 from lamina_batch.errors import StateError
 from lamina_batch.execution.forecast import least_seconds
 from lamina_batch.execution.guards import StopReason
-from lamina_batch.execution.list_polling import ListPoller
+from lamina_batch.execution.news_writer import NewsWriter
+from lamina_batch.execution.pacer import ListRequest, PollRequest, Room
 from lamina_batch.execution.submission_outcome import (
     SubmissionOutcome,
     classify_submission,
     reports_insufficient_credits,
 )
+from lamina_batch.execution.tracker import SubmissionQueue, Tracker
 from lamina_batch.ledger.job import (
     Accepted,
     Delivered,
@@ -39,13 +39,12 @@ from lamina_batch.ledger.job import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable
 
     from lamina_batch.client.budget import Budget
     from lamina_batch.client.lamina import Execution, LaminaClient, ListResult, ReadResult
     from lamina_batch.execution.guards import Guards
-    from lamina_batch.execution.list_polling import ListRequest
-    from lamina_batch.execution.polling import ExecutionPoller
+    from lamina_batch.execution.pacer import Pacer
     from lamina_batch.ledger.job import Job, News
     from lamina_batch.ledger.ledger import Ledger
     from lamina_batch.runtime import Runtime
@@ -56,8 +55,6 @@ MAX_OPEN_POSTS = 16
 MAX_OPEN_POLLS = 64
 #: Progress is told this often even when nothing happens, seconds.
 HEARTBEAT_SECONDS = 1.0
-#: How often in a row the ledger may refuse what is known, a heartbeat apart, before the run gives up.
-MAX_WRITE_ATTEMPTS = 5
 #: So many submissions in a row of which nobody knows the fate, and each that follows waits for the one before.
 MAX_CONSECUTIVE_UNKNOWN = 8
 
@@ -121,25 +118,31 @@ class Outcome:
     ended: int = 0
 
 
-class _SubmissionQueue:
-    """The submissions not taken yet, one looked ahead."""
+@dataclass(slots=True)
+class _Contact:
+    """Whether the service answers at all."""
 
-    def __init__(self, submissions: Iterator[Submission], count: int) -> None:
-        self._submissions = submissions
-        self._head = next(submissions, None)
-        #: what the plan counted, for progress
-        self.left = count
+    #: requests in a row that were not answered
+    unanswered: int = 0
+    #: since when (monotonic seconds)
+    silent_since: float = 0.0
+    #: what the network said about the last of them
+    reason: str = ""
 
-    def __bool__(self) -> bool:
-        return self._head is not None
+    def record(self, status: int | None, message: str, now: float) -> bool:
+        """Note the end of a request. Whether it is the first in a row without an answer."""
+        if status is not None:
+            self.unanswered = 0
+            return False
+        if not self.unanswered:
+            self.silent_since = now
+        self.unanswered += 1
+        self.reason = message
+        return self.unanswered == 1
 
-    def take(self) -> Submission:
-        head = self._head
-        if head is None:
-            raise IndexError
-        self._head = next(self._submissions, None)
-        self.left = max(0, self.left - 1)
-        return head
+    def silent_for(self, now: float) -> float:
+        """Seconds since the service last answered; 0 while it does."""
+        return now - self.silent_since if self.unanswered else 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,8 +152,7 @@ class Engine:
     client: LaminaClient
     ledger: Ledger
     budget: Budget
-    #: Sweeping where the service has a list, and nobody tells of ends
-    polling: ExecutionPoller | ListPoller
+    pacer: Pacer
     guards: Guards
     listener: Listener
     control: Control
@@ -164,58 +166,38 @@ class Engine:
     execution_timeout: float
     #: whether to wait for executions to end
     wait: bool = True
-    #: where a callback for a submission shall go; None: no callbacks are asked for
+    #: token of a submission -> the address for its callback; None: no callbacks are asked for
     webhook_for: Callable[[str], str] | None = None
 
     outcome: Outcome = field(default_factory=Outcome)
+    _tracker: Tracker = field(init=False)
+    _writer: NewsWriter = field(init=False)
+    _contact: _Contact = field(default_factory=_Contact)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     #: requests that have ended and are not looked at yet
     _ended: list[tuple[Job, StartResult | ReadResult]] = field(default_factory=list)
-    #: callbacks that wait to be told whether the ledger has them
-    _callbacks: list[asyncio.Future[DeliveryOutcome]] = field(default_factory=list)
-    #: what they mean for their jobs, until the ledger has it
-    _news: list[tuple[int, News]] = field(default_factory=list)
-    #: why the ledger does not have it yet, and how often that was tried in a row
-    _unwritten: StateError | None = None
-    _tries: int = 0
-    #: monotonic seconds
-    _tried_at: float = -inf
+    _pages: list[tuple[ListRequest, ListResult]] = field(default_factory=list)
+    #: POSTs that are open
     _posts: int = 0
-    #: polls whose end is not written down yet: a task may still stand here a moment after it left its end behind
+    #: job id as text -> its poll, until the end of the poll is looked at
     _polls: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    #: requests for the list that are out, and those that have ended and are not looked at yet
-    _sweeps: set[asyncio.Task[None]] = field(default_factory=set)
-    _swept: list[tuple[ListRequest, ListResult]] = field(default_factory=list)
-    #: job id as text -> the job, while its end is awaited
-    _running: dict[str, Job] = field(default_factory=dict)
-    #: execution id -> job id as text, of these
-    _by_execution: dict[str, str] = field(default_factory=dict)
-    #: since when (monotonic seconds)
-    _since: dict[str, float] = field(default_factory=dict)
-    #: of these, the ones asked about only once
-    _once: set[str] = field(default_factory=set)
-    #: held jobs whose POST carried a webhook URL: a callback may still tell what became of it
-    _hoped: dict[int, Job] = field(default_factory=dict)
-    #: jobs that this run sent and of which it is not known yet whether they were accepted
-    _sent: set[int] = field(default_factory=set)
-    #: proved not accepted: sent again before anything new
-    _again: deque[Submission] = field(default_factory=deque)
-    #: after a connection that could not be made, nothing is sent until then
+    #: requests for the list that are out
+    _list_tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    #: after a connection that could not be made, nothing is sent until then (monotonic seconds)
     _pause_until: float = 0.0
-    #: submissions in a row of which nobody knows what became
-    _doubts: int = 0
-    #: requests in a row that were not answered, and since when (monotonic seconds)
-    _unanswered: int = 0
-    _silent_since: float = 0.0
-    #: what the network said when it last kept an answer back
-    _silence: str = ""
-    #: the service refuses to answer polls: nothing more can be collected
-    _deaf: bool = False
-    _broken: StateError | None = None
-    #: nothing is written down any more
-    _over: bool = False
+    #: submissions in a row whose fate is not known
+    _consecutive_unknown: int = 0
+    #: the service refuses to answer polls, so nothing more can be collected
+    _polling_disabled: bool = False
+    #: the ledger refused to take the intent of submissions
+    _intent_error: StateError | None = None
     _total: int = 0
-    _done: int = 0
+
+    def __post_init__(self) -> None:
+        self._tracker = Tracker(
+            pacer=self.pacer, runtime=self.runtime, execution_timeout=self.execution_timeout, wait=self.wait
+        )
+        self._writer = NewsWriter(ledger=self.ledger, runtime=self.runtime, run_id=self.run_id)
 
     async def run(
         self,
@@ -226,69 +208,62 @@ class Engine:
         ask_once: Iterable[Job] = (),
         held: Iterable[Job] = (),
     ) -> Outcome:
-        """Send `submissions` (`count` of them), await their ends and those of `running`, ask once about `ask_once`.
+        """Send `submissions` (`count` of them), await their ends and those of `running`, poll `ask_once` one time.
 
-        Of `held`, those that a callback may still settle are waited for.
+        `held` jobs are awaited as long as a callback may settle them.
 
-        When cancelled, jobs whose POST was open stay `submitting` in the ledger, to be held. Raises StateError where
-        the ledger cannot be written: from then on nothing is sent.
+        When cancelled, jobs whose POST was open stay `submitting` in the ledger, to be held. Raises StateError if the
+        ledger cannot be written; from then on nothing is sent.
         """
         self.control.wake = self._wake.set
-        waiting = _SubmissionQueue(iter(submissions), count)
+        queue = SubmissionQueue(iter(submissions), count)
         for job in running:
-            self._watch(job)
+            self._tracker.watch(job)
         for job in ask_once:
-            self._watch(job)
-            self._once.add(str(job.id))
+            self._tracker.watch(job, once=True)
         for job in held:
-            self._hope(job)
-        self._total = count + len(self._running) + len(self._hoped)
+            self._await_callback(job)
+        self._total = count + len(self._tracker.running) + len(self._tracker.awaiting_callback)
         try:
             async with asyncio.TaskGroup() as tasks:
-                await self._loop(tasks, waiting)
-                for read in (*self._polls.values(), *self._sweeps):
+                await self._loop(tasks, queue)
+                for read in (*self._polls.values(), *self._list_tasks):
                     read.cancel()
         finally:
             # However this ends, an answer that is here is not thrown away.
-            self._write_down()
-            self._over = True
-        if self._unwritten is not None:
-            raise self._unwritten
-        if self._broken is not None:
-            raise self._broken
+            self._process_answers(queue)
+            self._writer.close()
+        if self._writer.error is not None:
+            raise self._writer.error
+        if self._intent_error is not None:
+            raise self._intent_error
         return self.outcome
 
-    async def _loop(self, tasks: asyncio.TaskGroup, waiting: _SubmissionQueue) -> None:
+    async def _loop(self, tasks: asyncio.TaskGroup, queue: SubmissionQueue) -> None:
         while True:
             self._wake.clear()
-            self._write_down()
+            self._process_answers(queue)
             now = self.runtime.now()
-            self._judge(now, waiting)
-            if self._finished(waiting):
+            self._check_stops(now, queue)
+            if self._finished(queue):
                 return
             room = self.budget.available(now)
-            room -= self._poll(tasks, now, room, waiting)
-            room -= self._sweep(tasks, now, room, waiting)
-            room -= self._submit(tasks, now, room, waiting)
-            self.listener.on_progress(self._progress(waiting))
-            await self._rest(self._next_look(now, room, waiting))
+            room -= self._send_reads(tasks, now, room, queue)
+            room -= self._send_submissions(tasks, now, room, queue)
+            self.listener.on_progress(self._progress(queue))
+            await self._rest(self._next_look(now, room, queue))
 
     # -- what may happen next ------------------------------------------------------------------------------
 
-    def _judge(self, now: float, waiting: _SubmissionQueue) -> None:
-        """Settle whether the run goes on as it is."""
-        if self.outcome.stopped_by is None:
-            if self.control.stopped:
-                self.outcome.stopped_by = StopReason.SIGNAL
-            elif self.guards.stop is not None and (self._again or waiting):
-                self.outcome.stopped_by = self.guards.stop
-        elif self.control.stopped:
+    def _check_stops(self, now: float, queue: SubmissionQueue) -> None:
+        if self.control.stopped:
             self.outcome.stopped_by = StopReason.SIGNAL
-        if self._unanswered and now - self._silent_since > self.execution_timeout:
-            self._stop(StopReason.UNREACHABLE, self._silence)
-            self._deaf = True
-        for job in [job for job in self._hoped.values() if self._late(job)]:
-            del self._hoped[job.id]
+        elif self.outcome.stopped_by is None and self.guards.stop is not None and queue:
+            self.outcome.stopped_by = self.guards.stop
+        if self._contact.silent_for(now) > self.execution_timeout:
+            self._stop(StopReason.UNREACHABLE, self._contact.reason)
+            self._polling_disabled = True
+        for job in self._tracker.overdue_callbacks():
             self._end(job, completed=False, failed=False)
 
     def _stop(self, why: StopReason, reason: str) -> None:
@@ -296,70 +271,64 @@ class Engine:
             self.outcome.stopped_by = why
             self.outcome.reason = reason
 
+    def _ledger_refuses(self) -> bool:
+        return self._intent_error is not None or self._writer.error is not None
+
     def _submitting(self) -> bool:
-        return self.outcome.stopped_by is None and self._broken is None and self._unwritten is None
+        return self.outcome.stopped_by is None and not self._ledger_refuses()
 
-    def _listening(self) -> bool:
-        broken = self._broken is not None or self._unwritten is not None
-        return self.wait and not self._deaf and not self.control.stopped and not broken
+    def _collecting(self) -> bool:
+        return self.wait and not self._polling_disabled and not self.control.stopped and not self._ledger_refuses()
 
-    def _finished(self, waiting: _SubmissionQueue) -> bool:
+    def _finished(self, queue: SubmissionQueue) -> bool:
         if self._posts or self._ended:
             return False
-        if self._unwritten is not None:
-            return self._tries >= MAX_WRITE_ATTEMPTS
-        if self._submitting() and (self._again or waiting):
+        if self._writer.error is not None:
+            return self._writer.gave_up
+        if self._submitting() and queue:
             return False
-        return not (self._listening() and (self._running or self._polls or self._hoped))
+        awaited = self._tracker.running or self._polls or self._tracker.awaiting_callback
+        return not (self._collecting() and awaited)
 
-    def _poll(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _SubmissionQueue) -> int:
-        if not self._listening():
+    def _send_reads(self, tasks: asyncio.TaskGroup, now: float, room: int, queue: SubmissionQueue) -> int:
+        """Send the polls and list requests that are worth it now. Returns their number."""
+        if not self._collecting():
             return 0
-        most = min(room, MAX_OPEN_POLLS - len(self._polls))
-        if most <= 0:
-            return 0
-        due = self.polling.due(now, most, room=room, waiting=self._startable(waiting))
-        for name in due:
-            self._polls[name] = tasks.create_task(self._ask(self._running[name]))
-        return len(due)
+        free = Room(requests=room, polls=MAX_OPEN_POLLS - len(self._polls), waiting=self._startable(queue))
+        requests = self.pacer.requests(now, free)
+        for request in requests:
+            match request:
+                case PollRequest(execution=name):
+                    self._polls[name] = tasks.create_task(self._poll(self._tracker.running[name]))
+                case ListRequest():
+                    task = tasks.create_task(self._list(request))
+                    self._list_tasks.add(task)
+                    task.add_done_callback(self._list_tasks.discard)
+                case _:
+                    assert_never(request)
+        return len(requests)
 
-    def _sweep(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _SubmissionQueue) -> int:
-        """Ask the list about many at once, where there is one."""
-        count = 0
-        if isinstance(self.polling, ListPoller) and self._listening():
-            while room > count:
-                sweep = self.polling.sweep_due(now, room - count, waiting=self._startable(waiting))
-                if sweep is None:
-                    break
-                task = tasks.create_task(self._list(sweep))
-                self._sweeps.add(task)
-                task.add_done_callback(self._sweeps.discard)
-                count += 1
-        return count
-
-    def _startable(self, waiting: _SubmissionQueue) -> int:
+    def _startable(self, queue: SubmissionQueue) -> int:
         """Submissions that only want requests: those that wait for a slot do not count."""
-        if not self._submitting():
-            return 0
-        return max(0, min(waiting.left + len(self._again), self.max_in_flight - self._in_flight()))
+        return max(0, min(len(queue), self.max_in_flight - self._in_flight())) if self._submitting() else 0
 
     def _in_flight(self) -> int:
-        return self._posts + (len(self._running) - len(self._once) if self.wait else 0)
+        return self._posts + self._tracker.slots_used()
 
-    def _submit(self, tasks: asyncio.TaskGroup, now: float, room: int, waiting: _SubmissionQueue) -> int:
-        """Send as many as may go now, after the intent of all of them is on the disk."""
+    def _send_submissions(self, tasks: asyncio.TaskGroup, now: float, room: int, queue: SubmissionQueue) -> int:
+        """Send as many as may go now, after the intent of all of them is on the disk. Returns their number."""
         if not self._submitting() or now < self._pause_until:
             return 0
-        if isinstance(self.polling, ListPoller):
-            room -= self.polling.reserved(now)
-        most = min(room, MAX_OPEN_POSTS - self._posts, self.max_in_flight - self._in_flight())
-        if self._doubts >= MAX_CONSECUTIVE_UNKNOWN:
-            most = min(most, 1 - self._posts)
+        limits = [room - self.pacer.reserved(now), MAX_OPEN_POSTS - self._posts]
+        limits.append(self.max_in_flight - self._in_flight())
+        if self._consecutive_unknown >= MAX_CONSECUTIVE_UNKNOWN:
+            limits.append(1 - self._posts)
         guarded = self.guards.room()
-        most = most if guarded is None else min(most, guarded)
+        if guarded is not None:
+            limits.append(guarded)
         batch: list[Submission] = []
-        while len(batch) < most and (self._again or waiting):
-            batch.append(self._again.popleft() if self._again else waiting.take())
+        while len(batch) < min(limits) and queue:
+            batch.append(queue.take())
         if not batch:
             return 0
         try:
@@ -373,31 +342,31 @@ class Engine:
             )
         except StateError as error:
             # What is in flight may still land, and may still be written once the disk has room again.
-            self._broken = error
+            self._intent_error = error
             return 0
         for job in jobs:
             self.guards.began(job.id)
-            self._sent.add(job.id)
+            self._tracker.sent.add(job.id)
             self._posts += 1
-            tasks.create_task(self._send(job))
+            tasks.create_task(self._submit(job))
         return len(jobs)
 
-    def _next_look(self, now: float, room: int, waiting: _SubmissionQueue) -> float | None:
+    def _next_look(self, now: float, room: int, queue: SubmissionQueue) -> float | None:
         """Seconds until something may be done that cannot be done now; None: only an answer changes anything."""
         moments: list[float | None] = []
-        wants_room = bool(self._again or waiting) and self._submitting()
-        if self._listening() and room > 0 and len(self._polls) < MAX_OPEN_POLLS:
-            moments.append(self.polling.next_due(now))
-        if wants_room or self._running:
+        wants_room = bool(queue) and self._submitting()
+        if self._collecting() and room > 0 and len(self._polls) < MAX_OPEN_POLLS:
+            moments.append(self.pacer.next_due(now))
+        if wants_room or self._tracker.running:
             # More requests may also be a reason to ask earlier.
             moments.append(self.budget.next_change(now))
         if wants_room and self._pause_until > now:
             moments.append(self._pause_until)
-        known = [moment for moment in moments if moment is not None]
-        return max(0.0, min(known) - now) if known else None
+        coming = [moment for moment in moments if moment is not None]
+        return max(0.0, min(coming) - now) if coming else None
 
     async def _rest(self, delay: float | None) -> None:
-        """Wait until an answer is there, somebody stops us, `delay` seconds are over, or a heartbeat is due."""
+        """Wait until an answer is there, a stop is asked for, `delay` seconds are over, or a heartbeat is due."""
         pause = HEARTBEAT_SECONDS if delay is None else min(delay, HEARTBEAT_SECONDS)
         waits = [
             asyncio.ensure_future(_wait_for(self._wake.wait())),
@@ -409,22 +378,20 @@ class Engine:
             for wait in waits:
                 wait.cancel()
 
-    def _progress(self, waiting: _SubmissionQueue) -> Progress:
-        left = waiting.left + len(self._again)
+    def _progress(self, queue: SubmissionQueue) -> Progress:
+        running = len(self._tracker.running)
         return Progress(
             total=self._total,
-            ended=self._done,
-            running=len(self._running) + len(self._hoped) + self._posts,
-            waiting=left,
-            least_left=least_seconds(
-                left, limit=self.budget.limit, window=self.budget.window, reads=len(self._running)
-            ),
-            silent=self.runtime.now() - self._silent_since if self._unanswered else 0.0,
+            ended=self._tracker.done,
+            running=running + len(self._tracker.awaiting_callback) + self._posts,
+            waiting=len(queue),
+            least_left=least_seconds(len(queue), limit=self.budget.limit, window=self.budget.window, reads=running),
+            silent=self._contact.silent_for(self.runtime.now()),
         )
 
     # -- the requests --------------------------------------------------------------------------------------
 
-    async def _send(self, job: Job) -> None:
+    async def _submit(self, job: Job) -> None:
         submission = job.submission or ""
         webhook = None if self.webhook_for is None else self.webhook_for(submission)
         end = await self.client.start(self.app_id, job.inputs, submission=submission, webhook=webhook)
@@ -432,14 +399,14 @@ class Engine:
         self._ended.append((job, end))
         self._wake.set()
 
-    async def _ask(self, job: Job) -> None:
+    async def _poll(self, job: Job) -> None:
         end = await self.client.get_execution(job.execution_id or "", generation=job.generation)
         self._ended.append((job, end))
         self._wake.set()
 
-    async def _list(self, sweep: ListRequest) -> None:
-        end = await self.client.list_runs(app_id=self.app_id, limit=sweep.limit, offset=sweep.offset)
-        self._swept.append((sweep, end))
+    async def _list(self, request: ListRequest) -> None:
+        end = await self.client.list_runs(app_id=self.app_id, limit=request.limit, offset=request.offset)
+        self._pages.append((request, end))
         self._wake.set()
 
     # -- the callbacks -------------------------------------------------------------------------------------
@@ -449,69 +416,41 @@ class Engine:
         return self.ledger.of_submission(submission) is not None
 
     async def deliver(self, submission: str, execution: Execution) -> DeliveryOutcome:
-        """Take a verified callback; the answer comes when the ledger has it, or when that cannot be."""
+        """Take a verified callback. Returns once the ledger has it, or cannot take it."""
         job = self.ledger.of_submission(submission)
         if job is None:
             return DeliveryOutcome.UNKNOWN
-        if self._over:
-            return DeliveryOutcome.UNCOMMITTED
-        taken: asyncio.Future[DeliveryOutcome] = asyncio.get_running_loop().create_future()
-        self._unanswered = 0
-        self._callbacks.append(taken)
-        self._news.append((job.id, Delivered(execution=execution, submission=submission, at=self.runtime.wall())))
+        self._contact.unanswered = 0
+        news = Delivered(execution=execution, submission=submission, at=self.runtime.wall())
         self._wake.set()
-        return await taken
+        return await self._writer.deliver(job.id, news)
 
     # -- what has happened ---------------------------------------------------------------------------------
 
-    def _write_down(self) -> None:
-        """Put all that has ended into the ledger, in one transaction, and act on what that changed.
-
-        A ledger that cannot be written for the moment (a full disk, a lock) costs no answer: they are kept, nothing
-        new is sent, and the next look tries again.
-        """
+    def _process_answers(self, queue: SubmissionQueue) -> None:
+        """Put all that has ended into the ledger, in one transaction, and act on what that changed."""
         ended, self._ended = self._ended, []
         for job, end in ended:
-            item = self._post_ended(end) if isinstance(end, StartResult) else self._poll_ended(job, end)
-            if item is not None:
-                self._news.append((job.id, item))
-        swept, self._swept = self._swept, []
-        for sweep, page in swept:
-            self._sweep_ended(sweep, page)
-        if not self._news:
-            return
-        try:
-            changed = self.ledger.record(self._news, at=self.runtime.wall(), run_id=self.run_id)
-        except StateError as error:
-            self._unwritten = error
-            if self.runtime.now() - self._tried_at >= HEARTBEAT_SECONDS:
-                self._tries, self._tried_at = self._tries + 1, self.runtime.now()
-            self._answer_callbacks(DeliveryOutcome.UNCOMMITTED)
-            return
-        told = {job_id for job_id, item in self._news if isinstance(item, Delivered)}
-        self._news, self._unwritten, self._tries = [], None, 0
-        self._answer_callbacks(DeliveryOutcome.COMMITTED)
-        for job in changed:
-            self._changed(job, told=job.id in told)
+            news = self._post_ended(end) if isinstance(end, StartResult) else self._poll_ended(job, end)
+            if news is not None:
+                self._writer.add(job.id, news)
+        pages, self._pages = self._pages, []
+        for request, page in pages:
+            self._list_ended(request, page)
+        for job, by_callback in self._writer.write():
+            self._changed(job, queue, by_callback=by_callback)
             self.listener.changed(job)
 
-    def _answer_callbacks(self, taken: DeliveryOutcome) -> None:
-        for callback in self._callbacks:
-            if not callback.done():
-                callback.set_result(taken)
-        self._callbacks.clear()
-
     def _post_ended(self, end: StartResult) -> News:
-        self._heard(end.status, end.message)
-        proof = classify_submission(end)
-        self._doubts = self._doubts + 1 if proof is SubmissionOutcome.UNKNOWN else 0
-        if proof is SubmissionOutcome.NOT_ACCEPTED and end.status is None:
-            self._pause_until = self.runtime.now() + backoff(self._unanswered, self.runtime.random)
-        elif self._doubts >= MAX_CONSECUTIVE_UNKNOWN:
-            self._pause_until = self.runtime.now() + backoff(
-                self._doubts - MAX_CONSECUTIVE_UNKNOWN + 1, self.runtime.random, base=5.0, cap=60.0
-            )
-        match proof:
+        self._record_contact(end.status, end.message)
+        outcome, now = classify_submission(end), self.runtime.now()
+        self._consecutive_unknown = self._consecutive_unknown + 1 if outcome is SubmissionOutcome.UNKNOWN else 0
+        if outcome is SubmissionOutcome.NOT_ACCEPTED and end.status is None:
+            self._pause_until = now + backoff(self._contact.unanswered, self.runtime.random)
+        elif self._consecutive_unknown >= MAX_CONSECUTIVE_UNKNOWN:
+            failures = self._consecutive_unknown - MAX_CONSECUTIVE_UNKNOWN + 1
+            self._pause_until = now + backoff(failures, self.runtime.random, base=5.0, cap=60.0)
+        match outcome:
             case SubmissionOutcome.ACCEPTED:
                 return Accepted(execution_id=end.execution_id or "", generation=self.client.generation.name)
             case SubmissionOutcome.UNKNOWN:
@@ -527,131 +466,87 @@ class Engine:
                 self._stop(StopReason.REFUSED, f"HTTP {end.status} to a submission: {end.message}")
                 return NotAccepted(code=f"http_{end.status}", message=end.message)
             case _:
-                assert_never(proof)
+                assert_never(outcome)
 
     def _poll_ended(self, job: Job, end: ReadResult) -> News | None:
         name = str(job.id)
         self._polls.pop(name, None)
-        self._heard(end.status, end.message)
+        self._record_contact(end.status, end.message)
         if end.execution is not None and end.execution.ended:
             return Observed(execution=end.execution, at=self.runtime.wall())
-        self._refused(end)
-        if name in self._once:
-            self._unwatch(job)
+        self._check_refused(end)
+        if self._tracker.is_asked_once(name):
+            self._tracker.unwatch(job)
             return None
-        if self._late(job) and self._is_told(end, name):
-            said = f"status {end.execution.status!r}" if end.execution is not None else end.message
-            return TimedOut(message=f"no end within {self.execution_timeout:g} s; the service last said: {said}")
+        if self._tracker.is_overdue(job) and self._is_about_execution(end, name):
+            answer = f"status {end.execution.status!r}" if end.execution is not None else end.message
+            return TimedOut(message=f"no end within {self.execution_timeout:g} s; the service last said: {answer}")
         if end.execution is not None:
-            self.polling.asked(name, self.runtime.now())
+            self.pacer.asked(name, self.runtime.now())
         else:
-            self.polling.failed(name, self.runtime.now())
+            self.pacer.failed(name, self.runtime.now())
         return None
 
-    def _sweep_ended(self, sweep: ListRequest, end: ListResult) -> None:
-        if not isinstance(self.polling, ListPoller):
-            return
-        self._heard(end.status, end.message)
-        self._refused(end)
+    def _list_ended(self, request: ListRequest, end: ListResult) -> None:
+        self._record_contact(end.status, end.message)
+        self._check_refused(end)
         if end.status != 200:
-            self.polling.sweep_failed(sweep, self.runtime.now())
+            self.pacer.list_failed(request, self.runtime.now())
             return
-        listed = [(self._by_execution.get(item.execution_id), item.ended) for item in end.items]
-        seen = {name: ended for name, ended in listed if name is not None}
-        self.polling.swept(sweep, self.runtime.now(), seen)
-        for name in [name for name in self._once if seen.get(name) is False]:
-            self._unwatch(self._running[name])
+        ended = self._tracker.ended_on_page([(item.execution_id, item.ended) for item in end.items])
+        self.pacer.list_answered(request, self.runtime.now(), ended)
+        for name in [name for name, has_ended in ended.items() if not has_ended and self._tracker.is_asked_once(name)]:
+            self._tracker.unwatch(self._tracker.running[name])
 
-    def _refused(self, end: ReadResult | ListResult) -> None:
-        """The service refuses the key or the address: nothing more can be collected."""
+    def _check_refused(self, end: ReadResult | ListResult) -> None:
+        """Stop collecting if the service refuses the key or the address."""
         if end.status in {401, 403} or (end.status is not None and 300 <= end.status < 400):
             self._stop(StopReason.REFUSED, f"HTTP {end.status} to a poll: {end.message}")
-            self._deaf = True
+            self._polling_disabled = True
 
-    def _heard(self, status: int | None, message: str) -> None:
-        """Keep track of whether the service answers at all."""
-        if status is not None:
-            self._unanswered = 0
-            return
-        if not self._unanswered:
-            self._silent_since = self.runtime.now()
-        self._unanswered += 1
-        if self._unanswered == 1:
+    def _record_contact(self, status: int | None, message: str) -> None:
+        if self._contact.record(status, message, self.runtime.now()):
             self.listener.note(f"no answer from the service ({message})")
-        self._silence = message
 
-    def _is_told(self, end: ReadResult, name: str) -> bool:
-        """Whether this poll says something of the execution; what only the way there says is asked again."""
-        waited = self.runtime.now() - self._since.get(name, self.runtime.now())
-        return end.execution is not None or end.status == 404 or waited >= self.execution_timeout
+    def _is_about_execution(self, end: ReadResult, name: str) -> bool:
+        """Whether this poll says something of the execution. What only the way there says is asked again."""
+        waited_long = self._tracker.waited(name) >= self.execution_timeout
+        return end.execution is not None or end.status == 404 or waited_long
 
-    def _late(self, job: Job) -> bool:
-        return job.submitted_at is not None and self.runtime.wall() - job.submitted_at >= self.execution_timeout
-
-    def _changed(self, job: Job, *, told: bool) -> None:
-        if job.execution_id is not None and job.id in self._sent:
-            self._sent.discard(job.id)
+    def _changed(self, job: Job, queue: SubmissionQueue, *, by_callback: bool) -> None:
+        if job.execution_id is not None and job.id in self._tracker.sent:
+            self._tracker.sent.discard(job.id)
             self.outcome.submitted += 1
         match job.state:
             case State.RUNNING:
-                self._watch(job)
+                self._tracker.watch(job)
             case State.PLANNED:
                 if self.outcome.stopped_by is None:
-                    self._again.append(
-                        Submission(
-                            key=job.key,
-                            variant=job.variant,
-                            content=job.content,
-                            inputs=job.inputs,
-                            job_id=job.id,
-                        )
-                    )
+                    queue.retry(job)
             case State.COMPLETED:
                 self.outcome.ended += 1
-                self._end(job, completed=job.failed_outputs == 0, failed=False, told=told)
+                self._end(job, completed=job.failed_outputs == 0, failed=False, by_callback=by_callback)
             case State.FAILED:
                 self.outcome.ended += 1
                 if reports_insufficient_credits(job.message):
                     self._stop(StopReason.CREDITS, job.message or "")
-                self._end(job, completed=False, failed=True, told=told)
+                self._end(job, completed=False, failed=True, by_callback=by_callback)
             case State.TIMED_OUT | State.REJECTED:
                 self._end(job, completed=False, failed=True)
             case State.HELD:
-                if not self._hope(job):
+                if not self._await_callback(job):
                     self._end(job, completed=False, failed=False)
             case State.SUBMITTING:
                 pass
             case _:
                 assert_never(job.state)
 
-    def _end(self, job: Job, *, completed: bool, failed: bool, told: bool = False) -> None:
-        self._unwatch(job, told=told)
+    def _end(self, job: Job, *, completed: bool, failed: bool, by_callback: bool = False) -> None:
+        self._tracker.unwatch(job, by_callback=by_callback)
         self.guards.ended(job.id, completed=completed, failed=failed)
 
-    def _hope(self, job: Job) -> bool:
-        """Wait for a callback of a held job, if one may come."""
-        may_come = self.wait and self.webhook_for is not None and job.by_webhook and not self._late(job)
-        if may_come:
-            self._hoped[job.id] = job
-        return may_come
-
-    def _watch(self, job: Job) -> None:
-        self._running[str(job.id)] = job
-        self._by_execution[job.execution_id or ""] = str(job.id)
-        self._since[str(job.id)] = self.runtime.now()
-        age = max(0.0, self.runtime.wall() - job.submitted_at) if job.submitted_at is not None else 0.0
-        self.polling.start(str(job.id), self.runtime.now(), age=age)
-
-    def _unwatch(self, job: Job, *, told: bool = False) -> None:
-        name = str(job.id)
-        self._done += 1
-        self._hoped.pop(job.id, None)
-        if self._running.pop(name, None) is not None:
-            self._once.discard(name)
-            self._since.pop(name, None)
-            self._by_execution.pop(job.execution_id or "", None)
-        if self.wait:
-            self.polling.ended(name, job.seconds if job.state is State.COMPLETED else None, told=told)
+    def _await_callback(self, job: Job) -> bool:
+        return self.webhook_for is not None and self._tracker.await_callback(job)
 
 
 async def _wait_for(what: Awaitable[object]) -> object:

@@ -11,15 +11,16 @@ import heapq
 import math
 from dataclasses import dataclass, field
 from statistics import linear_regression
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from lamina_batch.client.budget import Budget, Quota
-from lamina_batch.execution.list_polling import ListPoller
-from lamina_batch.execution.polling import ExecutionPoller
+from lamina_batch.execution.list_polling import make_pacer
+from lamina_batch.execution.pacer import ListRequest, PollRequest, Room
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lamina_batch.execution.pacer import Pacer
     from lamina_batch.pipeline.spec import Completion
 
 #: So many jobs are rehearsed at most; what comes after them takes what the later half of these took.
@@ -83,26 +84,24 @@ def forecast(
     if jobs <= 0:
         poll, seconds = 0, 0.0
     elif known:
-        pacer: ExecutionPoller | ListPoller
-        if completion == "poll" and generation == "runs":
-            pacer = ListPoller(min_interval=min_interval, max_interval=max_interval, durations=known)
-        else:
-            pacer = ExecutionPoller(
-                min_interval=min_interval,
-                max_interval=max_interval,
-                durations=known,
-                delivered=completion == "webhook",
-            )
-        rehearsal = _Simulation(
+        by_callback = completion == "webhook"
+        pacer = make_pacer(
+            by_list=generation == "runs",
+            by_callback=by_callback,
+            min_interval=min_interval,
+            max_interval=max_interval,
+            durations=known,
+        )
+        simulation = _Simulation(
             limit=limit,
             window=window,
             max_in_flight=max_in_flight,
             reads=reads,
             durations=known,
             pacer=pacer,
-            told=completion == "webhook",
+            by_callback=by_callback,
         )
-        poll, seconds = rehearsal.extend(jobs)
+        poll, seconds = simulation.extend(jobs)
     return Forecast(
         jobs=jobs,
         submit=max(0, jobs),
@@ -178,9 +177,9 @@ class _Simulation:
     reads: int
     #: of executions, from the shortest to the longest
     durations: Sequence[float]
-    pacer: ExecutionPoller | ListPoller
-    #: ends are told by webhook
-    told: bool
+    pacer: Pacer
+    #: whether callbacks tell of ends
+    by_callback: bool
 
     _now: float = 0.0
     _budget: Budget = field(default_factory=Budget)
@@ -235,22 +234,18 @@ class _Simulation:
             self._request()
             return True
         slots = max(0, min(self.max_in_flight - len(self._running), self._jobs - len(self._starts)))
-        due = self.pacer.due(now, min(room, _MOST_POLLS), waiting=slots, room=room)
-        for name in due:
-            self._poll(name)
-        room -= len(due)
-        sweep = self.pacer.sweep_due(now, room, waiting=slots) if room > 0 else None
-        if sweep is not None:
-            self._request()
-            self._polls += 1
-            page = range(len(self._starts) - sweep.offset - 1, -1, -1)[: sweep.limit]
-            listed = [name for name in map(str, page) if name in self._running]
-            cast("ListPoller", self.pacer).swept(sweep, now, {name: self._running[name][1] <= now for name in listed})
-            return True
-        starting = min(room, slots, _MOST_STARTS)
+        requests = self.pacer.requests(now, Room(requests=room, polls=_MOST_POLLS, waiting=slots))
+        for request in requests:
+            match request:
+                case PollRequest(execution=name):
+                    self._poll(name)
+                case ListRequest():
+                    self._list(request)
+        room -= len(requests)
+        starting = max(0, min(room - self.pacer.reserved(now), slots, _MOST_STARTS))
         for _ in range(starting):
             self._start()
-        return bool(due) or starting > 0
+        return bool(requests) or starting > 0
 
     def _wait(self, *, acted: bool) -> None:
         """Go to the next instant at which something may be done."""
@@ -269,7 +264,7 @@ class _Simulation:
         while self._deliveries and self._deliveries[0][0] <= self._now:
             name = heapq.heappop(self._deliveries)[1]
             if name in self._running:
-                self._end(name, told=True)
+                self._end(name, by_callback=True)
 
     def _request(self) -> None:
         ticket = self._budget.spend(self._now)
@@ -292,7 +287,7 @@ class _Simulation:
         name = str(number)
         self._running[name] = (duration, self._now + duration)
         self.pacer.start(name, self._now)
-        if self.told:
+        if self.by_callback:
             heapq.heappush(self._deliveries, (self._now + duration, name))
         self._ends_at_last_start = len(self._ends)
 
@@ -300,11 +295,18 @@ class _Simulation:
         self._request()
         self._polls += 1
         if self._running[name][1] <= self._now:
-            self._end(name, told=False)
+            self._end(name, by_callback=False)
         else:
             self.pacer.asked(name, self._now)
 
-    def _end(self, name: str, *, told: bool) -> None:
+    def _list(self, request: ListRequest) -> None:
+        self._request()
+        self._polls += 1
+        page = range(len(self._starts) - request.offset - 1, -1, -1)[: request.limit]
+        listed = [name for name in map(str, page) if name in self._running]
+        self.pacer.list_answered(request, self._now, {name: self._running[name][1] <= self._now for name in listed})
+
+    def _end(self, name: str, *, by_callback: bool) -> None:
         duration, _ = self._running.pop(name)
-        self.pacer.ended(name, duration, told=told)
+        self.pacer.ended(name, duration, by_callback=by_callback)
         self._ends.append((self._polls, self._now - self._starts[int(name)]))

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lamina_batch.execution.pacer import ListRequest, Pacer
 from lamina_batch.execution.polling import ExecutionPoller
 
 if TYPE_CHECKING:
@@ -38,16 +39,6 @@ _MAX_OVERTAKING = 20
 _MAX_LIST_FAILURES = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListRequest:
-    """One request for the list: `GET /v1/runs?appId=…&limit={limit}&offset={offset}`, newest first."""
-
-    offset: int
-    limit: int
-    #: when it left; what was accepted later need not be on it
-    sent_at: float
-
-
 @dataclass(slots=True, eq=False)
 class _TrackedExecution:
     name: str
@@ -70,7 +61,7 @@ class _ListPage:
     live: dict[str, _TrackedExecution] = field(default_factory=dict)
     #: when the sweep that is out left
     sent_at: float | None = None
-    #: not to be swept before
+    #: not to be list_answered before
     not_before: float = -math.inf
     #: sweeps that failed since the last answer
     failures: int = 0
@@ -93,11 +84,11 @@ class _PageResult:
         return not self.out and self.at <= now
 
 
-class ListPoller:
+class ListPoller(Pacer):
     """Which executions to ask about now, and when a sweep is worth its request.
 
-    It is used as `Polling` is. Besides, `sweep_due` hands out sweeps, one for each page at a time; `swept` or
-    `sweep_failed` is told how each ended. Intervals and `durations` are in seconds. At the age of `timeout` each is
+    It is used as `Polling` is. Besides, `list_due` hands out sweeps, one for each page at a time; `list_answered` or
+    `list_failed` is told how each ended. Intervals and `durations` are in seconds. At the age of `timeout` each is
     asked about by itself, because only that tells what is to be said of it.
     """
 
@@ -156,10 +147,10 @@ class ListPoller:
             self._again(execution, now + self._pause(found.failures))
         self._by_id.failed(execution, now)
 
-    def ended(self, execution: str, duration: float | None, *, told: bool = False) -> None:
+    def ended(self, execution: str, duration: float | None, *, by_callback: bool = False) -> None:
         """It ended, or is no longer waited for; `duration` is in seconds by the service's own clock, if known."""
         self._forget(execution)
-        self._by_id.ended(execution, duration, told=told)
+        self._by_id.ended(execution, duration, by_callback=by_callback)
 
     def due(self, now: float, limit: int, *, waiting: int = 0, room: int | None = None) -> list[str]:
         """Those to ask about now, best first, at most `limit`, each of them out until its poll has ended.
@@ -186,7 +177,7 @@ class ListPoller:
         at = min(moments, default=math.inf)
         return None if at == math.inf else max(now, at)
 
-    def sweep_due(self, now: float, room: int, *, waiting: int = 0) -> ListRequest | None:
+    def list_due(self, now: float, room: int, *, waiting: int = 0) -> ListRequest | None:
         """A sweep that is worth one of the `room` requests that may leave now; ask again until there is none."""
         self._arrange(now, room, waiting)
         if room <= self._wanted(now):
@@ -209,7 +200,7 @@ class ListPoller:
                 count += sum(live.expected <= page.sent_at for live in page.live.values())
         return count
 
-    def swept(self, sweep: ListRequest, now: float, seen: Mapping[str, bool]) -> None:
+    def list_answered(self, sweep: ListRequest, now: float, seen: Mapping[str, bool]) -> None:
         """A sweep came back. `seen`: those of ours that are on the page and waited for, and whether they have ended."""
         page = self._back(sweep, now + self._least)
         page.failures = 0
@@ -240,7 +231,7 @@ class ListPoller:
                 # New ones only push it further back, so this page never shows it again.
                 self._put(live, sweep.offset // PAGE_SIZE + 1)
 
-    def sweep_failed(self, sweep: ListRequest, now: float) -> None:
+    def list_failed(self, sweep: ListRequest, now: float) -> None:
         """A sweep was not answered, or not with a list."""
         page = self._back(sweep, now)
         page.failures += 1
@@ -351,3 +342,24 @@ class ListPoller:
             best = (worth + together) / count
         # One that has probably ended is not left for longer than this.
         return expected[0], min(best, expected[0] + self._most)
+
+
+def make_pacer(
+    *,
+    by_list: bool,
+    by_callback: bool,
+    min_interval: float,
+    max_interval: float,
+    durations: Iterable[float],
+    timeout: float = math.inf,
+) -> Pacer:
+    """The pacer for what the service offers: a list, unless callbacks tell of ends anyway."""
+    if by_list and not by_callback:
+        return ListPoller(min_interval=min_interval, max_interval=max_interval, durations=durations, timeout=timeout)
+    return ExecutionPoller(
+        min_interval=min_interval,
+        max_interval=max_interval,
+        durations=durations,
+        delivered=by_callback,
+        timeout=timeout,
+    )

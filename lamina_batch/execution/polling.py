@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
+from lamina_batch.execution.pacer import Pacer
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -173,7 +175,7 @@ class _PolledExecution:
     plan: int = 0
 
 
-class ExecutionPoller:
+class ExecutionPoller(Pacer):
     """Which executions to ask about now. One that was handed out is not handed out again before its poll has ended.
 
     Intervals and `durations` are in seconds. `delivered`: the service tells of ends by webhook, and asking only finds
@@ -218,13 +220,6 @@ class ExecutionPoller:
         """What the plans are made with; another object when it has changed."""
         return self._durations
 
-    def sweep_due(self, now: float, room: int, *, waiting: int = 0) -> None:
-        """None: executions are asked about one by one (sweep.py knows another way)."""
-
-    def reserved(self, now: float) -> int:  # noqa: ARG002 -- as Sweeping has it
-        """How many requests submissions should leave for what is out: none."""
-        return 0
-
     def start(self, execution: str, now: float, *, age: float = 0.0) -> None:
         """Wait for the end of an execution that was accepted `age` seconds ago."""
         self.ended(execution, None)
@@ -258,10 +253,10 @@ class ExecutionPoller:
             live.not_before = now + min(self._most, self._least * 2.0 ** min(live.failures - 1, 30))
             self._plan(live)
 
-    def ended(self, execution: str, duration: float | None, *, told: bool = False) -> None:
+    def ended(self, execution: str, duration: float | None, *, by_callback: bool = False) -> None:
         """It ended, or is no longer waited for; `duration` is in seconds by the service's own clock, if known.
 
-        `told`: the service said so by itself. What is learnt here may be of an execution that nobody waits for.
+        `by_callback`: a callback told of it. The execution may be one that nobody waits for.
         """
         live = self._live.pop(execution, None)
         was_out = live is not None and live.plan == 0
@@ -279,9 +274,9 @@ class ExecutionPoller:
                 duration = max(duration, live.seen - live.started)
             self._ended.append(duration)
             self._news += 1
-        if told or (was_out and duration is not None):
+        if by_callback or (was_out and duration is not None):
             # What was accepted before this run may have been told while nobody listened.
-            self._heard_of_end(told=told, missed=live is not None and live.since - live.started <= self._least)
+            self._heard_of_end(told=by_callback, missed=live is not None and live.since - live.started <= self._least)
 
     def due(self, now: float, limit: int, *, waiting: int = 0, room: int | None = None) -> list[str]:
         """Those to ask about now, best first, at most `limit`, each of them out until its poll has ended.

@@ -144,7 +144,7 @@ class OutputFolder:
             try:
                 descriptor = os.open(path, _FOLDER_FLAGS)
             except FileNotFoundError:
-                continue  # swept away by another run, just before it could be locked
+                continue  # list_answered away by another run, just before it could be locked
             if _lock(descriptor) is not False and path.exists():
                 return path, descriptor
             os.close(descriptor)

@@ -13,9 +13,8 @@ from lamina_batch.client.lamina import RUNS, LaminaClient, parse_delivery
 from lamina_batch.errors import StateError
 from lamina_batch.execution.engine import Control, Engine, Listener, Outcome
 from lamina_batch.execution.guards import Guards, StoppedRun, StopReason, next_stopped_run
-from lamina_batch.execution.list_polling import ListPoller
+from lamina_batch.execution.list_polling import make_pacer
 from lamina_batch.execution.plan import Action, Plan, matches_names
-from lamina_batch.execution.polling import ExecutionPoller
 from lamina_batch.ledger.job import State
 from lamina_batch.ledger.state_folder import DiskReserve, ensure_disk_space, estimate_ledger_bytes
 from lamina_batch.runs.planning import STOPPED_META_KEY, active_stop, mapping_fingerprint, open_downloads
@@ -165,30 +164,20 @@ async def _make_engine(context: RunContext, app: App, files: OutputDownloader | 
     pipeline, run = context.pipeline, context.pipeline.run
     video = run.poll.min_interval is None and await makes_video(context.client, context.ledger, app)
     min_interval = min_poll_interval(pipeline, video=video, speed=context.access.speed)
-    max_interval = max(min_interval, run.poll.max_interval)
-    durations = context.ledger.durations(app.app_id)
-    polling: ExecutionPoller | ListPoller
-    if context.client.generation is RUNS and not context.by_webhook:
-        polling = ListPoller(
-            min_interval=min_interval,
-            max_interval=max_interval,
-            durations=durations,
-            timeout=run.execution_timeout,
-        )
-    else:
-        polling = ExecutionPoller(
-            min_interval=min_interval,
-            max_interval=max_interval,
-            durations=durations,
-            delivered=context.by_webhook,
-            timeout=run.execution_timeout,
-        )
+    pacer = make_pacer(
+        by_list=context.client.generation is RUNS,
+        by_callback=context.by_webhook,
+        min_interval=min_interval,
+        max_interval=max(min_interval, run.poll.max_interval),
+        durations=context.ledger.durations(app.app_id),
+        timeout=run.execution_timeout,
+    )
     reporter = context.reporter
     return Engine(
         client=context.client,
         ledger=context.ledger,
         budget=context.budget,
-        polling=polling,
+        pacer=pacer,
         guards=Guards(canary=run.canary, max_failures=run.max_failures),
         listener=reporter if files is None else _DownloadingListener(reporter=reporter, files=files),
         control=context.control,

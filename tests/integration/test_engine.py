@@ -18,7 +18,8 @@ import pytest
 from process import PATIENCE, PIPELINE, json_lines, read_manifest, row, wait_for, write_rows
 
 from lamina_batch.errors import CredentialsError, ServiceError, StateError
-from lamina_batch.execution.engine import MAX_CONSECUTIVE_UNKNOWN, MAX_OPEN_POSTS, MAX_WRITE_ATTEMPTS, Control
+from lamina_batch.execution.engine import MAX_CONSECUTIVE_UNKNOWN, MAX_OPEN_POSTS, Control
+from lamina_batch.execution.news_writer import MAX_WRITE_ATTEMPTS
 from lamina_batch.ledger.job import State
 from lamina_batch.ledger.ledger import Ledger
 from lamina_batch.pipeline.load import load_pipeline

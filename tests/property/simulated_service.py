@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
 from lamina_batch.client.budget import Budget, parse_quota
+from lamina_batch.execution.pacer import ListRequest, Pacer, PollRequest, Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lamina_batch.client.budget import RequestTicket
-    from lamina_batch.execution.list_polling import ListPoller, ListRequest
 
 #: seconds until a request without an answer is given up
 GIVEN_UP_AFTER = 30.0
@@ -107,21 +107,7 @@ class Limiter:
         return sum(self.passed) + self.refused
 
 
-class Pacer(Protocol):
-    """What a run needs of Polling."""
-
-    def start(self, execution: str, now: float, *, age: float = 0.0) -> None: ...
-    def asked(self, execution: str, now: float) -> None: ...
-    def failed(self, execution: str, now: float) -> None: ...
-    def ended(self, execution: str, duration: float | None, *, told: bool = False) -> None: ...
-    def due(self, now: float, limit: int, *, waiting: int = 0, room: int | None = None) -> list[str]: ...
-    def next_due(self, now: float) -> float | None: ...
-    def sweep_due(self, now: float, room: int, *, waiting: int = 0) -> ListRequest | None: ...
-    def reserved(self, now: float) -> int: ...
-    def __len__(self) -> int: ...
-
-
-class Oracle:
+class Oracle(Pacer):
     """Knows when each execution ends, and asks about it once, from then on."""
 
     def __init__(self, durations: Mapping[str, float]) -> None:
@@ -140,7 +126,7 @@ class Oracle:
     def failed(self, execution: str, now: float) -> None:
         heapq.heappush(self._ends, (now, execution))
 
-    def ended(self, execution: str, duration: float | None, *, told: bool = False) -> None:
+    def ended(self, execution: str, duration: float | None, *, by_callback: bool = False) -> None:
         self._live -= 1
 
     def due(self, now: float, limit: int, *, waiting: int = 0, room: int | None = None) -> list[str]:
@@ -151,12 +137,6 @@ class Oracle:
 
     def next_due(self, now: float) -> float | None:
         return max(now, self._ends[0][0]) if self._ends else None
-
-    def sweep_due(self, now: float, room: int, *, waiting: int = 0) -> None:
-        return None
-
-    def reserved(self, now: float) -> int:
-        return 0
 
     def __len__(self) -> int:
         return self._live
@@ -250,18 +230,17 @@ class Run:
             return
         kept = 0
         if self.polling is not None:
-            slots = self.max_in_flight - self._posts - self._live
-            most = min(room, self.most_open_polls - self._polls)
-            for name in self.polling.due(now, most, waiting=min(len(self._waiting), slots), room=room):
+            for request in self.polling.requests(now, self._room(room)):
                 room -= 1
-                self._polls += 1
-                self.polled.setdefault(name, []).append(now)
-                self._send(partial(self._poll_ended, name))
-            while (sweep := self.polling.sweep_due(now, room, waiting=min(len(self._waiting), slots))) is not None:
-                room -= 1
-                self.sweeps += 1
-                shown: dict[str, bool] = {}
-                self._send(partial(self._sweep_ended, sweep, shown), partial(self._show, sweep, shown))
+                match request:
+                    case PollRequest(execution=name):
+                        self._polls += 1
+                        self.polled.setdefault(name, []).append(now)
+                        self._send(partial(self._poll_ended, name))
+                    case ListRequest():
+                        self.sweeps += 1
+                        shown: dict[str, bool] = {}
+                        self._send(partial(self._list_ended, request, shown), partial(self._show, request, shown))
             kept = self.polling.reserved(now)
         slots = self.max_in_flight - self._posts - self._live
         for _ in range(min(room - kept, self.most_open_posts - self._posts, slots, len(self._waiting))):
@@ -284,13 +263,15 @@ class Run:
         slots = self.max_in_flight - self._posts - self._live
         kept = 0
         if self.polling is not None:
-            most = min(room, self.most_open_polls - self._polls)
-            waiting = min(len(self._waiting), slots)
-            assert not self.polling.due(now, most, waiting=waiting, room=room), f"{now}: a poll is due"
-            assert self.polling.sweep_due(now, room, waiting=waiting) is None, f"{now}: a sweep is due"
+            assert self.polling.requests(now, self._room(room)) == [], f"{now}: a request is due"
             kept = self.polling.reserved(now)
         idle = min(room - kept, self.most_open_posts - self._posts, slots, len(self._waiting))
         assert idle <= 0, f"{now}: {idle} rows may be submitted"
+
+    def _room(self, requests: int) -> Room:
+        slots = self.max_in_flight - self._posts - self._live
+        polls = self.most_open_polls - self._polls
+        return Room(requests=requests, polls=polls, waiting=min(len(self._waiting), slots))
 
     def _look_again(self, at: float | None) -> None:
         if at is not None and at < self._look_at:
@@ -370,25 +351,25 @@ class Run:
             if name is not None and name not in self._over:
                 shown[name] = self._accepted[name] + self.durations[name] <= self.clock.now
 
-    def _sweep_ended(self, sweep: ListRequest, shown: dict[str, bool], status: int | None, _arrived: float) -> None:
-        sweeping = cast("ListPoller", self.polling)
+    def _list_ended(self, sweep: ListRequest, shown: dict[str, bool], status: int | None, _arrived: float) -> None:
+        assert self.polling is not None
         if status == 200:
-            sweeping.swept(sweep, self.clock.now, shown)
+            self.polling.list_answered(sweep, self.clock.now, shown)
         else:
-            sweeping.sweep_failed(sweep, self.clock.now)
+            self.polling.list_failed(sweep, self.clock.now)
 
     def _told(self, name: str) -> None:
         assert self.polling is not None
         if name not in self._over:
-            self._end(name, told=True)
+            self._end(name, by_callback=True)
             self._held.discard(name)
             self._step()
 
-    def _end(self, name: str, *, told: bool) -> None:
+    def _end(self, name: str, *, by_callback: bool) -> None:
         assert self.polling is not None
         self._over.add(name)
         self.ended = self.clock.now
-        self.polling.ended(name, self.durations[name], told=told)
+        self.polling.ended(name, self.durations[name], by_callback=by_callback)
 
     def _poll_ended(self, name: str, status: int | None, arrived: float) -> None:
         assert self.polling is not None
@@ -400,4 +381,4 @@ class Run:
         elif arrived < self._accepted[name] + self.durations[name]:
             self.polling.asked(name, self.clock.now)
         else:
-            self._end(name, told=False)
+            self._end(name, by_callback=False)

@@ -280,7 +280,7 @@ def test_what_is_told_is_never_asked_about() -> None:
         it.start(str(i), i)
         assert it.due(i, 10) == []
         if i >= 31:
-            it.ended(str(i - 31), 31, told=True)
+            it.ended(str(i - 31), 31, by_callback=True)
 
 
 @pytest.mark.parametrize(("waiting", "at"), [(100, 2 * 39 + 36), (0, 38 + 36)])
@@ -334,7 +334,7 @@ def test_after_two_in_vain_it_is_quiet_for_ever_longer() -> None:
 def test_each_two_hundred_told_allow_one_more_in_vain() -> None:
     it = told_of(*KNOWN)
     for i in range(400):
-        it.ended(f"told {i}", 30, told=True)
+        it.ended(f"told {i}", 30, by_callback=True)
     for i in range(10):
         it.start(str(i), 0)
     for expected in (True, True, True, True, False):
@@ -347,7 +347,7 @@ def test_each_two_hundred_told_allow_one_more_in_vain() -> None:
 def test_an_end_that_was_missed_breaks_the_quiet_and_lets_more_be_asked() -> None:
     it = told_of(*KNOWN)
     for i in range(8):
-        it.ended(f"told {i}", 30, told=True)
+        it.ended(f"told {i}", 30, by_callback=True)
     for i in range(12):
         it.start(str(i), 0)
     (missed,) = it.due(70, 64)
@@ -370,8 +370,8 @@ def test_where_nothing_is_ever_told_executions_are_asked_as_without_webhooks_unt
     it.start("c", 100)
     assert it.due(129, 64) == []
     assert it.next_due(129) == 130
-    it.ended("b", 30, told=True)
-    it.ended("x", 30, told=True)
+    it.ended("b", 30, by_callback=True)
+    it.ended("x", 30, by_callback=True)
     assert it.due(165, 64) == []
     assert it.next_due(165) == 166
 
@@ -418,13 +418,13 @@ def test_what_is_learnt_while_one_waits_counts_for_it() -> None:
     it.start("a", 0)
     # One longer example is not worth planning everything anew, but it is known when the moment comes.
     for i in range(5):
-        it.ended(f"b{i}", 50, told=True)
+        it.ended(f"b{i}", 50, by_callback=True)
     assert wait(it, waiting=100)[0] == 2 * 50 + 36
 
 
 def test_an_end_told_of_an_execution_that_nobody_waits_for_teaches_how_long_they_take() -> None:
     it = told_of()
-    it.ended("held", 40, told=True)
+    it.ended("held", 40, by_callback=True)
     it.start("a", 0)
     assert wait(it)[0] == 76
 
@@ -468,7 +468,7 @@ def test_never_below_the_least_interval_never_twice_at_once_and_never_forgotten(
                 out.remove(name)
                 earliest[name] = now + 3
             case "ended" if name in earliest:
-                it.ended(name, number, told=delivered and count % 2 == 0)
+                it.ended(name, number, by_callback=delivered and count % 2 == 0)
                 del earliest[name]
                 out.discard(name)
         assert len(it) == len(earliest)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_batch.execution.list_polling import ListPoller, ListRequest
+from lamina_batch.execution.list_polling import ListPoller
+from lamina_batch.execution.pacer import ListRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +37,7 @@ def wait(
         names = it.due(at, 64, room=room, waiting=waiting)
         if names:
             return at, names
-        sweep = it.sweep_due(at, room, waiting=waiting)
+        sweep = it.list_due(at, room, waiting=waiting)
         if sweep is not None:
             return at, sweep
         later = it.next_due(at)
@@ -48,7 +49,7 @@ def wait(
 
 def sweep_at(it: ListPoller, now: float, *, room: int = 100) -> ListRequest:
     assert it.due(now, 64, room=room) == []
-    sweep = it.sweep_due(now, room)
+    sweep = it.list_due(now, room)
     assert sweep is not None
     return sweep
 
@@ -65,7 +66,7 @@ def test_many_that_should_have_ended_are_looked_up_in_the_list_and_those_that_ha
     at, sweep = wait(it)
     assert 30 < at < 35
     assert sweep == ListRequest(offset=0, limit=100, sent_at=at)
-    it.swept(sweep, at + 0.2, {**running(range(18)), "18": True, "19": True})
+    it.list_answered(sweep, at + 0.2, {**running(range(18)), "18": True, "19": True})
     assert it.due(at + 0.2, 64) == ["18", "19"]
     assert it.due(at + 0.3, 64) == []
     assert len(it) == 20
@@ -73,7 +74,7 @@ def test_many_that_should_have_ended_are_looked_up_in_the_list_and_those_that_ha
 
 def test_nothing_is_swept_while_nothing_can_have_ended() -> None:
     it = started(50, *KNOWN)
-    assert it.sweep_due(29.9, 100) is None
+    assert it.list_due(29.9, 100) is None
     assert it.next_due(0) == pytest.approx(30, abs=4)
 
 
@@ -101,7 +102,7 @@ def test_while_nothing_is_known_sweeps_come_after_the_least_interval_and_then_ev
     while at < 60:
         at, sweep = wait(it, at)
         assert isinstance(sweep, ListRequest)
-        it.swept(sweep, at, running(range(50)))
+        it.list_answered(sweep, at, running(range(50)))
         asked.append(at)
     gaps = [later - earlier for earlier, later in pairwise(asked)]
     assert 3 <= asked[0] < 4
@@ -124,7 +125,7 @@ def test_a_few_are_asked_about_one_by_one(count: int) -> None:
     it = started(count, *KNOWN)
     assert wait(it) == (30, [str(i) for i in range(count)])
     it.asked("0", 30.2)
-    assert it.sweep_due(60, 100) is None
+    assert it.list_due(60, 100) is None
     assert it.due(60, 64) == ["0"]
 
 
@@ -132,19 +133,19 @@ def test_a_sweep_that_did_not_show_one_is_not_repeated_for_it() -> None:
     it = started(20, *KNOWN)
     for i in range(20, 30):
         it.start(str(i), 20)
-    it.swept(sweep_at(it, 40), 40.2, running(range(10, 30)))
+    it.list_answered(sweep_at(it, 40), 40.2, running(range(10, 30)))
     # Ten are further down; the others may be on the first page still.
     _, sweep = wait(it, 44)
     assert isinstance(sweep, ListRequest)
     assert sweep.offset == 100
-    it.swept(sweep, 45, dict.fromkeys(map(str, range(10)), True))
+    it.list_answered(sweep, 45, dict.fromkeys(map(str, range(10)), True))
     assert it.due(45, -1) == []
     assert it.due(45, 64) == [str(i) for i in range(10)]
 
 
 def test_one_alone_on_its_page_is_asked_by_itself() -> None:
     it = started(20, *KNOWN)
-    it.swept(sweep_at(it, 40), 40.2, running(range(1, 20)))
+    it.list_answered(sweep_at(it, 40), 40.2, running(range(1, 20)))
     assert it.due(40.3, 64) == ["0"]
 
 
@@ -166,14 +167,14 @@ def test_those_that_newer_ones_of_ours_have_pushed_down_are_looked_up_where_they
 
 def test_on_a_page_full_of_others_ours_are_asked_one_by_one() -> None:
     it = started(20, *KNOWN)
-    it.swept(sweep_at(it, 40), 40.2, running(range(18, 20)))
+    it.list_answered(sweep_at(it, 40), 40.2, running(range(18, 20)))
     assert set(it.due(41, 64)) == {str(i) for i in range(18)}
 
 
 def test_one_accepted_a_moment_before_the_sweep_need_not_be_on_the_list_yet() -> None:
     it = started(20, *KNOWN)
     it.start("young", 38)
-    it.swept(sweep_at(it, 40), 40.2, dict.fromkeys(map(str, range(20)), True))
+    it.list_answered(sweep_at(it, 40), 40.2, dict.fromkeys(map(str, range(20)), True))
     for name in it.due(40.2, 64):
         it.ended(name, 30)
     for i in range(20, 30):
@@ -181,7 +182,7 @@ def test_one_accepted_a_moment_before_the_sweep_need_not_be_on_the_list_yet() ->
     _, sweep = wait(it, 68)
     assert isinstance(sweep, ListRequest)
     assert sweep.offset == 0
-    it.swept(sweep, 75, {"young": True})
+    it.list_answered(sweep, 75, {"young": True})
     assert it.due(75, 1) == ["young"]
 
 
@@ -191,12 +192,12 @@ def test_one_accepted_a_moment_before_the_sweep_need_not_be_on_the_list_yet() ->
 def test_a_page_is_swept_by_one_request_at_a_time_and_not_below_the_least_interval() -> None:
     it = started(20, *KNOWN)
     sweep = sweep_at(it, 40)
-    assert it.sweep_due(41, 100) is None
-    it.swept(sweep, 41, running(range(20)))
+    assert it.list_due(41, 100) is None
+    it.list_answered(sweep, 41, running(range(20)))
     for i in range(20, 60):
         it.start(str(i), 12)
-    assert it.sweep_due(43.9, 1000) is None
-    assert it.sweep_due(44, 1000) is not None
+    assert it.list_due(43.9, 1000) is None
+    assert it.list_due(44, 1000) is not None
 
 
 def test_what_a_sweep_may_find_is_kept_for_it_but_not_for_long() -> None:
@@ -209,7 +210,7 @@ def test_what_a_sweep_may_find_is_kept_for_it_but_not_for_long() -> None:
     assert it.reserved(42.9) == 20
     assert it.next_due(41) == 43
     assert it.reserved(43) == 0
-    it.swept(sweep, 44, dict.fromkeys(map(str, range(10)), True))
+    it.list_answered(sweep, 44, dict.fromkeys(map(str, range(10)), True))
     assert it.reserved(44) == 10
     assert len(it.due(44, 4)) == 4
     assert it.reserved(44) == 6
@@ -217,38 +218,38 @@ def test_what_a_sweep_may_find_is_kept_for_it_but_not_for_long() -> None:
 
 def test_nothing_is_swept_while_what_was_found_needs_all_requests() -> None:
     it = started(40, *KNOWN)
-    it.swept(sweep_at(it, 40), 40.2, dict.fromkeys(map(str, range(20)), True))
+    it.list_answered(sweep_at(it, 40), 40.2, dict.fromkeys(map(str, range(20)), True))
     for i in range(40, 80):
         it.start(str(i), 10)
     assert len(it.due(50, 15)) == 15
-    assert it.sweep_due(50, 5) is None
-    assert it.sweep_due(50, 6) is not None
+    assert it.list_due(50, 5) is None
+    assert it.list_due(50, 6) is not None
 
 
 def test_a_failed_sweep_is_repeated_after_ever_longer_pauses_and_then_they_are_asked_one_by_one() -> None:
     it = started(20, *KNOWN)
     at = 40.0
     for pause in (3, 6):
-        it.sweep_failed(sweep_at(it, at), at)
+        it.list_failed(sweep_at(it, at), at)
         assert it.next_due(at) == at + pause
         at += pause
-    it.sweep_failed(sweep_at(it, at), at)
+    it.list_failed(sweep_at(it, at), at)
     assert len(it.due(at, 64)) == 20
 
 
 def test_what_sweeps_have_seen_is_not_forgotten_when_they_fail() -> None:
     it = started(20, *KNOWN, *(300.0 for _ in range(15)))
-    it.swept(sweep_at(it, 50), 50, running(range(20)))
+    it.list_answered(sweep_at(it, 50), 50, running(range(20)))
     for i in range(20, 40):
         it.start(str(i), 51)
     for at in (120.0, 123.0, 129.0):
-        it.sweep_failed(sweep_at(it, at), at)
+        it.list_failed(sweep_at(it, at), at)
     assert it.due(129, 64) == [str(i) for i in range(20, 40)]
 
 
 def test_a_poll_that_fails_for_one_found_is_repeated_after_ever_longer_pauses() -> None:
     it = started(4, *KNOWN)
-    it.swept(sweep_at(it, 60), 60, {"0": True, **running(range(1, 4))})
+    it.list_answered(sweep_at(it, 60), 60, {"0": True, **running(range(1, 4))})
     at = 60.0
     for pause in (3, 6, 12):
         assert it.due(at, 64) == ["0"]
@@ -260,7 +261,7 @@ def test_a_poll_that_fails_for_one_found_is_repeated_after_ever_longer_pauses() 
 
 def test_one_that_the_list_shows_as_ended_and_the_poll_does_not_is_asked_again() -> None:
     it = started(4, *KNOWN)
-    it.swept(sweep_at(it, 60), 60, dict.fromkeys("0123", True))
+    it.list_answered(sweep_at(it, 60), 60, dict.fromkeys("0123", True))
     assert it.due(60, 1) == ["0"]
     it.asked("0", 60.5)
     assert it.due(63.4, 64) == ["1", "2", "3"]
@@ -269,7 +270,7 @@ def test_one_that_the_list_shows_as_ended_and_the_poll_does_not_is_asked_again()
 
 def test_ends_are_taken_note_of_wherever_the_execution_stands() -> None:
     it = started(10, *KNOWN)
-    it.swept(sweep_at(it, 40), 40, {"0": True, **running(range(2, 10))})
+    it.list_answered(sweep_at(it, 40), 40, {"0": True, **running(range(2, 10))})
     assert it.due(40, 1) == ["0"]
     assert it.due(41, 64) == ["1"]
     for i in range(10):
@@ -291,7 +292,9 @@ def test_an_execution_that_is_started_again_is_one_execution() -> None:
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["start", "start", "start", "due", "due", "sweep", "swept", "asked", "failed", "ended"]),
+        st.sampled_from(
+            ["start", "start", "start", "due", "due", "sweep", "list_answered", "asked", "failed", "ended"]
+        ),
         st.integers(0, 30),
         st.floats(0, 40),
         st.integers(0, 20),
@@ -321,16 +324,16 @@ def test_nothing_is_asked_twice_at_once_or_forgotten(
                     assert due in live - out
                     out.add(due)
             case "sweep":
-                sweep = it.sweep_due(now, count, waiting=number)
+                sweep = it.list_due(now, count, waiting=number)
                 if sweep is not None:
                     assert sweep.offset not in {other.offset for other in sweeps}
                     sweeps.append(sweep)
-            case "swept" if sweeps:
+            case "list_answered" if sweeps:
                 seen = {name: int(name) % 3 == 0 for name in live if int(name) < count * 2}
                 if count:
-                    it.swept(sweeps.pop(), now, seen)
+                    it.list_answered(sweeps.pop(), now, seen)
                 else:
-                    it.sweep_failed(sweeps.pop(), now)
+                    it.list_failed(sweeps.pop(), now)
             case "asked" | "failed" if name in out:
                 (it.asked if action == "asked" else it.failed)(name, now)
                 out.remove(name)
@@ -341,7 +344,7 @@ def test_nothing_is_asked_twice_at_once_or_forgotten(
         assert len(it) == len(live)
         assert 0 <= it.reserved(now) <= len(live)
     for sweep in sweeps:
-        it.sweep_failed(sweep, now)
+        it.list_failed(sweep, now)
     for name in out:
         it.ended(name, None)
         live.discard(name)
@@ -355,7 +358,7 @@ def test_nothing_is_asked_twice_at_once_or_forgotten(
         for name in it.due(now, 64):
             it.ended(name, 30)
             live.discard(name)
-        last = it.sweep_due(now, 100)
+        last = it.list_due(now, 100)
         if last is not None:
-            it.swept(last, now, dict.fromkeys(live, True))
+            it.list_answered(last, now, dict.fromkeys(live, True))
     assert not live
