@@ -142,7 +142,7 @@ def load_pipeline(
 async def plan_async(pipeline: LoadedPipeline, **options: Unpack[PlanArguments]) -> Plan:
     """What a run would do: every row is checked against the app's live schema, and nothing is started or written.
 
-    Raises ServiceError and CredentialsError where the service cannot be asked, CatalogError and PipelineError where the
+    Raises ServiceError and CredentialsError if the service cannot be asked, CatalogError and PipelineError where the
     rows or the pipeline do not fit.
     """
     with pipeline.call.access(pipeline.spec) as access:
@@ -158,7 +158,7 @@ async def plan_async(pipeline: LoadedPipeline, **options: Unpack[PlanArguments])
 
 
 def plan(pipeline: LoadedPipeline, **options: Unpack[PlanArguments]) -> Plan:
-    """`plan_async`, and waits for it. Raises UsageError where an event loop is running already."""
+    """`plan_async`, and waits for it. Raises UsageError if an event loop is running already."""
     return _run_blocking(plan_async(pipeline, **options), "plan")
 
 
@@ -202,7 +202,7 @@ async def _notify(session: Session, **result: Any) -> None:
 
 
 def run(pipeline: LoadedPipeline, **options: Unpack[RunArguments]) -> Summary:
-    """`run_async`, and waits for it. Raises UsageError where an event loop is running already."""
+    """`run_async`, and waits for it. Raises UsageError if an event loop is running already."""
     return _run_blocking(run_async(pipeline, **options), "run")
 
 
@@ -210,7 +210,7 @@ def read_results(pipeline: LoadedPipeline, *, layout: Literal["wide", "long"] | 
     """The lines of the manifest as they stand now, from the ledger and the rows: nothing is asked of the service.
 
     Columns as docs/results.md lists them, those of the source first, with their types; `layout` is the pipeline's
-    unless given. Raises UsageError where the pipeline has not run yet.
+    unless given. Raises UsageError if the pipeline has not run yet.
     """
     return manifest_frame(pipeline.spec, layout or pipeline.spec.results.layout)
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def write_whole(file: Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a new file beside `file`, then put it in place at once. Answers where it stands now.
+    """Let `write` fill a new file beside `file`, then put it in place at once. Returns where it stands now.
 
     Where `file` cannot be replaced (a spreadsheet program has it open), it stays under another name beside it.
-    Raises StateError where not even that can be written.
+    Raises StateError if not even that can be written.
     """
     with _beside(file) as aside:
         write(aside)
@@ -45,7 +45,7 @@ def write_text(file: Path, text: str) -> Path:
 
 
 def ensure_writable(file: Path) -> None:
-    """Raise StateError where `file` could not be written: better said before money is spent than after."""
+    """Raise StateError if `file` could not be written: better said before money is spent than after."""
     with _beside(file):
         if file.is_dir():
             raise IsADirectoryError(21, "it is a folder")

@@ -1,7 +1,7 @@
 """The one exception tree. Each class knows its exit code (DESIGN.md section 5).
 
     LaminaBatchError                 1   could not run
-    ├── UsageError                   2   wrong usage, or a file that cannot be used as it stands
+    ├── UsageError                   2   wrong usage, or a file that cannot be used unchanged
     │   ├── PipelineError            2   the pipeline file, with line and column
     │   ├── CatalogError             2   the rows: file, encoding, columns
     │   └── LedgerMismatchError      2   this ledger belongs to another pipeline file or another service
@@ -96,7 +96,7 @@ class DriftError(LaminaBatchError):
 
 
 def closest_match(word: str, choices: Iterable[str]) -> str | None:
-    """The choice most like `word`, or None where none is near: what "did you mean" may name."""
+    """The choice most like `word`, or None if none is near: what "did you mean" may name."""
     import difflib  # what goes well does not wait for it
 
     folded = {choice.casefold(): choice for choice in choices}
@@ -105,6 +105,6 @@ def closest_match(word: str, choices: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str | None:
-    """`did you mean 'Plus Size'?`, or None where nothing is near."""
+    """`did you mean 'Plus Size'?`, or None if nothing is near."""
     near = closest_match(word, choices)
     return f"did you mean {near!r}?" if near is not None else None

@@ -59,7 +59,7 @@ class App:
 def parse_app(data: object) -> App:
     """Build an App from the `data` of GET /v1/apps/{appId}. Unknown fields are ignored, `id`s are not needed.
 
-    Raises ServiceError where there is no usable list of parameters: nothing can be checked against that.
+    Raises ServiceError if there is no usable list of parameters: nothing can be checked against that.
     """
     if not isinstance(data, Mapping):
         raise ServiceError("the service described the app in a form this version does not know", hint=_UPDATE_HINT)

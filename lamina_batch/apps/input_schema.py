@@ -67,7 +67,7 @@ def value_schema(parameter: Parameter) -> dict[str, Any]:
 def match(name: str, choices: Iterable[str]) -> str | None:
     """The choice that `name` means: itself, or else the only one that is leniently the same.
 
-    What is returned is the choice byte for byte. None where nothing matches, or more than one does leniently.
+    What is returned is the choice byte for byte. None if nothing matches, or more than one does leniently.
     """
     choices = tuple(choices)
     if name in choices:

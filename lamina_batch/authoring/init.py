@@ -91,7 +91,7 @@ def default_name(app: App, rows: str | None) -> str:
 
 
 def draft(pin: Pin, file: Path, *, name: str | None, rows: str | None) -> Draft:
-    """Read the rows, if there are any, and decide how they are named. Raises CatalogError where they cannot be read."""
+    """Read the rows, if there are any, and decide how they are named. Raises CatalogError if they cannot be read."""
     empty = Draft(file=file, name=name or file.stem, app=pin.app, taken_from=pin.taken_from, rows=f"{file.stem}.xlsx")
     if rows is None:
         return empty
@@ -111,7 +111,7 @@ def draft(pin: Pin, file: Path, *, name: str | None, rows: str | None) -> Draft:
 
 
 def refuse_existing_files(draft: Draft, pin: Pin) -> None:
-    """Raise UsageError where a file that is there already would be lost, or mean something else from now on."""
+    """Raise UsageError if a file that is there already would be lost, or mean something else from now on."""
     wanted = [draft.file, *([draft.file.parent / draft.rows] if draft.catalog is None else [])]
     for file in wanted:
         if file.exists():
@@ -135,9 +135,9 @@ def refuse_existing_files(draft: Draft, pin: Pin) -> None:
 
 
 def write_files(draft: Draft, pin: Pin) -> tuple[Path, ...]:
-    """Write the pin, the schema for editors and the pipeline file, each whole or not at all. Answers where they stand.
+    """Write the pin, the schema for editors and the pipeline file, each whole or not at all. Returns where they stand.
 
-    Raises StateError where one cannot be written.
+    Raises StateError if one cannot be written.
     """
     folder = draft.file.parent
     save_pin(pin, folder / draft.pin)

@@ -86,7 +86,7 @@ def guess_key(catalog: Catalog) -> str | None:
 
 
 def explain_missing_key(catalog: Catalog) -> str | None:
-    """What keeps the column that is most called like a key from being one; None where none is called so."""
+    """What keeps the column that is most called like a key from being one; None if none is called so."""
     cells = NamedColumns(catalog)
     column = next(iter(_key_like_columns(cells.names)), None)
     texts = cells.texts(column) if column is not None else pl.Series([], dtype=pl.String)
@@ -144,7 +144,7 @@ _FILLER_WORDS = {"the", "your", "model", "product", "input", "text"}
 
 
 def _best_column(parameter: Parameter, columns: Sequence[str]) -> tuple[int, str] | None:
-    """How well the best column fits, from 0, and the column; None where none fits, or several fit as well."""
+    """How well the best column fits, from 0, and the column; None if none fits, or several fit as well."""
     for rank, rule in enumerate(_RULES):
         found = [column for column in columns if rule(parameter, column)]
         if found:

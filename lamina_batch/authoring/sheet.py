@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def read_existing_rows(pipeline: Pipeline) -> Catalog | None:
-    """The catalog that `rows.from` names; None where there is no such file yet.
+    """The catalog that `rows.from` names; None if there is no such file yet.
 
-    Raises CatalogError where there is one and it cannot be read.
+    Raises CatalogError if there is one and it cannot be read.
     """
     sources = pipeline.rows.sources
     if not any(Path(source).exists() or glob.glob(source, recursive=True) for source in sources):  # noqa: PTH207
@@ -45,7 +45,7 @@ def untyped_columns(pipeline: Pipeline, app: App, catalog: Catalog) -> tuple[str
 
 
 def refuse_sheet(pipeline: Pipeline, file: Path, *, replace: bool) -> None:
-    """Raise UsageError where a workbook at `file` would cost somebody their work, or could not be written as such.
+    """Raise UsageError if a workbook at `file` would cost somebody their work, or could not be written as such.
 
     The file that `rows.from` names may be made, but never replaced: it may hold more than its rows.
     """
@@ -64,8 +64,8 @@ def refuse_sheet(pipeline: Pipeline, file: Path, *, replace: bool) -> None:
 
 
 def write_sheet(pipeline: Pipeline, app: App, file: Path, *, catalog: Catalog | None = None) -> Path:
-    """Write the workbook to fill, whole or not at all; with the rows of `catalog`, if given. Answers where it stands.
+    """Write the workbook to fill, whole or not at all; with the rows of `catalog`, if given. Returns where it stands.
 
-    Raises PipelineError where the pipeline does not fit the app or the catalog, StateError where it cannot be written.
+    Raises PipelineError if the pipeline does not fit the app or the catalog, StateError where it cannot be written.
     """
     return write_whole(file, lambda aside: write_template(pipeline, app, aside, catalog=catalog))

@@ -50,18 +50,18 @@ class CellExpressions:
         return self._kinds[self._names[written]]
 
     def text(self, path: KeyPath, written: str) -> pl.Expr:
-        """The cells of a column as text. Raises PipelineError where they are no single values."""
+        """The cells of a column as text. Raises PipelineError if they are no single values."""
         self._refuse_nested(path, f"the column {self._names[written]!r}", self.kind(written))
         return as_text(self._raw(written), self.kind(written))
 
     def texts(self, path: KeyPath, written: str) -> pl.Expr:
-        """The cells of a list column as lists of text. Raises PipelineError where those hold no single values."""
+        """The cells of a list column as lists of text. Raises PipelineError if those hold no single values."""
         inner = getattr(self.kind(written), "inner", pl.Null())
         self._refuse_nested(path, f"the column {self._names[written]!r} in its lists", inner)
         return self._raw(written).list.eval(as_text(pl.element(), inner))
 
     def result(self, path: KeyPath, name: str, kind: pl.DataType) -> pl.Expr:
-        """What SQL gave for each row, as text. Raises PipelineError where these are no single values."""
+        """What SQL gave for each row, as text. Raises PipelineError if these are no single values."""
         self._refuse_nested(path, "the result", kind)
         return as_text(pl.col(name), kind)
 

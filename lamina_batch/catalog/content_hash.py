@@ -63,7 +63,7 @@ def verbatim_member(text: pl.Expr, *, optional: bool) -> Member:
 
 
 def list_member(texts: pl.Expr) -> Member:
-    """A list of texts in its wire form: one as a JSON string, several as an array, left out where there is none."""
+    """A list of texts in its wire form: one as a JSON string, several as an array, left out if there is none."""
     items = texts.list.eval(pl.concat_str(pl.lit('"'), _escape(pl.element(), plain=False), pl.lit('"')))
     array = pl.concat_str(pl.lit("["), items.list.join(","), pl.lit("]"))
     json_text = (

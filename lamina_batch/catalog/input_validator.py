@@ -57,7 +57,7 @@ _MAX_QUOTED_LENGTH = 80
 
 
 class Verdict(NamedTuple):
-    #: what is sent: the value as it stands, or the service's own spelling of it
+    #: what is sent: the value unchanged, or the service's own spelling of it
     sent: str
     #: None: nothing to say
     code: FindingCode | None = None
@@ -74,7 +74,7 @@ class InputValidator:
     """Judges the values of one parameter, each by itself: of several, every one must pass.
 
     `known` are verdicts on values that the schema lets through, by what was learned elsewhere. `words` are those that a
-    `map` of the pipeline translates: a cell may hold them as well as a label.
+    `map` of the pipeline translates: a cell may hold them and a label.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class InputValidator:
         self._lenient = {normalise_name(label) for label in parameter.options}
 
     def valid_expression(self, value: pl.Expr) -> pl.Expr:
-        """True where the text is valid; False also where only the authority can tell."""
+        """True if the text is valid; False also where only the authority can tell."""
         return reduce(operator.and_, [_keyword_holds(key, rule, value) for key, rule in self._schema.items()])
 
     def verdict(self, value: str) -> Verdict:
@@ -142,7 +142,7 @@ class InputValidator:
         )
 
     def _meant(self, value: str) -> Verdict | None:
-        """The verdict on what is a label in all but case and spaces; None where it is none."""
+        """The verdict on what is a label in all but case and spaces; None if it is none."""
         label = match(value, self.parameter.options) if normalise_name(value) in self._lenient else None
         if label is None:
             return None
@@ -232,7 +232,7 @@ def quote_values(values: pl.Series) -> pl.Series:
     return pl.Series([quote_value(value) for value in values], dtype=pl.String)
 
 
-#: what Python shows in single quotes as it stands
+#: what Python shows in single quotes unchanged
 _REPR_SAFE = r"^[ -&(-\[\]-~]*$"
 
 

@@ -1,7 +1,7 @@
 """Rules -> expressions: what each row of the catalog gives for each input of the app, the whole catalog at once.
 
 The order within a rule: its source; a blank is nothing; `map`; a blank is nothing; `default`; and what is still blank
-is skipped here (`skip_row`) or judged by check.py. Otherwise a cell is sent as it stands, outer spaces included.
+is skipped here (`skip_row`) or judged by check.py. Otherwise a cell is sent unchanged, outer spaces included.
 `where` and `sql` see blank cells as NULL, and columns under `types` as typed; everything else sees the text.
 """
 

@@ -28,7 +28,7 @@ class SqlExpression(NamedTuple):
 
 
 def parse_sql(pipeline: Pipeline, path: KeyPath, text: str) -> SqlExpression:
-    """Raises PipelineError where `text` is not one SQL expression."""
+    """Raises PipelineError if `text` is not one SQL expression."""
     if said := _unsupported_construct(text):
         raise pipeline.error(path, f"{said} inside the expression is not supported", _EXAMPLE_HINT)
     try:

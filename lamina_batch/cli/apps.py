@@ -38,7 +38,7 @@ def _with_client(service: RedactingServiceOptions, ask: Callable[[LaminaClient],
 async def _find_app(
     client: LaminaClient, ask: Callable[[str], Awaitable[Any]], app_id: str, service: RedactingServiceOptions
 ) -> Any:
-    """What `ask` answers for this app. Raises UsageError where no id was given, with those of the app of that name."""
+    """What `ask` answers for this app. Raises UsageError if no id was given, with those of the app of that name."""
     from lamina_batch.pipeline.names import normalise_name
 
     try:

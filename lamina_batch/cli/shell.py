@@ -144,7 +144,7 @@ def out_all(lines: Sequence[str]) -> None:
 
 
 def out_document(text: str) -> None:
-    """A document of ours that was asked for, on stdout: as it stands, for it was made safe when it was made."""
+    """A document of ours that was asked for, on stdout: unchanged, for it was made safe when it was made."""
     click.echo(redact(text))
 
 

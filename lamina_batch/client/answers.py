@@ -116,7 +116,7 @@ def decode_body(body: bytes, encoding: str, *, most: int) -> bytes:
 
 
 def read_json(body: bytes, cut: Callable[[str], str] = str) -> object:
-    """The JSON of a body, with `cut` applied to every text in it; None where it is none, or nested beyond reason.
+    """The JSON of a body, with `cut` applied to every text in it; None if it is none, or nested beyond reason.
 
     NaN and the infinities, which JSON does not have, count as null. Halves of characters are replaced, so that every
     text can be encoded.
@@ -136,7 +136,7 @@ def _parse_integer(digits: str) -> int | float:
 
 
 def _sanitize(value: object, cut: Callable[[str], str], depth: int = 0) -> object:
-    """The same, fit for use. Raises ValueError where it is nested too deep."""
+    """The same, fit for use. Raises ValueError if it is nested too deep."""
     match value:
         case str():
             return cut(_replace_surrogates(value))
@@ -187,7 +187,7 @@ def read_execution_id(data: object, generation: ApiVersion) -> str | None:
 
 
 def parse_execution(data: object, generation: ApiVersion, asked: str | None = None) -> Execution | None:
-    """Build an Execution from what the service says, tolerantly; None where it holds no status (API.md 2.5, 4).
+    """Build an Execution from what the service says, tolerantly; None if it holds no status (API.md 2.5, 4).
 
     `asked` is the id that was asked about. None also where the answer is about another: its pictures would end up with
     the wrong product.
@@ -214,7 +214,7 @@ def parse_execution(data: object, generation: ApiVersion, asked: str | None = No
 
 
 def parse_delivery(data: object) -> Execution | None:
-    """Build an Execution from the body of a webhook (API.md sections 6 and 11); None where it is none.
+    """Build an Execution from the body of a webhook (API.md sections 6 and 11); None if it is none.
 
     The body says by its id field which generation it is of. Where it names both, the newer one is taken.
     """
@@ -231,7 +231,7 @@ def parse_delivery(data: object) -> Execution | None:
 
 
 def parse_page(body: object, generation: ApiVersion) -> ExecutionPage | None:
-    """Read one page of the list of executions (API.md section 11); None where it holds no list."""
+    """Read one page of the list of executions (API.md section 11); None if it holds no list."""
     listed = unwrap_data(body)
     if not isinstance(listed, list):
         return None

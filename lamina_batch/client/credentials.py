@@ -74,7 +74,7 @@ def find_base_url(environ: Mapping[str, str], home: Path, *, now: datetime, base
 
 
 def check_base_url(url: str) -> str:
-    """The origin to call, without trailing slashes. Raises UsageError where it is not an absolute http(s) URL."""
+    """The origin to call, without trailing slashes. Raises UsageError if it is not an absolute http(s) URL."""
     wrong = UsageError(f"not a base URL: {url!r}", hint=f"give an origin such as {DEFAULT_BASE_URL}, without a query")
     try:
         parts = urlsplit(url.strip())
@@ -100,7 +100,7 @@ def _check_key(key: str, key_source: str) -> str:
 
 
 def _read_stored(file: Path) -> Mapping[str, object] | None:
-    """The `credentials` object of the file, or None where there is none this reader may use."""
+    """The `credentials` object of the file, or None if there is none this reader may use."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:

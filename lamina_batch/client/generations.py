@@ -65,7 +65,7 @@ class ApiError:
     request_id: str | None = None
 
     def told(self, otherwise: str) -> str:
-        """The words, or `otherwise` where there are none, with what helps to look them up behind them."""
+        """The words, or `otherwise` if there are none, with what helps to look them up behind them."""
         known = ", ".join(
             part for part in (self.code, self.request_id and f"request {self.request_id}") if part is not None
         )

@@ -142,11 +142,11 @@ class ServiceProbe:
     status: int | None
     #: 200, and the answer is one of the API's
     usable: bool
-    #: the service's words for an error, or what went wrong on the way; empty where it is usable
+    #: the service's words for an error, or what went wrong on the way; empty if it is usable
     message: str = ""
     #: what the headers say about the limit
     quota: Quota = field(default_factory=Quota)
-    #: the Date header as it stands; empty: there is none
+    #: the Date header unchanged; empty: there is none
     date: str = ""
 
 
@@ -222,7 +222,7 @@ class LaminaClient:
     #: requests that left, by kind, and `rate_limited` for those answered 429
     requests: Counter[str] = field(default_factory=Counter)
     _session: aiohttp.ClientSession | None = None
-    #: the base URL as it stands in requests
+    #: the base URL unchanged in requests
     _origin: str = ""
     #: the key, as it may be echoed
     _secrets: tuple[str, ...] = field(default=(), repr=False)
@@ -526,7 +526,7 @@ class LaminaClient:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
     ) -> _HttpAnswer:
-        """One request on the wire. Raises _UnansweredError where no status line came back."""
+        """One request on the wire. Raises _UnansweredError if no status line came back."""
         if self._session is None:
             msg = "LaminaClient is used outside `async with`"
             raise RuntimeError(msg)

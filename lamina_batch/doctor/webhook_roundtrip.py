@@ -65,7 +65,7 @@ class RoundTrip:
 async def check_round_trip(
     webhook: Webhook, client: LaminaClient, runtime: Runtime, *, sandbox: bool, seconds: float = DELIVERY_SECONDS
 ) -> RoundTrip:
-    """Listen, send, and see what comes in. Raises LaminaBatchError where the port or the keys cannot be had.
+    """Listen, send, and see what comes in. Raises LaminaBatchError if the port or the keys cannot be had.
 
     With `sandbox` the public address is of no use (docs/webhooks.md), and an execution of the stand-in is delivered
     within `seconds`.

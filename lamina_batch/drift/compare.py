@@ -39,9 +39,9 @@ class ChangeKind(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     kind: ChangeKind
-    #: the parameter as it was; None where it is new
+    #: the parameter as it was; None if it is new
     before: Parameter | None
-    #: the parameter as it is; None where it is gone
+    #: the parameter as it is; None if it is gone
     after: Parameter | None
     #: the label that is gone or new
     label: str | None = None

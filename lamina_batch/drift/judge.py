@@ -137,7 +137,7 @@ def assess_drift(known: Baseline, app: App, pipeline: Pipeline | None, catalog: 
 
 
 def enforce_drift_policy(drift: Drift, app: App, pipeline: Pipeline) -> tuple[str, ...]:
-    """Notes about what changed. Raises DriftError where it breaks the pipeline, unless that only warns."""
+    """Notes about what changed. Raises DriftError if it breaks the pipeline, unless that only warns."""
     if drift.breaks and pipeline.schema.on_drift == "fail":
         breaks = [f"\n  - {line}" for line in drift.lines(broken=True)]
         also = [f"\n  - also: {line}" for line in drift.lines(broken=False)]

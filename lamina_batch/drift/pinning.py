@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def save_pin(pin: Pin, file: Path) -> tuple[str, ...]:
     """Write the pin, whole or not at all, and say what changed; one that holds the same already is left as it is.
 
-    Raises UsageError where another kind of file stands there, StateError where it cannot be written.
+    Raises UsageError if another kind of file stands there, StateError where it cannot be written.
     """
     before = _read_existing_pin(file)
     if not isinstance(before, UsageError) and before is not None and _same(before, pin):

@@ -104,7 +104,7 @@ def parse_pin(text: bytes, where: str) -> Pin:
 
 
 def read_pin(file: Path) -> Pin:
-    """Read a pin. Raises UsageError where the file is missing, unreadable or no pin (see `parse_pin`)."""
+    """Read a pin. Raises UsageError if the file is missing, unreadable or no pin (see `parse_pin`)."""
     try:
         text = file.read_bytes()
     except FileNotFoundError as error:

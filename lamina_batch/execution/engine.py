@@ -55,7 +55,7 @@ MAX_OPEN_POSTS = 16
 MAX_OPEN_POLLS = 64
 #: Progress is told this often even when nothing happens, seconds.
 HEARTBEAT_SECONDS = 1.0
-#: So many submissions in a row of which nobody knows the fate, and each that follows waits for the one before.
+#: This many submissions in a row of which nobody knows the fate, and each that follows waits for the one before.
 MAX_CONSECUTIVE_UNKNOWN = 8
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lamina_batch.execution.pacer import Pacer
     from lamina_batch.pipeline.spec import Completion
 
-#: So many jobs are rehearsed at most; what comes after them takes what the later half of these took.
+#: This many jobs are rehearsed at most; what comes after them takes what the later half of these took.
 _SIMULATED_JOBS = 1000
 #: Requests take as long as this part of the window, and so many starts and polls are out at once, as with the engine.
 #: Without it all would happen at once, and slots and windows would fall into step as they never do.
@@ -35,7 +35,7 @@ _GOLDEN_SECTION = (math.sqrt(5) - 1) / 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What a run is expected to take. None where nothing is known of durations."""
+    """What a run is expected to take. None if nothing is known of durations."""
 
     jobs: int
     #: requests that start executions

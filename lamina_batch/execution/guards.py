@@ -58,7 +58,7 @@ class StoppedRun:
 
     @classmethod
     def parse(cls, text: str | None) -> Self | None:
-        """What `to_text` made; None where there is no stop."""
+        """What `to_text` made; None if there is no stop."""
         if not text:
             return None
         told = json.loads(text)

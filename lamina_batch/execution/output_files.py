@@ -57,7 +57,7 @@ class OutputDownloader:
         self._want(self.ledger.files(job_id))
 
     def missing(self, job_ids: Collection[int]) -> int:
-        """Save what these jobs have no file of. Answers how many files that is."""
+        """Save what these jobs have no file of. Returns how many files that is."""
         wanted = set(job_ids)
         return self._want([file for file in self.ledger.files() if file.job_id in wanted])
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class _RequestWorth(NamedTuple):
     """How long to hold back a request."""
 
-    #: asking in vain is as bad as a finished execution that lies unseen for so many median durations
+    #: asking without result is as bad as a finished execution that lies unseen for so many median durations
     vain: float
     #: one that outlasts all that is known is asked again when its age has grown by this part
     growth: float
@@ -55,9 +55,9 @@ _MISSED_CALLBACK_AGES = ((2.0, 1.0, 1.0), (1.0, 0.95, 0.5))
 _CALLBACK_GRACE_INTERVALS = 12.0
 #: While nothing is known, the age to ask at, in least intervals: a minute for images.
 _FIRST_POLL_INTERVALS = 20.0
-#: So many ends show whether they are told.
+#: This many ends show whether they are told.
 _RECENT_ENDS = 8
-#: So often, and once more for so many ends told, may be asked in vain; after that at ever longer pauses.
+#: So often, and once more for so many ends told, may be asked without result; after that at ever longer pauses.
 _VAIN, _VAIN_PER = 2, 200
 
 
@@ -87,7 +87,7 @@ class DurationSample:
     def best_age(self, age: float, patience: _RequestWorth, longest: float) -> float | None:
         """The age at which to ask about an execution that had not ended at `age`; None: too little is known.
 
-        The best is where the time that it is expected to lie finished and unseen, and the chance to ask in vain,
+        The best is where the time that it is expected to lie finished and unseen, and the chance to ask without result,
         weigh least together; but no later than `longest` after it has ended as likely as not.
         """
         shorter = bisect_right(self._sorted, age)
@@ -118,7 +118,7 @@ class DurationSample:
 
 
 class _CallbackHistory:
-    """Whether the service tells of ends by itself, and how often it may be asked in vain meanwhile."""
+    """Whether the service tells of ends by itself, and how often it may be asked without result meanwhile."""
 
     def __init__(self, *, expected: bool, pause: float) -> None:
         self._expected = expected
@@ -127,7 +127,7 @@ class _CallbackHistory:
         self._latest: deque[bool] = deque(maxlen=_RECENT_ENDS)
         self._told = 0
         self._vain = 0
-        #: before that nothing is asked, having been asked in vain too often
+        #: before that nothing is asked, having been asked without result too often
         self.quiet_until = -math.inf
 
     @property
@@ -296,7 +296,7 @@ class ExecutionPoller(Pacer):
         while len(names) < limit and self._unsure() > 0 and (at := self._head()) is not None and at <= now:
             live = heapq.heappop(queue)[2]
             if self._deliveries.trusted and self._instant(live, self._patience) > now:
-                # It was planned before too many were asked in vain.
+                # It was planned before too many were asked without result.
                 self._plan(live)
                 continue
             live.plan = 0

@@ -235,7 +235,7 @@ class WebhookReceiver:
     # -- the signature -------------------------------------------------------------------------------------
 
     async def _believe(self, request: web.BaseRequest, body: bytes) -> bool:
-        """True: it is signed and fresh. False: the keys to tell are missing. Raises SignatureError where it is not."""
+        """True: it is signed and fresh. False: the keys to tell are missing. Raises SignatureError if it is not."""
         tried = self._verify_keys
         try:
             self._verify(tried, request, body)
@@ -344,7 +344,7 @@ def _parse_token(segment: str) -> str | None:
 
 
 async def _read_body(request: web.BaseRequest, most: int) -> bytes | None:
-    """The raw body; None where it is larger than `most` bytes, whatever its Content-Length says."""
+    """The raw body; None if it is larger than `most` bytes, whatever its Content-Length says."""
     if request.content_length is not None and request.content_length > most:
         return None
     body = bytearray()
@@ -356,7 +356,7 @@ async def _read_body(request: web.BaseRequest, most: int) -> bytes | None:
 
 
 def _single_header(request: web.BaseRequest, name: str) -> str:
-    """The header's text; empty where it is missing, or there twice, so that nobody reads another one than we."""
+    """The header's text; empty if it is missing, or there twice, so that nobody reads another one than we."""
     values = request.headers.getall(name, [])
     return values[0] if len(values) == 1 else ""
 

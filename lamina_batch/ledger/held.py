@@ -37,7 +37,7 @@ class HeldDecisions:
 
 
 def apply_decisions(ledger: Ledger, words: HeldDecisions, *, generation: str, at: float, run_id: str) -> list[Job]:
-    """Write down what the user says, all of it or nothing. Answers the jobs as they are then.
+    """Write down what the user says, all of it or nothing. Returns the jobs as they are then.
 
     `generation` is that of the service which made the adopted executions. Raises UsageError for a name that no held
     job has or that is given twice, and for an execution that belongs to a job already.

@@ -61,7 +61,7 @@ class Submission:
     variant: str
     #: SHA-256 that says what is bought (catalog/content.py)
     content: str
-    #: canonical JSON of the inputs object, sent as it stands
+    #: canonical JSON of the inputs object, sent unchanged
     inputs: str
     #: the ledger's job to send again; None: a new revision
     job_id: int | None = None
@@ -200,7 +200,7 @@ def names_execution(news: News) -> str | None:
 
 
 def advance(job: Job, news: News) -> Job | None:
-    """What `news` makes of `job`; None where it changes nothing (it is old, or told twice)."""
+    """What `news` makes of `job`; None if it changes nothing (it is old, or told twice)."""
     match news:
         case Accepted():
             if job.state in {State.SUBMITTING, State.HELD}:

@@ -146,14 +146,14 @@ class Ledger:
             raise _ledger_error("written", self._file, error) from error
 
     def _read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """All rows that answer it. Raises StateError where the file cannot be read."""
+        """All rows that answer it. Raises StateError if the file cannot be read."""
         try:
             return self._db.execute(query, tuple(values)).fetchall()
         except sqlite3.Error as error:
             raise _ledger_error("read", self._file, error) from error
 
     def _each(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
-        """Each row that answers it, as it is taken. Raises StateError where the file cannot be read."""
+        """Each row that answers it, as it is taken. Raises StateError if the file cannot be read."""
         try:
             yield from self._db.execute(query, tuple(values))
         except sqlite3.Error as error:
@@ -164,7 +164,7 @@ class Ledger:
     def bind(self, binding: Binding, *, adopt: bool = False) -> None:
         """Tie the ledger to its service and pipeline file, if they are new or `adopt` says that this is meant.
 
-        Raises LedgerMismatchError where it holds jobs of others.
+        Raises LedgerMismatchError if it holds jobs of others.
         """
         if not self.check_binding(binding, adopt=adopt):
             self.set_meta({"service": binding.service, "pipeline": binding.pipeline})
@@ -249,7 +249,7 @@ class Ledger:
     def _planned(
         self, cursor: sqlite3.Cursor, submission: Submission, *, app_id: str, contract: str, at: float, run_id: str
     ) -> Job | None:
-        """The job to send, or None where it shall not be sent any more."""
+        """The job to send, or None if it shall not be sent any more."""
         if submission.job_id is None:
             return self._insert(cursor, submission, app_id=app_id, contract=contract, at=at, run_id=run_id)
         job = self._load(cursor, submission.job_id)
@@ -274,7 +274,7 @@ class Ledger:
         return job
 
     def record(self, news: Sequence[tuple[int, News]], *, at: float, run_id: str) -> list[Job]:
-        """Write down what is new about these jobs, all in one transaction. Answers those that changed.
+        """Write down what is new about these jobs, all in one transaction. Returns those that changed.
 
         News that is old or told twice changes nothing; an execution that nobody knew of yet is told in an event even
         then. Raises StateError if it cannot be committed, also with the room that was kept back.
@@ -320,7 +320,7 @@ class Ledger:
         return cursor.execute(f"{found} LIMIT 1", {"id": execution_id}).fetchone() is not None
 
     def recover(self, *, at: float, run_id: str) -> list[Job]:
-        """Hold every job found `submitting`: its POST was cut off, and nobody knows what became of it."""
+        """Hold every job found `submitting`: its POST was cut off, and its fate is not known."""
         cut_off = Unknown(
             code="interrupted",
             message="it is not known whether this was bought: the run was cut off before the answer was heard",
@@ -366,7 +366,7 @@ class Ledger:
             _upsert_downloads(cursor, downloads, at)
 
     def import_jobs(self, imported: Iterable[ImportedJob], *, at: float, run_id: str) -> int:
-        """Take over jobs that another ledger knew. Answers how many were new.
+        """Take over jobs that another ledger knew. Returns how many were new.
 
         One that is here already, by its execution or by its row and content, is left out: importing twice does no
         harm.
@@ -416,7 +416,7 @@ class Ledger:
     def table(self) -> Iterator[tuple[object, ...]]:
         """Every job as a plain tuple in the order of TABLE, oldest first: what plan.py joins the catalog with.
 
-        Read as they are taken. Raises StateError where the file cannot be read.
+        Read as they are taken. Raises StateError if the file cannot be read.
         """
         return self._each(f"SELECT {_TABLE_SQL} FROM job ORDER BY id")
 
@@ -430,7 +430,7 @@ class Ledger:
         )
 
     def contents(self) -> Contents:
-        """Every content, of completed jobs and of all others. Raises StateError where the file cannot be read.
+        """Every content, of completed jobs and of all others. Raises StateError if the file cannot be read.
 
         SQLite puts the digits together: a million rows are never a million objects of Python.
         """
@@ -477,7 +477,7 @@ class Ledger:
         return [OutputFile(*row) for row in rows]
 
     def newest_inputs(self, key: str, variant: str) -> str | None:
-        """The canonical inputs of the newest revision; None where there is none, empty where it was imported."""
+        """The canonical inputs of the newest revision; None if there is none, empty if it was imported."""
         rows = self._read(
             "SELECT inputs FROM job WHERE key = ? AND variant = ? ORDER BY revision DESC LIMIT 1", (key, variant)
         )
@@ -514,7 +514,7 @@ class Ledger:
         return [float(row[0]) for row in rows]
 
     def replace_problems(self, identities: Iterable[str]) -> int:
-        """Remember what is wrong now; answers how many of these problems the last run did not have."""
+        """Remember what is wrong now; returns how many of these problems the last run did not have."""
         wanted = set(identities)
         with self._writing() as cursor:
             known = {str(row[0]) for row in cursor.execute("SELECT identity FROM problem")}
@@ -587,7 +587,7 @@ def find_ledger(folder: Path) -> Ledger | None:
 def open_ledger(folder: Path) -> Ledger:
     """Open the ledger in `folder`, or make a new one.
 
-    Raises StateError where it cannot be opened, is damaged, or was written by a newer version.
+    Raises StateError if it cannot be opened, is damaged, or was written by a newer version.
     """
     file = folder / FILE_NAME
     try:

@@ -61,7 +61,7 @@ _MAYBE_NETWORK_TYPES = re.compile(r"fuse(\..*)?|macfuse|osxfuse|9p", re.IGNORECA
 
 
 def refuse_network(folder: Path) -> None:
-    """Raise StateError where `folder`, which need not exist yet, is on a network file system."""
+    """Raise StateError if `folder`, which need not exist yet, is on a network file system."""
     there = nearest_existing_folder(folder)
     mount = mount_of(there, read_mounts())
     if mount is not None and is_network(mount):
@@ -98,7 +98,7 @@ def mount_of(path: Path, mounts: Iterable[Mount]) -> Mount | None:
 
 
 def read_mounts() -> list[Mount]:
-    """What is mounted, in the kernel's order; empty where it does not say."""
+    """What is mounted, in the kernel's order; empty if it does not say."""
     import psutil  # noqa: PLC0415  # 35 ms that only a run should pay
 
     try:
@@ -116,7 +116,7 @@ def estimate_ledger_bytes(jobs: int, input_bytes: int) -> int:
 
 
 def ensure_disk_space(folder: Path, needed_bytes: int) -> None:
-    """Raise StateError where the disk under `folder`, which need not exist yet, has less room than that."""
+    """Raise StateError if the disk under `folder`, which need not exist yet, has less room than that."""
     try:
         disk = os.statvfs(nearest_existing_folder(folder))
     except OSError as error:
@@ -138,7 +138,7 @@ def ensure_disk_space(folder: Path, needed_bytes: int) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the state folder, with those above it, if it is not there. Raises StateError where that cannot be."""
+    """Make the state folder, with those above it, if it is not there. Raises StateError if that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -150,7 +150,7 @@ def make_folder(folder: Path) -> None:
 
 
 def refuse_unwritable(folder: Path) -> None:
-    """Raise StateError where nothing can be written in `folder`, or where it would have to be made. Leaves no trace."""
+    """Raise StateError if nothing can be written in `folder`, or where it would have to be made. Leaves no trace."""
     there = nearest_existing_folder(folder)
     try:
         if not there.is_dir():
@@ -206,7 +206,7 @@ class DiskReserve:
     def take(self) -> None:
         """Take the room, if it is not taken; what a killed run left behind is used again.
 
-        The folder must exist. Raises StateError where the disk, or a quota that no other question shows, has none.
+        The folder must exist. Raises StateError if the disk, or a quota that no other question shows, has none.
         """
         if self._held:
             return
@@ -226,7 +226,7 @@ class DiskReserve:
         self._released = False
 
     def release(self) -> bool:
-        """Give the room to others. Answers whether there was any to give: the second time there is not."""
+        """Give the room to others. Returns whether there was any to give: the second time there is not."""
         if not self._held:
             return False
         self._held = False

@@ -182,7 +182,7 @@ class HostQueue(Generic[_Task, _Result]):
 
 
 def host_of(url: str) -> str:
-    """Who is asked, for fairness among hosts; "" where that cannot be read."""
+    """Who is asked, for fairness among hosts; "" if it cannot be read."""
     try:
         return urlsplit(url).netloc.rpartition("@")[2].lower()
     except ValueError:

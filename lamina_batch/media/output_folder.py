@@ -56,7 +56,7 @@ class OutputFolder:
         self._links = True
 
     def temporary(self) -> Path:
-        """A path for an unfinished file, with nothing there yet. Raises OSError where the folder cannot be made."""
+        """A path for an unfinished file, with nothing there yet. Raises OSError if the folder cannot be made."""
         with self._guard:
             if self._aside is None:
                 self.root.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ class OutputFolder:
     def settle(self, temp: Path, file: Path, *, sha256: str, size: int) -> PlaceResult:
         """Give the finished `temp` its final name, unless something stands there; its bytes are on the disk already.
 
-        Raises DiskError where a symbolic link or a file stands in place of a folder below the root, and OSError.
+        Raises DiskError if a symbolic link or a file stands in place of a folder below the root, and OSError.
         """
         with self._opened(file.parent) as at:
             try:

@@ -99,7 +99,7 @@ async def send_notification(
     runtime: Runtime,
     bounds: NotifyLimits = NotifyLimits(),  # frozen
 ) -> str | None:
-    """Send it, if this ending shall be told. Answers why it could not be sent, in words without the address; else None.
+    """Send it, if this ending shall be told. Returns why it could not be sent, in words without the address; else None.
 
     `cut` takes out of the body what nobody outside may see. Raises nothing that the network or the other side does.
     """

@@ -6,7 +6,7 @@ import importlib.resources
 import json
 from typing import Any
 
-#: a subschema; None where the schema knows nothing of a place
+#: a subschema; None if the schema knows nothing of a place
 Schema = dict[str, Any]
 
 

@@ -94,7 +94,7 @@ def locate_pipeline(
 ) -> PipelineLocation:
     """The name and the ledger of a pipeline, whatever is wrong with the rest of its file. The arguments are as above.
 
-    Raises PipelineError where the file is no YAML, or where `name` or `state` itself cannot be read.
+    Raises PipelineError if the file is no YAML, or where `name` or `state` itself cannot be read.
     """
     document, _ = _load_document(file, overrides, environ)
     problems = [problem for problem in document.problems if problem.steps[:1] in {(key,) for key in _LOCATION_KEYS}]
@@ -415,7 +415,7 @@ def _with_key_paths(steps: KeyPath, value: str | list[str]) -> Iterator[tuple[Ke
 
 
 def _is_web_address(url: str) -> bool:
-    """Whether somebody may be called there: http or https, with a host, and nothing that is not sent as it stands."""
+    """Whether somebody may be called there: http or https, with a host, and nothing that is not sent unchanged."""
     try:
         parts = urlsplit(url)
         return bool(

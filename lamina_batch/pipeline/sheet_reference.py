@@ -15,7 +15,7 @@ _SHEET = re.compile(r"(?P<file>.+?\.xls[xm])#(?P<sheet>[^/]*)", re.IGNORECASE | 
 
 
 def split_sheet(source: str, folder: Path) -> tuple[str, str | None]:
-    """`catalog.xlsx#Summer 26` as file or pattern and sheet; the sheet is None where none is named.
+    """`catalog.xlsx#Summer 26` as file or pattern and sheet; the sheet is None if none is named.
 
     A file in `folder` that has the whole name is meant by itself.
     """

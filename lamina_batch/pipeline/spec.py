@@ -146,7 +146,7 @@ class RunSettings:
     share: float = 1.0
     completion: Completion = "poll"
     poll: Poll = field(default_factory=Poll)
-    #: never None where `completion` is webhook
+    #: never None if `completion` is webhook
     webhook: Webhook | None = None
     #: seconds
     execution_timeout: float = 2700.0

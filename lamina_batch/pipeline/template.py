@@ -19,7 +19,7 @@ class TemplateError(ValueError):
 def parse_template(text: str) -> tuple[str, ...]:
     """Literals and column names in turn, a literal first and last; `{{` and `}}` are braces.
 
-    A name is taken as it stands: `{a.b}` is the column `a.b`. Raises TemplateError.
+    A name is taken unchanged: `{a.b}` is the column `a.b`. Raises TemplateError.
     """
     parts = [""]
     end = 0

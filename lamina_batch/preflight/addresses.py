@@ -20,7 +20,7 @@ _TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 
 
 def host(url: str) -> str:
-    """The name of the host in lower case; "" where that cannot be read."""
+    """The name of the host in lower case; "" if it cannot be read."""
     try:
         return (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:

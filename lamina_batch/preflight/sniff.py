@@ -101,7 +101,7 @@ def sniff(head: bytes, *, whole: bool) -> SniffedFile:
 
 
 def _read_dimensions(head: bytes, reader: type[ImageFile]) -> tuple[int, int] | None:
-    """Width and height in pixels; None where these bytes do not tell them. Nothing is decoded."""
+    """Width and height in pixels; None if these bytes do not tell them. Nothing is decoded."""
     with warnings.catch_warnings():
         # Of odd metadata; and who only measures a picture need not fear its size.
         warnings.simplefilter("ignore")

@@ -53,7 +53,7 @@ def _write_csv(table: pl.DataFrame, file: Path) -> None:
 def write_marked(checked: CheckedRows, file: Path, *, catalog: Catalog, pipeline: Pipeline, app: App) -> Path:
     """Write the workbook that the findings are about again, its bad cells marked.
 
-    Raises UsageError where it cannot be marked, or not under this name; StateError where it cannot be written.
+    Raises UsageError if it cannot be marked, or not under this name; StateError where it cannot be written.
     """
     # What they import takes longer than many a command.
     from lamina_batch.sheets.annotate import annotate, refuse_source_name  # noqa: PLC0415

@@ -22,7 +22,7 @@ _STATE_FOLDERS = ".lamina-batch"
 
 
 def refuse_lost(pipeline: Pipeline, ledger: Ledger | None) -> None:
-    """Raise LostLedgerError where there are results of this pipeline, but no ledger that knows of them."""
+    """Raise LostLedgerError if there are results of this pipeline, but no ledger that knows of them."""
     if ledger is not None and not ledger.is_empty():
         return
     sandbox = " --sandbox" if pipeline.state.suffix == ".sandbox" else ""
@@ -51,7 +51,7 @@ def _manifests_of_other_days(pipeline: Pipeline) -> Iterator[Path]:
 
 
 def refuse_renamed(pipeline: Pipeline, ledger: Ledger | None, service: str) -> None:
-    """Raise LostLedgerError where ours is empty and one beside it belongs to a pipeline file that is gone."""
+    """Raise LostLedgerError if ours is empty and one beside it belongs to a pipeline file that is gone."""
     beside = pipeline.state.parent
     if beside.name != _STATE_FOLDERS or (ledger is not None and not ledger.is_empty()):
         return

@@ -329,7 +329,7 @@ def _long_lines(outcomes: Outcomes) -> pl.DataFrame:
 
 
 def refuse_too_many_rows(manifests: Sequence[Path], jobs: int) -> None:
-    """Raise StateError where one of the files cannot hold a row for each of so many jobs."""
+    """Raise StateError if one of the files cannot hold a row for each of so many jobs."""
     for file in manifests:
         if file.suffix.lower() == ".xlsx":
             from lamina_batch.results.workbook import refuse_too_large_table  # noqa: PLC0415  # only workbooks need it
@@ -338,9 +338,9 @@ def refuse_too_many_rows(manifests: Sequence[Path], jobs: int) -> None:
 
 
 def write_manifest(catalog: Catalog, lines: ManifestLines, files: Sequence[Path]) -> tuple[Path, ...]:
-    """Write the manifest in every form asked for. Answers where each stands.
+    """Write the manifest in every form asked for. Returns where each stands.
 
-    Raises StateError where one cannot be written, after the others are.
+    Raises StateError if one cannot be written, after the others are.
     """
     headers = dict(zip(catalog.columns, catalog.headers, strict=True))
     written: list[Path] = []
@@ -367,7 +367,7 @@ def output_columns(columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _writer(lines: ManifestLines, headers: Mapping[str, str], file: Path) -> Callable[[Path], None]:
-    """What writes the manifest as the name of `file` says. Raises StateError where no such file can hold it."""
+    """What writes the manifest as the name of `file` says. Raises StateError if no such file can hold it."""
     match file.suffix.lower():
         case ".parquet":
             return lambda aside: lines.lazy().sink_parquet(aside)

@@ -51,7 +51,7 @@ class Picks:
         return tuple(pick for pick in self.picks if pick.verdict == "reject")
 
     def refuse_other(self, *, pipeline: str, app: str, service: str) -> None:
-        """Raise UsageError where they are verdicts on what another pipeline, app or service made."""
+        """Raise UsageError if they are verdicts on what another pipeline, app or service made."""
         for what, theirs, ours in (
             ("pipeline", self.pipeline, pipeline),
             ("app", self.app, app),

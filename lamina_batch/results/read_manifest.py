@@ -49,7 +49,7 @@ class ManifestJob:
 
 
 def count_bought_rows(file: Path) -> int:
-    """How many rows of the manifest at `file` were bought, or may have been; 0 where there is none that can be read."""
+    """How many rows of the manifest at `file` were bought, or may have been; 0 if there is none that can be read."""
     if not file.exists():
         return 0
     try:
@@ -84,7 +84,7 @@ def read_manifest(file: Path) -> list[ManifestJob]:
 
 
 def _read_file(file: Path, names: Sequence[str] | None = None) -> pl.DataFrame:
-    """Its columns of ours, or these of them, as text. Raises UsageError where the file is no manifest."""
+    """Its columns of ours, or these of them, as text. Raises UsageError if the file is no manifest."""
     try:
         match file.suffix.lower():
             case ".csv":
@@ -116,7 +116,7 @@ def _read_file(file: Path, names: Sequence[str] | None = None) -> pl.DataFrame:
 
 
 def _read_workbook(file: Path) -> pl.DataFrame:
-    """The cells of the sheet as text. Raises UsageError where there is none that can be read."""
+    """The cells of the sheet as text. Raises UsageError if there is none that can be read."""
     # Only those need them who write workbooks.
     import fastexcel  # noqa: PLC0415
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 FILE_NAME = "summary.json"
-#: So many runs keep their folder: three months of nights, or four days of hours.
+#: This many runs keep their folder: three months of nights, or four days of hours.
 MAX_KEPT_RUNS = 100
 #: As batch.new_run_id makes them: they sort by time.
 _RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
@@ -94,7 +94,7 @@ class Summary:
 
 
 def write_summary(summary: Summary, folder: Path) -> Path:
-    """Write it to `<folder>/runs/<run id>/summary.json`, and let the oldest go. Raises StateError where it cannot."""
+    """Write it to `<folder>/runs/<run id>/summary.json`, and let the oldest go. Raises StateError if it cannot."""
     text = summary.to_json()
     runs = folder / "runs"
     written = write_whole(runs / summary.run_id / FILE_NAME, lambda aside: _write_text(aside, text))

@@ -52,7 +52,7 @@ class ColumnRoles:
 
 
 def refuse_too_large_table(file: Path, *, rows: int, columns: int = 0) -> None:
-    """Raise StateError where no sheet can hold so many rows below a header, and columns."""
+    """Raise StateError if no sheet can hold so many rows below a header, and columns."""
     refuse_too_large(
         file,
         rows=rows,
@@ -65,7 +65,7 @@ def refuse_too_large_table(file: Path, *, rows: int, columns: int = 0) -> None:
 def write_workbook(frame: pl.DataFrame, roles: ColumnRoles, file: Path) -> None:
     """Write `frame`, whose columns hold plain values, as the one sheet of a new workbook.
 
-    Links to saved files are relative to the folder of `file`. Raises OSError where it cannot be written.
+    Links to saved files are relative to the folder of `file`. Raises OSError if it cannot be written.
     """
     headers = [roles.theirs.get(name, name) for name in frame.columns]
     with create_workbook(file) as book:

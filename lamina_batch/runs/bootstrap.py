@@ -38,7 +38,7 @@ class ServiceOptions:
 
     @contextmanager
     def open(self, sandbox_data: Path | None) -> Iterator[Access]:
-        """Access to it while the block runs. Raises CredentialsError where no key is found."""
+        """Access to it while the block runs. Raises CredentialsError if no key is found."""
         from lamina_batch.client.credentials import find_credentials
         from lamina_batch.runs.context import Access
 
@@ -106,7 +106,7 @@ class PipelineTarget:
 
     @contextmanager
     def access(self, pipeline: Pipeline) -> Iterator[Access]:
-        """Access to the service while the block runs. Raises StateError where the sandbox cannot keep what it made."""
+        """Access to the service while the block runs. Raises StateError if the sandbox cannot keep what it made."""
         if self.service.sandbox:
             from lamina_batch.ledger.state_folder import make_folder
 

@@ -28,7 +28,7 @@ def check_contract(
 
     Without a catalog it is not known which rows use what changed.
 
-    Raises DriftError where it breaks the pipeline, PipelineError for a pin that cannot be used.
+    Raises DriftError if it breaks the pipeline, PipelineError for a pin that cannot be used.
     """
     known = find_baseline(pipeline, service, _last_run_contract(ledger, service))
     if known is None or isinstance(known, str):
@@ -39,7 +39,7 @@ def check_contract(
 def drift(pipeline: Pipeline, access: Access, runtime: Runtime) -> Drift:
     """What changed of the app, and what of it breaks this pipeline.
 
-    Raises UsageError where there is nothing to compare with: neither a pin nor a run.
+    Raises UsageError if there is nothing to compare with: neither a pin nor a run.
     """
     catalog = read_catalog(pipeline)
     app = asyncio.run(fetch_app(pipeline, access, runtime, make_budget(pipeline)))

@@ -29,7 +29,7 @@ _MAX_PAGES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldJobs:
-    """The jobs of which nobody knows whether they were bought."""
+    """The jobs of which it is not known whether they were bought."""
 
     #: oldest first; also those whose POST may still be open in another process
     jobs: tuple[Job, ...]
@@ -52,7 +52,7 @@ def _api_version(pipeline: Pipeline, ledger: Ledger) -> str:
 async def list_executions_since(client: LaminaClient, app_id: str, since: float) -> tuple[list[ListedExecution], bool]:
     """The executions of this app that the service lists since then, newest first, and whether these are all.
 
-    There are no more than a few requests show. Raises ServiceError where it does not answer with a list.
+    There are no more than a few requests show. Raises ServiceError if it does not answer with a list.
     """
     found: list[ListedExecution] = []
     offset = 0
@@ -77,9 +77,9 @@ def with_candidates(
 
 
 async def refuse_unknown_executions(client: LaminaClient, held: HeldJobs, words: HeldDecisions) -> str | None:
-    """Raise UsageError where the service knows no such execution; answers why it could not be asked, if it could not.
+    """Raise UsageError if the service knows no such execution; answers why it could not be asked, if it could not.
 
-    Adopted all the same, it would be asked about in vain until `execution_timeout`.
+    Adopted all the same, it would be asked about without result until `execution_timeout`.
     """
     names = {name for job in held.jobs for name in (job.key, job.name)} - {*words.resubmit, *words.give_up}
     for name, execution_id in words.adopt.items():

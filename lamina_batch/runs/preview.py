@@ -80,7 +80,7 @@ def validate(
 
 
 def validate_offline(pipeline: Pipeline) -> Prepared:
-    """Check the file and every row against the pin alone. Raises PipelineError where there is none."""
+    """Check the file and every row against the pin alone. Raises PipelineError if there is none."""
     download_pattern(pipeline)
     pin = read_pipeline_pin(pipeline)
     if pin is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def refuse_sandbox_mismatch(manifest: Path, service: str) -> None:
-    """Raise UsageError where results of the sandbox would go into a real ledger, or real ones into the sandbox's.
+    """Raise UsageError if results of the sandbox would go into a real ledger, or real ones into the sandbox's.
 
     They are told apart by the names that runs give them. Nothing in the sandbox was paid for.
     """
@@ -55,9 +55,9 @@ def find_pipeline(manifest: Path, pipelines: Iterable[Pipeline]) -> Pipeline:
 
 
 async def import_manifest(pipeline: Pipeline, manifest: Path, *, service: str, runtime: Runtime) -> tuple[int, int]:
-    """Put what `manifest` tells into the pipeline's ledger. Answers how many jobs it tells of, and how many were new.
+    """Put what `manifest` tells into the pipeline's ledger. Returns how many jobs it tells of, and how many were new.
 
-    `service` is what the ledger is tied to: a base URL, or the word `sandbox`. Raises UsageError where the file is no
+    `service` is what the ledger is tied to: a base URL, or the word `sandbox`. Raises UsageError if the file is no
     manifest or of another app, LedgerLockedError where a run holds the ledger.
     """
     kept = read_manifest(manifest)

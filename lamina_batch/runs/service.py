@@ -93,7 +93,7 @@ async def makes_video(client: LaminaClient, ledger: Ledger, app: App) -> bool:
 
 
 def last_run_app(ledger: Ledger) -> App:
-    """The contract of the last run. Raises UsageError where no run came so far."""
+    """The contract of the last run. Raises UsageError if no run came so far."""
     served = ledger.meta("app")
     if served is None:
         raise UsageError("no run has come as far as reading the app yet", hint="`lamina-batch run` comes first")

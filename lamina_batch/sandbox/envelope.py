@@ -40,7 +40,7 @@ class Envelope:
     generation: SandboxApiVersion
     #: of this request; the runs generation tells it
     request_id: str
-    #: the rate limit's; empty where they are switched off
+    #: the rate limit's; empty if they are switched off
     limit_headers: Mapping[str, str]
     #: None: nothing was counted
     hit: Hit | None
@@ -71,7 +71,7 @@ class Envelope:
         return HttpReply(status=429, body=body, headers=headers)
 
     def no_such_path(self, method: str, path: str) -> HttpReply:
-        """What an Express app answers where it has no route."""
+        """What an Express app returns where it has no route."""
         return no_such_path(method, path, self.headers(HTML_TYPE))
 
     def headers(self, content_type: str) -> dict[str, str]:

@@ -218,7 +218,7 @@ class ExecutionStore:
     def __init__(self, path: Path | None) -> None:
         """Take up what the file holds, and the cancellations beside it.
 
-        Raises OSError where one of them cannot be read or written.
+        Raises OSError if one of them cannot be read or written.
         """
         self._by_id: dict[str, SandboxExecution] = {}
         self._journal: Journal | None = None
@@ -237,7 +237,7 @@ class ExecutionStore:
         self._cancellations = Journal(cancellations)
 
     def add(self, execution: SandboxExecution) -> None:
-        """Keep it. Raises OSError where it could not be written: then it must not be called accepted."""
+        """Keep it. Raises OSError if it could not be written: then it must not be called accepted."""
         if self._journal is not None:
             self._journal.append({name: getattr(execution, name) for name in _STORED_FIELDS})
         self._by_id[execution.execution_id] = execution
@@ -245,7 +245,7 @@ class ExecutionStore:
     def cancel(self, execution: SandboxExecution, now: float) -> SandboxExecution:
         """End it at `now`, epoch seconds, unless it has ended; return it as it is then.
 
-        Raises OSError where it could not be written: then it must not be called cancelled.
+        Raises OSError if it could not be written: then it must not be called cancelled.
         """
         # Rounded down: whoever reads it after this sees it ended.
         at = max(math.floor(now * 1000) / 1000, execution.created_at)

@@ -26,7 +26,7 @@ def embedded(options: SandboxOptions) -> Iterator[str]:
     """A sandbox in a thread of its own; gives its base URL, and stops it in the end.
 
     With a data folder it listens where it did last time, if that port is free, so that older output URLs still open.
-    Raises OSError where it cannot start.
+    Raises OSError if it cannot start.
     """
     sandbox = Sandbox(options)
     started: Future[tuple[str, asyncio.AbstractEventLoop]] = Future()
@@ -56,7 +56,7 @@ def embedded(options: SandboxOptions) -> Iterator[str]:
 def serve(options: SandboxOptions, *, host: str = "127.0.0.1", port: int = 0, announce: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM. `announce` gets the base URL once requests are answered.
 
-    Raises OSError where the port is taken or the data folder cannot be used. Call it from the main thread.
+    Raises OSError if the port is taken or the data folder cannot be used. Call it from the main thread.
     """
 
     async def serve_until_signal() -> None:
@@ -73,7 +73,7 @@ def serve(options: SandboxOptions, *, host: str = "127.0.0.1", port: int = 0, an
 
 
 def last_port(data: Path) -> int | None:
-    """The port that a sandbox with this data folder was embedded on last; None where it is not known."""
+    """The port that a sandbox with this data folder was embedded on last; None if it is not known."""
     try:
         return int(json.loads((data / _ADDRESS).read_text())["port"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def input_problems(
     parameters: Sequence[SandboxParameter], inputs: Mapping[str, Any], *, names_only: bool
 ) -> tuple[InputProblem, ...]:
-    """What is wrong with these inputs, in the order of the parameters; empty where they are accepted.
+    """What is wrong with these inputs, in the order of the parameters; empty if they are accepted.
 
     `names_only`: an input is known by its parameter's name, and not by its key or id, too. Only the wording for options
     is documented (API.md 2.4). The rest follows its pattern, and is the sandbox's own.

@@ -22,7 +22,7 @@ class Journal:
         self._torn = _ends_incomplete(path)
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Write one line. Raises OSError where it did not get out whole."""
+        """Write one line. Raises OSError if it did not get out whole."""
         # Escaped ASCII: a text with half a surrogate pair is legal JSON, and no legal UTF-8.
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
         if self._torn:

@@ -63,7 +63,7 @@ class RoutedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRequest:
-    """What a start sent. `inputs` is None where the body could not be understood, and `problem` says why."""
+    """What a start sent. `inputs` is None if the body could not be understood, and `problem` says why."""
 
     inputs: Mapping[str, Any] | None
     problem: ApiError | None = None

@@ -43,7 +43,7 @@ _BACKLOG = 1024
 class Sandbox:
     """A local stand-in for the Lamina service. See docs/sandbox.md.
 
-    Raises ValueError where the file of apps cannot be used. `clock` is epoch seconds, `monotonic` paces the limiter.
+    Raises ValueError if the file of apps cannot be used. `clock` is epoch seconds, `monotonic` paces the limiter.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Sandbox:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Take up what the data folder holds, listen, and return the base URL. Port 0: any free one.
 
-        Raises OSError where the port is taken or the data folder cannot be used.
+        Raises OSError if the port is taken or the data folder cannot be used.
         """
         async with contextlib.AsyncExitStack() as closing:
             listening = closing.enter_context(_listen(host, port))

@@ -109,7 +109,7 @@ class SandboxService:
     ) -> ApiSuccess | ApiError:
         """Accept an execution, or say why not. The faults decide how it will end, and how that is told.
 
-        Raises OSError where it could not be kept: then it is not accepted.
+        Raises OSError if it could not be kept: then it is not accepted.
         """
         generation = call.generation or "executions"
         app = self._apps.get(call.app_id or "")
@@ -161,7 +161,7 @@ class SandboxService:
     def cancel(self, call: RoutedRequest) -> tuple[ApiSuccess | ApiError, SandboxExecution | None]:
         """End a run that has not ended. Also returns the run where this has changed it.
 
-        Raises OSError where it could not be kept: then it goes on.
+        Raises OSError if it could not be kept: then it goes on.
         """
         run = self.find(call)
         if run is None:
@@ -172,7 +172,7 @@ class SandboxService:
         return answer, after if after is not run else None
 
     def view(self, execution: SandboxExecution, now: float) -> dict[str, Any]:
-        """The execution as it stands at `now`, epoch seconds, as its generation shows it."""
+        """The execution unchanged at `now`, epoch seconds, as its generation shows it."""
         app = self._apps[execution.app_id]
         match execution.generation:
             case "executions":

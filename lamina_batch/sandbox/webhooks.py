@@ -224,7 +224,7 @@ class WebhookDeliveries:
     async def _try(
         self, execution: SandboxExecution, url: URL, body: bytes, session: aiohttp.ClientSession, fault: str | None
     ) -> int | None:
-        """The status that came back; None where none came in time."""
+        """The status that came back; None if none came in time."""
         headers = self._signed(execution, body, fault)
         try:
             async with session.post(url, data=body, headers=headers, allow_redirects=False) as answer:

@@ -79,7 +79,7 @@ def annotate(checked: CheckedRows, file: Path, *, catalog: Catalog, fields: Sequ
     """Write the catalog's own workbook again, with what `checked` has found; `fields` say what each column takes.
 
     Where the rows are of no workbook, or of several files, it is a new one: a sheet for each file in which something
-    was found, its cells in their own rows. Raises UsageError where the workbook cannot be marked, StateError where a
+    was found, its cells in their own rows. Raises UsageError if the workbook cannot be marked, StateError where a
     sheet cannot hold the rows, OSError.
     """
     choices = {field.column: field.choices for field in fields if field.column is not None}
@@ -101,7 +101,7 @@ def annotate(checked: CheckedRows, file: Path, *, catalog: Catalog, fields: Sequ
 
 
 def refuse_source_name(catalog: Catalog, file: Path) -> None:
-    """Raise UsageError where no program would open the marked workbook under this name, or somebody's work would go."""
+    """Raise UsageError if no program would open the marked workbook under this name, or somebody's work would go."""
     own = _is_own_workbook(catalog)
     macros = own is not None and own.suffix.lower() == ".xlsm"
     if (file.suffix.lower() == ".xlsm") != macros:
@@ -162,7 +162,7 @@ def _is_blank(cell: object) -> bool:
 
 
 def _write_cells(catalog: Catalog, found: Mapping[str, Sequence[CellFinding]], file: Path) -> list[MarkedSheet]:
-    """A new workbook: a sheet for each file with findings, or for the first where there are none."""
+    """A new workbook: a sheet for each file with findings, or for the first if there are none."""
     parts = [part for part in catalog.parts if found[part.source]] or [catalog.parts[0]]
     places = {name: at for at, name in enumerate(catalog.columns, start=1)}
     taken: set[str] = {SUMMARY_SHEET}
@@ -292,7 +292,7 @@ def _write_notes(
 ) -> tuple[str, str] | None:
     """Put notes on cells that have none, and take off those of a round before.
 
-    Answers the id of a new relation to the shapes of the notes, and the namespace of such ids; None: there was one.
+    Returns the id of a new relation to the shapes of the notes, and the namespace of such ids; None: there was one.
     """
     listing = package.related(part, "comments")
     known = noted_cells(package.read(listing)) if listing is not None else {}

@@ -54,7 +54,7 @@ class SheetField:
 def fields(pipeline: Pipeline, app: App, catalog: Catalog | None = None) -> tuple[SheetField, ...]:
     """The columns of a sheet: the key, what `inputs` use in their order, and what `where` and `types` name.
 
-    With a `catalog`, each knows its column there. Raises PipelineError where the pipeline does not fit the app, or
+    With a `catalog`, each knows its column there. Raises PipelineError if the pipeline does not fit the app, or
     names a column that the catalog lacks.
     """
     parts = [part for part in _rule_fields(pipeline, app) if part.name != SOURCE_COLUMN]

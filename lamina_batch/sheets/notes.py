@@ -52,7 +52,7 @@ def noted_cells(notes: bytes) -> dict[str, bool]:
 def with_notes(notes: bytes, texts: Mapping[str, str]) -> bytes:
     """The part with the texts, with those of ours taken out and these put in, on cells that have none.
 
-    Raises ValueError where it is not as such parts are.
+    Raises ValueError if it is not as such parts are.
     """
     known = noted_cells(notes)
     kept = _NOTE.sub(lambda found: b"" if known[found[2].decode()] else found[0], notes)
@@ -78,7 +78,7 @@ def with_notes(notes: bytes, texts: Mapping[str, str]) -> bytes:
 def with_shapes(shapes: bytes, *, gone: Collection[str], cells: Collection[str]) -> bytes:
     """The part with the shapes, without those of the cells in `gone`, and with one for each of `cells`.
 
-    Raises ValueError where it is not as such parts are.
+    Raises ValueError if it is not as such parts are.
     """
     places = {xl_cell_to_rowcol(cell) for cell in gone}
 

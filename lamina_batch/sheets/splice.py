@@ -50,7 +50,7 @@ _ENCODING = re.compile(r"""(<\?xml[^>]*?)\s+encoding=("[^"]*"|'[^']*')""")
 
 
 def as_utf8(data: bytes) -> bytes:
-    """The same document in UTF-8. Raises ValueError where it is in another encoding than UTF-8 and UTF-16."""
+    """The same document in UTF-8. Raises ValueError if it is in another encoding than UTF-8 and UTF-16."""
     if data.startswith(_BYTE_ORDER_MARKS):
         return _ENCODING.sub(r"\1", data.decode("utf-16"), count=1).encode()
     head = data[:200].decode("ascii", "replace")
@@ -137,7 +137,7 @@ _ESCAPE_LOOKALIKE = re.compile(r"_x(?=[0-9A-Fa-f]{4}_)")
 
 
 def text_xml(text: str) -> str:
-    """A text as it stands in the XML of a workbook, whatever is in it."""
+    """A text unchanged in the XML of a workbook, whatever is in it."""
     held = _ESCAPE_LOOKALIKE.sub("_x005F_x", fit_cell_text(text))
     return escape(held).replace("\r", "_x000D_")
 

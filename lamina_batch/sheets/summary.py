@@ -35,7 +35,7 @@ class SummaryLine(NamedTuple):
 
     sheet: str
     row: int
-    #: the name of the cell to go to; "" where there is none
+    #: the name of the cell to go to; "" if there is none
     cell: str
     column: str
     value: str
@@ -102,7 +102,7 @@ def _row_xml(number: int, cells: Sequence[tuple[int, str, int]], *, height: int 
 def add_last_sheet(package: Package, workbook: str, data: bytes, known: str | None) -> None:
     """Make the page the last sheet of the workbook; `known` is the part of one of a round before, which it replaces.
 
-    Raises KeyError, ValueError where the workbook is not as workbooks are.
+    Raises KeyError, ValueError if the workbook is not as workbooks are.
     """
     if known is not None:
         package.write(known, data)

@@ -82,7 +82,7 @@ class _TemplateColumn:
 def write_template(pipeline: Pipeline, app: App, file: Path, *, catalog: Catalog | None = None) -> None:
     """Write the workbook to fill, as a new file: empty, or with the rows of `catalog` and all of its columns.
 
-    Raises PipelineError where the pipeline does not fit the app or the catalog, or names a sheet as none can be named,
+    Raises PipelineError if the pipeline does not fit the app or the catalog, or names a sheet as none can be named,
     StateError where a sheet cannot hold the rows, OSError.
     """
     lists: dict[tuple[str, ...], str] = {}

@@ -48,7 +48,7 @@ _FILTER_BUTTON_WIDTH = 3
 
 #: what XML 1.0 cannot hold
 _FORBIDDEN_IN_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-#: ASCII that has no place in a URL as it stands
+#: ASCII that has no place in a URL unchanged
 _ESCAPED = {ord(char): quote(char) for char in '"<>[]^`{|}'}
 #: Excel takes 1900 for a leap year: before this day programs do not agree which day a number is.
 _FIRST_DATE = date(1900, 3, 1)
@@ -63,7 +63,7 @@ class _FileLink(Url):
 
 
 def refuse_too_large(file: Path, *, rows: int, columns: int = 0, hint: str) -> None:
-    """Raise StateError where no sheet can hold so many rows below a header, and columns."""
+    """Raise StateError if no sheet can hold so many rows below a header, and columns."""
     for count, most, what in ((rows + 1, MAX_ROWS, "rows"), (columns, MAX_COLUMNS, "columns")):
         if count > most:
             raise StateError(
@@ -73,7 +73,7 @@ def refuse_too_large(file: Path, *, rows: int, columns: int = 0, hint: str) -> N
 
 @contextmanager
 def create_workbook(file: Path) -> Iterator[WorkbookWriter]:
-    """A new workbook that is written when the block ends. Raises OSError where it cannot be."""
+    """A new workbook that is written when the block ends. Raises OSError if it cannot be."""
     # Beside the file: that is the disk with room for it, and what holds their rows is no business of a shared /tmp.
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as aside:
         options = {
@@ -132,7 +132,7 @@ class SheetWriter:
         raw.set_landscape()
 
     def text(self, row: int, column: int, value: str, style: Format | None = None) -> None:
-        """Write a text as it stands, whatever it looks like."""
+        """Write a text unchanged, whatever it looks like."""
         text = fit_cell_text(value)
         if not text:
             self.raw.write_blank(row, column, None, style)
@@ -150,7 +150,7 @@ class SheetWriter:
             return
         self._links += 1
         link.text = fit_cell_text(value)
-        # It takes a Url as well as a str, which its annotation does not say.
+        # It takes a Url and a str, which its annotation does not say.
         self.raw.write_url(row, column, link, self._link)  # type: ignore[call-overload]
 
     def value(self, row: int, column: int, value: Any, style: Format | None = None) -> None:
@@ -192,7 +192,7 @@ class SheetWriter:
 
 
 def fit_cell_text(text: str) -> str:
-    """`text` as a cell can hold it: as it stands, but for what XML has no sign for, and what is beyond the limit."""
+    """`text` as a cell can hold it: unchanged, but for what XML has no sign for, and what is beyond the limit."""
     held = _FORBIDDEN_IN_XML.sub("\ufffd", text)
     if len(held) <= MAX_TEXT // 2 or (length := utf16_length(held)) <= MAX_TEXT:
         return held
@@ -214,7 +214,7 @@ def utf16_length(text: str) -> int:
 
 
 def web_link(text: str) -> Url | None:
-    """The link on `text`; None where it is no web address, or longer than a link may be."""
+    """The link on `text`; None if it is no web address, or longer than a link may be."""
     if not text.lower().startswith(("http://", "https://")) or not text.isprintable() or " " in text or "\\" in text:
         return None
     try:
@@ -231,7 +231,7 @@ def web_link(text: str) -> Url | None:
 def file_link(path: str, folder: Path) -> Url | None:
     """The link to a file from a workbook in `folder`: relative, so that both can be moved together.
 
-    None where it is longer than a link may be.
+    None if it is longer than a link may be.
     """
     relative = quote(os.path.relpath(path, folder))
     return _FileLink(relative) if utf16_length(relative) <= MAX_URL else None

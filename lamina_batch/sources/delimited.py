@@ -1,4 +1,4 @@
-"""CSV and TSV files -> cells, every one of them text exactly as it stands.
+"""CSV and TSV files -> cells, every one of them text exactly unchanged.
 
 polars reads the plain files, fast. It refuses some that spreadsheets and Python's csv module read well (a lone inch
 mark in `5" heel`), rarely joins two cells around such marks without a word, and does not say in which line it
@@ -117,7 +117,7 @@ def _refuse_truncated(path: Path, codec: str, separator: str, width: int) -> Non
 
 
 def _read_with_polars(path: Path, codec: str, separator: str, headers: tuple[str, ...]) -> pl.LazyFrame | None:
-    """What polars makes of the file; None where the csv module must decide."""
+    """What polars makes of the file; None if the csv module must decide."""
     plain = codec in {"utf-8", "utf-8-sig"}
     source = path if plain else path.read_bytes().decode(codec).encode()
     try:
@@ -153,7 +153,7 @@ def _compress_in_memory(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _csv_agrees(source: Path | bytes, separator: str, doubtful: pl.LazyFrame, rows: int) -> bool:
-    """Whether the csv module reads these rows from their lines as polars did; False where that cannot be told.
+    """Whether the csv module reads these rows from their lines as polars did; False if that cannot be told.
 
     `lamina_line` counts the lines below the header, of which there must be as many as `rows`.
     """

@@ -22,7 +22,7 @@ _BYTE_ORDER_MARKS = (
 def codec_for(path: Path, encoding: str) -> str:
     """The Python codec that reads `path` and drops its byte order mark.
 
-    Raises CatalogError where the mark says that the file is in another encoding.
+    Raises CatalogError if the mark says that the file is in another encoding.
     """
     name = codecs.lookup(encoding).name
     with path.open("rb") as file:

@@ -85,13 +85,13 @@ class Catalog:
         return ROW_ID_COLUMNS if self.several else ROW_ID_COLUMNS[:-1]
 
     def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
-        """What was made of `frame`. Raises CatalogError where a file turns out to be damaged."""
+        """What was made of `frame`. Raises CatalogError if a file turns out to be damaged."""
         return collect(rows)
 
     def refuse_damaged(self) -> None:
         """Decode every cell once, some rows at a time, those included that no rule reads.
 
-        Raises CatalogError where a file turns out to be damaged.
+        Raises CatalogError if a file turns out to be damaged.
         """
         # Files of other forms were read whole.
         if not any(part.path.suffix.lower() == ".parquet" for part in self.parts):

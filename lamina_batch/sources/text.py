@@ -25,7 +25,7 @@ def is_blank(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
 
 
 def blank_to_null(text: pl.Expr) -> pl.Expr:
-    """The text as it stands; null where it is blank."""
+    """The text unchanged; null where it is blank."""
     return pl.when(text.str.strip_chars() != "").then(text)
 
 
@@ -40,7 +40,7 @@ def can_be_text(kind: pl.DataType) -> bool:
 
 
 def as_text(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
-    """The cell as a person would write it; null where there is none.
+    """The cell as a person would write it; null if there is none.
 
     Whole numbers have no decimals, also those that a data frame has made floats because a cell was missing;
     NaN is a missing value for the same reason. Dates and times are ISO 8601.

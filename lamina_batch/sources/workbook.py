@@ -48,7 +48,7 @@ _ARCHIVE_ERRORS = (
 def read_workbook(path: Path, *, sheet: str | None, key: Sequence[str]) -> Table:
     """Read the sheet of that name, or the first visible one; `key` are the columns that name a row.
 
-    Raises CatalogError where the file is no workbook, is protected or damaged, or has no such sheet or no header;
+    Raises CatalogError if the file is no workbook, is protected or damaged, or has no such sheet or no header;
     OSError.
     """
     try:

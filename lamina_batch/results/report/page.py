@@ -37,7 +37,7 @@ PAGE_TEXTS = {
 
 
 def write_report(contents: ReportContents, file: Path) -> Path:
-    """Write the page. Answers where it stands. Raises StateError where it cannot be written."""
+    """Write the page. Returns where it stands. Raises StateError if it cannot be written."""
     return write_whole(file, lambda aside: _write_page(aside, contents))
 
 
