@@ -51,6 +51,7 @@ class LoadedPipeline:
 
     @property
     def name(self) -> str:
+        """The pipeline's name, for people."""
         return self.spec.name
 
     @property

@@ -48,6 +48,8 @@ class LaminaBatchError(Exception):
 
 
 class UsageError(LaminaBatchError):
+    """Wrong usage: an option, a name or a file that does not fit."""
+
     exit_code = 2
 
 
@@ -86,6 +88,8 @@ class LostLedgerError(LaminaBatchError):
 
 
 class LedgerLockedError(LaminaBatchError):
+    """Another run holds the ledger."""
+
     exit_code = 7
 
 

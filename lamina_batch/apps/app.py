@@ -12,6 +12,8 @@ from lamina_batch.errors import ServiceError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
+    """One input of an app, as the service describes it."""
+
     #: display name and input key, exact bytes (API.md 3: some hold two spaces or end in one)
     name: str
     #: text, options or url; an unknown kind is kept and checked as text
@@ -35,6 +37,8 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
+    """An app's contract: what it takes."""
+
     app_id: str
     name: str
     description: str | None

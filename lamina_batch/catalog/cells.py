@@ -47,6 +47,7 @@ class CellExpressions:
         return rows.with_columns(*bad, *sql) if bad or sql else rows
 
     def kind(self, written: str) -> pl.DataType:
+        """The type of the column that the pipeline writes so."""
         return self._kinds[self._names[written]]
 
     def text(self, path: KeyPath, written: str) -> pl.Expr:
@@ -66,9 +67,11 @@ class CellExpressions:
         return as_text(pl.col(name), kind)
 
     def blank(self, written: str) -> pl.Expr:
+        """Whether the cell is blank."""
         return is_blank(self._raw(written), self.kind(written))
 
     def any_mistyped_expression(self, written: Iterable[str]) -> pl.Expr:
+        """Whether one of these cells cannot be read as `types` says."""
         typed = [_MISTYPED_PREFIX + self._names[name] for name in written if self._names[name] in self._types]
         return pl.any_horizontal(typed) if typed else pl.lit(value=False)
 
@@ -93,6 +96,7 @@ class CellExpressions:
         return pl.concat_str(parts, separator="|").alias("lamina_key")
 
     def blank_key(self) -> pl.Expr:
+        """The first column of the key that is blank, as `lamina_blank_key`; null if none is."""
         named = [pl.when(self.blank(name)).then(pl.lit(self._names[name])) for name in self._pipeline.rows.key]
         return pl.coalesce(named).alias("lamina_blank_key")
 
@@ -120,6 +124,7 @@ _MISTYPED_SCHEMA = {"lamina_index": pl.UInt32, "column": pl.String, "value": pl.
 
 
 def key_column_references(pipeline: Pipeline) -> Iterator[ColumnReference]:
+    """The columns that `rows.key` names."""
     key = pipeline.rows.key
     for at, written in enumerate(key):
         yield ColumnReference(("rows", "key") if len(key) == 1 else ("rows", "key", at), written)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedRows:
+    """The jobs of a catalog, and the findings about its rows."""
+
     #: a line for each row and variant, in the order of the source: `lamina_index`, `row`, `key`, `variant` ("" without
     #: a matrix), `content` (the hash of what is sent, see content.py), `inputs_bytes` (the length of its canonical
     #: JSON), both null where not `valid`, and `code` and `message` of the row's first error, null where `valid`.

@@ -27,6 +27,8 @@ class ColumnReference(NamedTuple):
 
 
 class ColumnMatches(NamedTuple):
+    """Which column of the catalog each name in the pipeline means."""
+
     #: name as written -> column of `Catalog.frame`
     found: Mapping[str, str]
     #: a line for each name that matched leniently only

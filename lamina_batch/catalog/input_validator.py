@@ -57,6 +57,8 @@ _MAX_QUOTED_LENGTH = 80
 
 
 class Verdict(NamedTuple):
+    """What is sent for one value, and what is wrong with it."""
+
     #: what is sent: the value unchanged, or the service's own spelling of it
     sent: str
     #: None: nothing to say
@@ -67,6 +69,7 @@ class Verdict(NamedTuple):
 
     @property
     def refused(self) -> bool:
+        """Whether the service would refuse the value."""
         return self.code is not None and self.severity == "error"
 
 

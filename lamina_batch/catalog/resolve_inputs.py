@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 class ResolvedInputs(NamedTuple):
+    """The pipeline's inputs and matrix with the app's parameters."""
+
     #: each rule with its parameter; the constants in it are valid and in the app's spelling
     inputs: tuple[tuple[Parameter, InputRule], ...]
     matrix: tuple[tuple[Parameter, tuple[str, ...]], ...]
@@ -109,6 +111,7 @@ def variants(matrix: Sequence[tuple[Parameter, tuple[str, ...]]]) -> list[dict[s
 
 
 def variant_name(variant: Mapping[str, str]) -> str:
+    """The name of a variant: its sorted `Name=value`, joined by `; `."""
     return "; ".join(sorted(f"{name}={value}" for name, value in variant.items()))
 
 

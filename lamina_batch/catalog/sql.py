@@ -21,6 +21,8 @@ _READER_FUNCTION = re.compile(r"""\bread_\w+["`]?\s*\(""", re.IGNORECASE)
 
 
 class SqlExpression(NamedTuple):
+    """A parsed SQL expression of the pipeline file."""
+
     path: KeyPath
     expression: pl.Expr
     #: the columns it reads, as written

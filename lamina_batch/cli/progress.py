@@ -34,16 +34,19 @@ class Console:
         self._line_at = now() + PROGRESS_INTERVAL
 
     def close(self) -> None:
+        """Take the progress bar off the screen."""
         if self._bar is not None:
             with lenient_stderr():
                 self._bar.close()
             self._bar = None
 
     def note(self, text: str) -> None:
+        """Show something a person should know."""
         if not self._quiet:
             self._print(f"note: {text}")
 
     def planned(self, plan: Plan, checked: CheckedRows) -> None:
+        """Show what the run is going to do."""
         if self._quiet:
             return
         self._print(plan_summary_line(plan))
@@ -54,12 +57,14 @@ class Console:
             self._print(f"  … and {errors.height - MAX_FINDINGS_SHOWN} more in findings.csv")
 
     def changed(self, job: Job) -> None:
+        """Show a job that needs attention."""
         bad = job.state in {"failed", "rejected", "held", "timed_out"}
         (self._bad.add if bad else self._bad.discard)(job.id)
         if bad:
             self.note(f"{job.name}: {job.state.replace('_', ' ')}: {job.message}")
 
     def on_progress(self, progress: Progress) -> None:
+        """Move the bar, or print a line from time to time."""
         if self._quiet:
             return
         if not self._terminal:
@@ -112,6 +117,7 @@ class ProgressCounter:
             self._bar.close()
 
     def on_progress(self, done: int, total: int) -> None:
+        """Move the bar, or print a line from time to time."""
         if not self._terminal:
             if self._now() >= self._line_at:
                 self._line_at = self._now() + PROGRESS_INTERVAL

@@ -25,15 +25,17 @@ from lamina_batch.cli.shell import (
 from lamina_batch.errors import LaminaBatchError, LedgerLockedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from contextlib import AbstractContextManager
 
+    from lamina_batch.monitoring.events import EventLog
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.results.summary import Summary
     from lamina_batch.runs.bootstrap import PipelineTarget
     from lamina_batch.runs.context import RunRequest
     from lamina_batch.runs.execute import Reporter
     from lamina_batch.runs.session import Session
+    from lamina_batch.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,77 +151,103 @@ def collect(call: PipelineTarget, *, options: OutputOptions) -> None:
 
 
 def _run(target: PipelineTarget, request: RunRequest, options: OutputOptions) -> None:
-    import asyncio
-
-    from lamina_batch.cli.progress import Console
-    from lamina_batch.monitoring.events import EventLog
-    from lamina_batch.monitoring.notify import CommandResult
     from lamina_batch.runs.run import new_run_id
-    from lamina_batch.runs.session import Session
 
     here = runtime()
     run_id = new_run_id(here)
-    log: EventLog | None = None
-    reporter: Reporter
-    #: what is on the screen during the run; it goes before anything else is printed
-    screen: AbstractContextManager[object]
-    if options.log_format == "json":
-        reporter = log = EventLog(write=write_event, runtime=here, run_id=run_id, quiet=options.quiet)
-        screen = log.capturing()
-        send_messages_to(log)
-    else:
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-        reporter = console = Console(say=say, now=here.now, terminal=terminal, quiet=options.quiet)
-        screen = closing(console)
+    reporter, screen, log = _make_reporter(here, run_id, options)
     session: Session | None = None
-    summary: Summary | None = None
-    error: str | None = None
-    try:
-        with screen:
-            pipeline = target.load()
-            session = Session(
-                target=target, pipeline=pipeline, request=request, runtime=here, reporter=reporter, run_id=run_id
-            )
-            if log is not None:
-                log.pipeline = pipeline.name
-                log.started("run" if request.submit else "collect")
-            summary = run_blocking(_run_with_signals(session))
-        code = summary.exit_code
-    except LedgerLockedError as locked:
-        if request.if_locked != "skip":
-            code, error = report_error(locked), locked.what
-        else:
-            say(f"skipped: {locked.what}")
-            code = 0
-    except asyncio.CancelledError:
-        error = "stopped before anything was submitted"
-        say(error)
-        code = 128 + ((session.control.signal if session is not None else None) or signal.SIGINT)
-    except CONTROL_FLOW_EXCEPTIONS:
-        raise
-    except Exception as other:  # noqa: BLE001  # every error is printed, and sent to the notify receiver
-        code, error = report_error(other), _error_text(other)
+
+    async def run_session() -> Summary:
+        nonlocal session
+        from lamina_batch.runs.session import Session
+
+        pipeline = target.load()
+        session = Session(
+            target=target, pipeline=pipeline, request=request, runtime=here, reporter=reporter, run_id=run_id
+        )
+        if log is not None:
+            log.pipeline = pipeline.name
+            log.started("run" if request.submit else "collect")
+        return await _run_with_signals(session)
+
+    summary, code, error = _outcome_of(run_session, screen, request, lambda: session)
     try:
         if summary is not None and session is not None:
-            if options.as_json:
-                out(summary.to_json().rstrip("\n"))
-            if not options.quiet:
-                say("\n".join(_summary_lines(summary, session.pipeline)))
-            elif code and log is None:
-                # A mail of cron's with nothing in it helps nobody.
-                say(_summary_line(summary, code, session.pipeline))
+            _print_summary(summary, session.pipeline, code, options, logged=log is not None)
     finally:
         # Also if the reader of stdout is gone.
         if session is not None and (summary is not None or error is not None):
-            # Ctrl-C ends the wait for the receiver. What the run came to stands.
-            with suppress(KeyboardInterrupt):
-                problem = run_blocking(session.notify(exit_code=code, summary=summary, error=error))
-                if problem is not None:
-                    note(problem)
+            _notify(session, code, summary, error)
         if log is not None:
+            from lamina_batch.monitoring.notify import CommandResult
+
             name = session.pipeline.name if session is not None else target.file.name
             log.ended(CommandResult(pipeline=name, run_id=run_id, exit_code=code, summary=summary, error=error))
     sys.exit(code)
+
+
+def _make_reporter(
+    here: Runtime, run_id: str, options: OutputOptions
+) -> tuple[Reporter, AbstractContextManager[object], EventLog | None]:
+    """What shows the run, what has to leave the screen before anything else is printed, and the log if there is one."""
+    from lamina_batch.cli.progress import Console
+    from lamina_batch.monitoring.events import EventLog
+
+    if options.log_format == "json":
+        log = EventLog(write=write_event, runtime=here, run_id=run_id, quiet=options.quiet)
+        send_messages_to(log)
+        return log, log.capturing(), log
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    console = Console(say=say, now=here.now, terminal=terminal, quiet=options.quiet)
+    return console, closing(console), None
+
+
+def _outcome_of(
+    run_session: Callable[[], Coroutine[Any, Any, Summary]],
+    screen: AbstractContextManager[object],
+    request: RunRequest,
+    session: Callable[[], Session | None],
+) -> tuple[Summary | None, int, str | None]:
+    """Run it. The summary if there is one, the exit code, and why there is no summary."""
+    import asyncio
+
+    try:
+        with screen:
+            summary = run_blocking(run_session())
+    except LedgerLockedError as locked:
+        if request.if_locked != "skip":
+            return None, report_error(locked), locked.what
+        say(f"skipped: {locked.what}")
+        return None, 0, None
+    except asyncio.CancelledError:
+        error = "stopped before anything was submitted"
+        say(error)
+        started = session()
+        return None, 128 + ((started.control.signal if started is not None else None) or signal.SIGINT), error
+    except CONTROL_FLOW_EXCEPTIONS:
+        raise
+    except Exception as other:  # noqa: BLE001  # every error is printed, and sent to the notify receiver
+        return None, report_error(other), _error_text(other)
+    return summary, summary.exit_code, None
+
+
+def _print_summary(summary: Summary, pipeline: Pipeline, code: int, options: OutputOptions, *, logged: bool) -> None:
+    if options.as_json:
+        out(summary.to_json().rstrip("\n"))
+    if not options.quiet:
+        say("\n".join(_summary_lines(summary, pipeline)))
+    elif code and not logged:
+        # A mail of cron's with nothing in it helps nobody.
+        say(_summary_line(summary, code, pipeline))
+
+
+def _notify(session: Session, code: int, summary: Summary | None, error: str | None) -> None:
+    # Ctrl-C ends the wait for the receiver. What the run came to stands.
+    with suppress(KeyboardInterrupt):
+        problem = run_blocking(session.notify(exit_code=code, summary=summary, error=error))
+        if problem is not None:
+            note(problem)
 
 
 async def _run_with_signals(session: Session) -> Summary:

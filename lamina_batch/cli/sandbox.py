@@ -32,7 +32,7 @@ from lamina_batch.errors import LaminaBatchError, UsageError
     help="Which generation of the API to serve.",
 )
 @click.option("--apps", type=click.Path(path_type=Path), help="A file of apps to serve instead of the shipped ones.")
-def sandbox(
+def sandbox(  # noqa: PLR0913  # click hands over each option
     *,
     host: str,
     port: int | None,

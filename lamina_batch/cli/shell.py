@@ -55,7 +55,8 @@ def redact(text: str) -> str:
 class EventSink(Protocol):
     """Takes messages that would else be printed (operations/events.py)."""
 
-    def event(self, name: str, message: str, *, level: Literal["info", "warning", "error"], **more: object) -> None: ...
+    def event(self, name: str, message: str, *, level: Literal["info", "warning", "error"], **more: object) -> None:
+        """Take one message."""
 
 
 def send_messages_to(log: EventSink) -> None:
@@ -155,18 +156,21 @@ class Group(click.Group):
     """Turns errors into messages and exit codes, in this one place."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line on streams that can be written."""
         _ensure_streams()
         return super().main(*args, **kwargs)
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
+        """As click does, with messages that are safe to print."""
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.ClickException as error:
             raise _sanitized_error(error) from None
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error is printed and becomes the exit code."""
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
@@ -217,6 +221,7 @@ class Command(click.Command):
     """A command some of whose options take several words: `--only A B C`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Let options such as `--only` take several words."""
         many = {name for p in self.params if isinstance(p, click.Option) and p.multiple for name in p.opts} - {"--set"}
         singles = {
             name

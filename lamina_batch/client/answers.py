@@ -46,11 +46,14 @@ class Output:
 
     @property
     def usable(self) -> bool:
+        """Whether the output is completed and has a value."""
         return self.status == "completed" and bool(self.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
+    """An execution as the service reports it."""
+
     execution_id: str
     #: lower case, as the service says it; an unknown one is not an end
     status: str
@@ -172,6 +175,7 @@ def only_objects(value: object) -> tuple[Mapping[str, object], ...]:
 
 
 def optional_text(value: object) -> str | None:
+    """The value if it is a text."""
     return value if isinstance(value, str) else None
 
 

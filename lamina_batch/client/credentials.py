@@ -20,6 +20,8 @@ _OAUTH_PREFIX = "lma_mcp_at_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
+    """A key, and the service that it is for."""
+
     #: kept out of every repr, so that no traceback or log line can show it
     api_key: str = field(repr=False)
     #: origin without a trailing slash

@@ -152,6 +152,8 @@ class ServiceProbe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppSummary:
+    """An app in the list of apps."""
+
     app_id: str
     name: str
     description: str | None
@@ -160,6 +162,8 @@ class AppSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowNode:
+    """One step of an app's workflow."""
+
     id: str
     type: str
     label: str
@@ -167,6 +171,8 @@ class WorkflowNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workflow:
+    """How an app works inside; a hint, and no more."""
+
     app_id: str
     name: str
     nodes: tuple[WorkflowNode, ...]

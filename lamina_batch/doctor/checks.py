@@ -32,6 +32,8 @@ _MIN_SQLITE = (3, 37)
 
 
 class CheckLevel(StrEnum):
+    """How a check came out."""
+
     OK = "ok"
     #: a run would work, and somebody should know
     WARN = "warn"
@@ -61,6 +63,7 @@ def run_checks(facts: Facts) -> tuple[CheckResult, ...]:
 
 
 def exit_code(lines: Iterable[CheckResult]) -> int:
+    """1 if a check failed, else 0."""
     return int(any(line.level is CheckLevel.FAIL for line in lines))
 
 

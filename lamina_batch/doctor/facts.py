@@ -80,6 +80,8 @@ class LocalFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
+    """Everything that the checks look at."""
+
     #: name -> version
     versions: Mapping[str, str]
     #: None: none was named

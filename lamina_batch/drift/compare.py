@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 class ChangeKind(StrEnum):
+    """What kind of change an app went through."""
+
     PARAMETER_REMOVED = "parameter removed"
     PARAMETER_ADDED = "parameter added"
     RETYPED = "retyped"
@@ -38,6 +40,8 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
+    """One change of an app's contract."""
+
     kind: ChangeKind
     #: the parameter as it was; None if it is new
     before: Parameter | None
@@ -183,6 +187,7 @@ class Usage:
 
     @property
     def used(self) -> bool:
+        """Whether the pipeline file or a row uses it."""
         return bool(self.places or self.rows)
 
 

@@ -49,6 +49,7 @@ class Drift:
 
     @property
     def breaks(self) -> bool:
+        """Whether a change breaks the pipeline."""
         return any(use is not None for _, use in self.changes)
 
     def lines(self, *, broken: bool) -> tuple[str, ...]:

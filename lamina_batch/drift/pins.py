@@ -33,6 +33,8 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
+    """An app's contract as it was at one time."""
+
     app: App
     #: base URL of the service that served it, or the word `sandbox`
     taken_from: str

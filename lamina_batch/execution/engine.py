@@ -61,6 +61,8 @@ MAX_CONSECUTIVE_UNKNOWN = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
+    """How far a run is."""
+
     #: jobs this run works on
     total: int
     #: of these, how many are done with, well or badly

@@ -51,6 +51,7 @@ class Forecast:
 
     @property
     def requests(self) -> int | None:
+        """All requests; None if nothing is known of durations."""
         return None if self.poll is None else self.submit + self.poll + self.other
 
     @property
@@ -60,7 +61,7 @@ class Forecast:
         return None if requests is None or not self.jobs else requests / self.jobs
 
 
-def forecast(
+def forecast(  # noqa: PLR0913  # each is a fact of its own
     jobs: int,
     *,
     durations: Sequence[float],

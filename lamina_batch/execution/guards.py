@@ -54,6 +54,7 @@ class StoppedRun:
 
     @property
     def why(self) -> str:
+        """The stop in words."""
         return f"run {self.run_id} was stopped, because {_LASTING_STOPS[self.by]}"
 
     @classmethod
@@ -65,6 +66,7 @@ class StoppedRun:
         return cls(by=StopReason(told["by"]), run_id=told["run_id"], made_with=told["made_with"])
 
     def to_text(self) -> str:
+        """The form in which the ledger keeps it."""
         return json.dumps(asdict(self))
 
 

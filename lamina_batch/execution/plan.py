@@ -32,6 +32,8 @@ _SUBMISSION_BATCH_ROWS = 1_000
 
 
 class Action(StrEnum):
+    """What a run does with a job."""
+
     #: start an execution
     SUBMIT = "submit"
     #: equal to a row above it that is started in this run: takes its outputs
@@ -70,10 +72,13 @@ class PlanOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
+    """What a run does with every job."""
+
     #: the jobs with `action`, `reason`, and the evidence's columns prefixed `was_`
     frame: pl.DataFrame
 
     def count(self, action: Action) -> int:
+        """How many jobs get this action."""
         return self.frame.filter(pl.col("action") == action).height
 
     def reasons(self) -> dict[tuple[str, str], int]:

@@ -20,6 +20,8 @@ _WEBHOOK_REFUSED_CODE = "WEBHOOK_INVALID_URL"
 
 
 class SubmissionOutcome(StrEnum):
+    """What the end of a POST proves."""
+
     #: an execution was started, and its id is known
     ACCEPTED = "accepted"
     #: nothing was started: it may be sent again later

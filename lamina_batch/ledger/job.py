@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
+    """The state of a job (docs/ledger.md, "States")."""
+
     PLANNED = "planned"
     SUBMITTING = "submitting"
     RUNNING = "running"
@@ -69,6 +71,8 @@ class Submission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
+    """One key, variant and revision, as the ledger holds it."""
+
     id: int
     key: str
     variant: str

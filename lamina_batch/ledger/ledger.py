@@ -120,6 +120,7 @@ class Ledger:
 
     @property
     def folder(self) -> Path:
+        """The state folder."""
         return self._file.parent
 
     def __enter__(self) -> Self:
@@ -190,10 +191,12 @@ class Ledger:
         return os.path.normpath(self._file.parent / (pipeline or ""))
 
     def meta(self, name: str) -> str | None:
+        """A remembered value; None if there is none."""
         rows = self._read("SELECT value FROM meta WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else None
 
     def set_meta(self, values: Mapping[str, str]) -> None:
+        """Remember values by name. Raises StateError."""
         with self._writing() as cursor:
             cursor.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
 

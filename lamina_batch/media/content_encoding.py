@@ -15,7 +15,10 @@ _BLOCK_BYTES = 256 * 1024
 
 
 class Decoder(Protocol):
-    def feed(self, data: bytes) -> Iterator[bytes]: ...
+    """Decodes a body as it comes in."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Decode the next bytes."""
 
     def complete(self) -> bool:
         """Whether what was fed may end here."""

@@ -46,6 +46,7 @@ class DiskWorker:
             raise DiskError(_error_text(error)) from error
 
     def close(self) -> None:
+        """Wait for the work that has begun, and end the threads."""
         self._pool.shutdown()
 
 

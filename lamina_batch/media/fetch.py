@@ -40,6 +40,8 @@ _MEDIA_KINDS = frozenset({"image", "video", "audio"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedFile:
+    """A file that was fetched whole."""
+
     #: stands aside, whole and on the disk
     temp: Path
     #: hex
@@ -79,20 +81,13 @@ async def fetch(
     return ended
 
 
-async def _receive(
+async def _receive(  # noqa: C901  # one exit for each way in which a body can be wrong
     response: aiohttp.ClientResponse, *, kind: str, part: _PartFile, limits: FetchLimits, disk: DiskWorker
 ) -> FetchedFile | FetchFailure:
-    if response.status != 200:
-        return refused_failure(response)
-    named = content_type(response)
-    if kind in _MEDIA_KINDS and named in PAGE_TYPES:
-        return _page_failure(PAGE_TYPES[named], kind)
-    unpack = decoder(response)
-    if unpack is None:
-        return FetchFailure(reason="it comes in an encoding that was not asked for")
-    length = response.content_length
-    if length is not None and length > limits.most_bytes:
-        return _too_large_failure(limits)
+    named, unpack, length = content_type(response), decoder(response), response.content_length
+    failure = _headers_failure(response, kind=kind, limits=limits)
+    if failure is not None or unpack is None:
+        return failure or FetchFailure(reason="it comes in an encoding that was not asked for")
     received = 0
     size = 0
     block = bytearray()
@@ -122,14 +117,11 @@ async def _receive(
         return replace(network_failure(error, limits), silent=False)
     except zlib.error:
         return FetchFailure(reason="it came packed, and cannot be unpacked", again=True)
-    if length is not None and received != length:
-        return truncated_failure(length)
-    if not unpack.complete():
-        return truncated_failure(None)
-    if not size:
-        return FetchFailure(reason="it is empty", again=length is None)
-    if not part.begun and page():
-        return _page_failure("a web page", kind)
+    failure = _body_failure(received, length, size, complete=unpack.complete())
+    if failure is None and not part.begun and page():
+        failure = _page_failure("a web page", kind)
+    if failure is not None:
+        return failure
     temp = await disk.run(part.finish, bytes(block))
     return FetchedFile(
         temp=temp,
@@ -138,6 +130,26 @@ async def _receive(
         content_type=named,
         final_url=str(response.url),
     )
+
+
+def _headers_failure(response: aiohttp.ClientResponse, *, kind: str, limits: FetchLimits) -> FetchFailure | None:
+    """Why the body is not worth reading; None if it is."""
+    if response.status != 200:
+        return refused_failure(response)
+    named = content_type(response)
+    if kind in _MEDIA_KINDS and named in PAGE_TYPES:
+        return _page_failure(PAGE_TYPES[named], kind)
+    too_large = response.content_length is not None and response.content_length > limits.most_bytes
+    return _too_large_failure(limits) if too_large else None
+
+
+def _body_failure(received: int, length: int | None, size: int, *, complete: bool) -> FetchFailure | None:
+    """Why the body is no whole file: `received` of `length` announced bytes came, which unpacked to `size`."""
+    if length is not None and received != length:
+        return truncated_failure(length)
+    if not complete:
+        return truncated_failure(None)
+    return FetchFailure(reason="it is empty", again=length is None) if not size else None
 
 
 def _page_failure(what: str, kind: str) -> FetchFailure:

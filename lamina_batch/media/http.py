@@ -54,6 +54,8 @@ _NAME_NOT_FOUND_ERRORS = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODA
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchLimits:
+    """How much and how long a request to another host may take."""
+
     #: bytes of one file, unpacked
     most_bytes: int = 1024**3
     #: seconds for one try, redirects included
@@ -66,6 +68,8 @@ class FetchLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchFailure:
+    """Why a request to another host failed."""
+
     #: in words; never holds the URL, which may be signed
     reason: str
     #: whether it may end better when tried again soon
@@ -173,6 +177,7 @@ def content_type(response: aiohttp.ClientResponse) -> str:
 
 
 def refused_failure(response: aiohttp.ClientResponse) -> FetchFailure:
+    """The failure that a response other than 2xx means."""
     status = response.status
     if status in _EXPIRED_STATUSES:
         return FetchFailure(reason=f"HTTP {status}: the link has expired, or was never good")
@@ -195,10 +200,12 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def looks_like_page(head: bytes | bytearray) -> bool:
+    """Whether the first bytes are those of a web page."""
     return bytes(head[:_HEAD_BYTES]).removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE_PREFIXES)
 
 
 def truncated_failure(length: int | None) -> FetchFailure:
+    """The failure of a body that ended early; `length` is what was announced, in bytes."""
     # How much came is not told: aiohttp may drop some of it when the connection ends.
     of = f" before its {length} bytes had come" if length is not None else ""
     return FetchFailure(reason=f"it broke off{of}", again=True)

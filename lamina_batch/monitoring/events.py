@@ -78,6 +78,7 @@ class EventLog:
         self.pipeline: str | None = None
 
     def event(self, name: str, message: str, *, level: LogLevel = "info", **more: object) -> None:
+        """Write one event."""
         if self._quiet and level != "error" and name != "ended":
             return
         at = datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -105,9 +106,11 @@ class EventLog:
     # -- what a run tells (batch.Reporter) ---------------------------------------------------------------------
 
     def note(self, text: str) -> None:
+        """Write something a person should know."""
         self.event("note", text)
 
     def planned(self, plan: Plan, checked: CheckedRows) -> None:
+        """Write what the run is going to do, and the first findings."""
         actions = {str(action): plan.count(action) for action in Action}
         self.event("planned", plan_summary_line(plan), jobs=plan.frame.height, actions=actions)
         errors = checked.findings.filter(checked.findings["severity"] == "error")
@@ -122,6 +125,7 @@ class EventLog:
         self.event("finding", str(finding["message"]), level="warning", **told)
 
     def changed(self, job: Job) -> None:
+        """Write that a job has a new state."""
         state = "partial" if job.state == "completed" and job.failed_outputs else str(job.state)
         bad = state in ATTENTION_STATES
         self.event(
@@ -137,6 +141,7 @@ class EventLog:
         )
 
     def on_progress(self, progress: Progress) -> None:
+        """Write the progress, from time to time."""
         if self._now() < self._line_at:
             return
         self._line_at = self._now() + PROGRESS_INTERVAL

@@ -58,6 +58,7 @@ class CommandResult:
 
     @property
     def ending(self) -> RunOutcome:
+        """How the command ended, in one word."""
         match self.exit_code:
             case 0:
                 return "success"

@@ -29,6 +29,8 @@ SECRET_REFUSED_HINT = "take it out and set the environment variable LAMINA_API_K
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
+    """One thing that is wrong with a pipeline file."""
+
     steps: KeyPath
     place: FilePosition
     what: str

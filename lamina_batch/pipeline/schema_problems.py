@@ -80,7 +80,7 @@ def _unfilled_paths(value: object, steps: KeyPath) -> Iterator[KeyPath]:
             pass
 
 
-def _translate_error(error: ValidationError, document: Document, root: Schema) -> Iterator[Problem]:
+def _translate_error(error: ValidationError, document: Document, root: Schema) -> Iterator[Problem]:  # noqa: C901  # one case for each keyword of JSON Schema
     """One complaint of jsonschema in our words; sometimes several, which as_error merges by place."""
     steps: KeyPath = tuple(error.absolute_path)
     value: Any = error.instance

@@ -32,6 +32,8 @@ class FilePosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
+    """The section `rows`: where the product rows are."""
+
     #: absolute paths or glob patterns, in the order given
     sources: tuple[str, ...]
     #: index in `sources` -> the sheet that is named there (`catalog.xlsx#Sheet`)
@@ -48,6 +50,8 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
+    """The value of one column."""
+
     name: str
     #: cells hold several values, parted by this
     split: str | None = None
@@ -55,27 +59,36 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
+    """A list of the values of several columns."""
+
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
+    """A constant."""
+
     #: one, or several for a parameter that takes a list
     values: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
+    """Text with the values of columns in it."""
+
     #: literal text and column names, alternating, a literal first and last: ("", "title", " in ", "colour", "")
     parts: tuple[str, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """The columns that it names."""
         return self.parts[1::2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sql:
+    """A SQL expression over the columns."""
+
     expression: str
 
 
@@ -99,6 +112,8 @@ class InputRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
+    """The section `api`."""
+
     generation: Generation = "auto"
     auth: Auth = "x-api-key"
 
@@ -114,6 +129,8 @@ class SchemaOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Poll:
+    """The section `run.poll`."""
+
     #: seconds; None: chosen from the kind of app
     min_interval: float | None = None
     #: seconds
@@ -140,6 +157,8 @@ class FailureLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
+    """The section `run`."""
+
     max_in_flight: int = 100
     #: None: follow the RateLimit headers
     requests_per_minute: int | None = None
@@ -163,6 +182,8 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
+    """The section `results`."""
+
     manifest: tuple[Path, ...]
     #: absolute glob patterns for the manifests of other days, where a path has `{date}` and the ledger stays the same
     other_days: tuple[str, ...] = ()
@@ -194,6 +215,8 @@ class PipelineLocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
+    """A pipeline file that was read and checked."""
+
     #: absolute
     file: Path
     name: str

@@ -28,6 +28,8 @@ OVERRIDE_POSITION = FilePosition(0, 0)
 
 @dataclass(slots=True)
 class ScalarNode:
+    """A scalar, with its place in the file."""
+
     text: str
     #: written without quotes
     plain: bool
@@ -41,12 +43,16 @@ class ScalarNode:
 
 @dataclass(slots=True)
 class ListNode:
+    """A list, with its place in the file."""
+
     items: list[Node]
     place: FilePosition
 
 
 @dataclass(slots=True)
 class MappingNode:
+    """A mapping, with the places of its keys in the file."""
+
     entries: dict[str, Node]
     #: where each key stands
     keys: dict[str, FilePosition]

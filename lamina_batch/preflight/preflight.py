@@ -51,6 +51,8 @@ _ROWS_PER_BATCH = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreflightResult:
+    """What was found out by asking for the URLs."""
+
     #: parameter -> URL -> what is to be said of it
     verdicts: Mapping[str, Mapping[str, Verdict]]
     #: about the whole, for people

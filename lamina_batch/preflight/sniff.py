@@ -71,6 +71,8 @@ _SVG_SEARCH_BYTES = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SniffedFile:
+    """What the first bytes of a file say about it."""
+
     #: image, video, audio, page, document, archive; "" where it is none that is known
     kind: str = ""
     #: as people call it: JPEG, MP4, PDF

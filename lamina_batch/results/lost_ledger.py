@@ -67,8 +67,8 @@ def refuse_renamed(pipeline: Pipeline, ledger: Ledger | None, service: str) -> N
                     f"this ledger belongs to {os.path.normpath(file)}, which is gone: if that is now "
                     f"{pipeline.file.name}, a run would buy everything again",
                     where=str(folder),
-                    hint=f"write `state: {_STATE_FOLDERS}/{folder.name.removesuffix('.sandbox')}` into {pipeline.file.name} "
-                    "and run it once with --adopt-state; if this is another pipeline: --new-ledger",
+                    hint=f"write `state: {_STATE_FOLDERS}/{folder.name.removesuffix('.sandbox')}` into "
+                    f"{pipeline.file.name} and run it once with --adopt-state; if this is another pipeline: --new-ledger",
                 )
 
 

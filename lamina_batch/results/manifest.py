@@ -217,9 +217,11 @@ class ManifestLines:
             yield self._named(part).collect()
 
     def lazy(self) -> pl.LazyFrame:
+        """All lines, not computed yet."""
         return pl.concat([self._named(part) for part in self._parts])
 
     def whole(self) -> pl.DataFrame:
+        """All lines in memory."""
         return self.lazy().collect()
 
     def _named(self, part: pl.LazyFrame) -> pl.LazyFrame:

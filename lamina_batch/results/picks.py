@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
+    """One verdict of a person."""
+
     key: str
     variant: str
     inputs_sha256: str
@@ -39,6 +41,8 @@ class Pick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picks:
+    """A file of verdicts."""
+
     #: where they were read, for messages
     where: str
     pipeline: str
@@ -48,6 +52,7 @@ class Picks:
 
     @property
     def rejected(self) -> tuple[Pick, ...]:
+        """The verdicts that ask for another execution."""
         return tuple(pick for pick in self.picks if pick.verdict == "reject")
 
     def refuse_other(self, *, pipeline: str, app: str, service: str) -> None:

@@ -65,6 +65,8 @@ class DownloadTotals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenFiles:
+    """Where the results of a run are."""
+
     manifest: tuple[str, ...]
     report: str | None
     findings: str | None

@@ -86,6 +86,7 @@ class PipelineTarget:
     overrides: tuple[str, ...] = ()
 
     def load(self) -> Pipeline:
+        """Read and check the pipeline file. Raises PipelineError, UsageError."""
         from lamina_batch.pipeline.load import load_pipeline
 
         return load_pipeline(self.file, **self._load_arguments())

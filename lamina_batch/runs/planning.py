@@ -122,7 +122,7 @@ def plan_jobs(
 
 
 def can_skip_completed(pipeline: Pipeline, request: RunRequest) -> bool:
-    """Whether the content hash alone decides that a row is completed: its own history does not matter and is not shown."""
+    """Whether the content hash alone decides that a row is completed, whatever the row's own history."""
     return pipeline.run.share_identical and not request.explain
 
 

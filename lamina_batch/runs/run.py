@@ -188,7 +188,7 @@ def _bind_ledger(context: RunContext, app: App) -> None:
 
 
 def _publish(context: RunContext, publisher: Publisher) -> Published:
-    """Write the manifest and the report. A file that cannot be written is noted. An empty catalog overwrites nothing."""
+    """Write the manifest and the report, and note a file that cannot be written. No rows overwrite nothing."""
     pipeline, note = context.pipeline, context.reporter.note
     kept = publisher.results_to_keep()
     if not publisher.prepared.checked.jobs.height and not context.ledger.is_empty():

@@ -45,6 +45,7 @@ async def ask(
 
 
 async def fetch_app(pipeline: Pipeline, access: Access, runtime: Runtime, budget: Budget) -> App:
+    """The contract of the pipeline's app, read with a client of its own."""
     async with make_client(pipeline, access, runtime, budget) as client:
         return await app_of(pipeline, client)
 
@@ -101,10 +102,12 @@ def last_run_app(ledger: Ledger) -> App:
 
 
 def make_budget(pipeline: Pipeline) -> Budget:
+    """The request budget that the pipeline asks for."""
     return Budget(requests_per_minute=pipeline.run.requests_per_minute, share=pipeline.run.share)
 
 
 def make_client(pipeline: Pipeline | None, access: Access, runtime: Runtime, budget: Budget) -> LaminaClient:
+    """A client for the service, to be opened with `async with`."""
     # What it imports takes a tenth of a second; `preview` has the ledger read meanwhile.
     from lamina_batch.client.lamina import LaminaClient  # noqa: PLC0415
 

@@ -47,6 +47,8 @@ class SandboxOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxApp:
+    """An app that the sandbox serves."""
+
     app_id: str
     name: str
     description: str | None

@@ -48,6 +48,7 @@ class Card:
 
 
 def card_for(app: SandboxApp, output: SandboxOutput, *, execution_id: str, inputs: Mapping[str, Any]) -> Card:
+    """What the card of one output says and how it is coloured."""
     told = [(name, printable(text)) for name, text in _ranked_texts(app, inputs)]
     told = [(name, text) for name, text in told if text]
     # A text that the font cannot show does not tell a row from another.

@@ -37,6 +37,8 @@ _NO_SUCH_PATH = """\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
+    """Turns answers into HTTP replies in the form of one API version."""
+
     generation: SandboxApiVersion
     #: of this request; the runs generation tells it
     request_id: str
@@ -48,6 +50,7 @@ class Envelope:
     fractional: bool
 
     def written(self, answer: ApiSuccess | ApiError) -> HttpReply:
+        """The reply for an answer."""
         body = (
             to_json(error_body(answer, self.generation, request_id=self.request_id))
             if isinstance(answer, ApiError)
@@ -75,10 +78,12 @@ class Envelope:
         return no_such_path(method, path, self.headers(HTML_TYPE))
 
     def headers(self, content_type: str) -> dict[str, str]:
+        """The headers of every reply."""
         named = {"X-Request-Id": self.request_id} if self.generation == "runs" else {}
         return {"Content-Type": content_type, **named, **self.limit_headers}
 
 
 def no_such_path(method: str, path: str, headers: Mapping[str, str]) -> HttpReply:
+    """The reply to a path that does not exist, as Express writes it."""
     page = _NO_SUCH_PATH.format(method=html.escape(method), path=html.escape(path))
     return HttpReply(status=404, body=page.encode(errors="replace"), headers=headers)

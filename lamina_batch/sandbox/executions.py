@@ -116,6 +116,7 @@ def requested_outputs(execution: SandboxExecution, app: SandboxApp) -> tuple[San
 
 
 def status_at(execution: SandboxExecution, now: float) -> str:
+    """The status that the service reports at this instant."""
     if now >= execution.ended_at:
         return execution.ending if execution.cancelled_at is None else "cancelled"
     return "queued" if now < execution.started_at else "running"
@@ -258,6 +259,7 @@ class ExecutionStore:
         return cancelled
 
     def get(self, execution_id: str) -> SandboxExecution | None:
+        """The execution with this id; None if there is none."""
         return self._by_id.get(execution_id)
 
     def newest_first(self, generation: SandboxApiVersion) -> list[SandboxExecution]:
@@ -272,6 +274,7 @@ class ExecutionStore:
         return iter(self._by_id.values())
 
     def close(self) -> None:
+        """Close the files."""
         for journal in (self._journal, self._cancellations):
             if journal is not None:
                 journal.close()

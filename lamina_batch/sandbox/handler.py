@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Handler:
     """What the server calls for each request."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is a part of the service
         self,
         *,
         options: SandboxOptions,
@@ -68,6 +68,7 @@ class Handler:
         self._sleep = sleep
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
         entry = _log_entry(request, self._clock(), self._request_id())
         try:
             if request.path.startswith("/v1/"):

@@ -33,6 +33,7 @@ class Journal:
         self._torn = False
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 

@@ -20,10 +20,12 @@ class Hit:
 
     @property
     def allowed(self) -> bool:
+        """Whether the request passes the limit."""
         return self.hits <= self.limit
 
     @property
     def remaining(self) -> int:
+        """The requests that the window still allows."""
         return max(0, self.limit - self.hits)
 
 

@@ -28,6 +28,8 @@ _CONTENT_TYPES: Mapping[OutputKind, str] = {"image": "image/png", "video": "vide
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaReply:
+    """A reply of the file host."""
+
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -35,6 +37,8 @@ class MediaReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaRequest:
+    """A request to the file host."""
+
     #: as in /media/{execution_id}/{file_name}
     execution_id: str
     file_name: str

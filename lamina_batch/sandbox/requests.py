@@ -157,10 +157,12 @@ def read_start(
 
 
 def bad_request(message: str, *, status: int = 400) -> ApiError:
+    """A refusal of the request's form."""
     return ApiError(status=status, message=message, code="VALIDATION_ERROR")
 
 
 def not_found(message: str) -> ApiError:
+    """A refusal of an unknown app or execution."""
     return ApiError(status=404, message=message, code="NOT_FOUND")
 
 

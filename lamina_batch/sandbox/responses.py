@@ -22,6 +22,8 @@ _RETRYABLE = frozenset({"AUTH_FAILED", "INTERNAL_ERROR", "RATE_LIMITED", "RESOUR
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSuccess:
+    """An answer with data."""
+
     status: int
     #: JSON
     body: bytes
@@ -91,6 +93,7 @@ def error_body(
 
 
 def to_json(value: object) -> bytes:
+    """Compact JSON."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 

@@ -71,6 +71,7 @@ class ListQuery:
     since: float | None = None
 
     def matches(self, run: SandboxExecution, now: float) -> bool:
+        """Whether the list shows this run."""
         return (
             (self.app_id is None or run.app_id == self.app_id)
             and (self.since is None or run.created_at >= self.since)
@@ -79,6 +80,7 @@ class ListQuery:
 
 
 def read_list_query(query: Mapping[str, str]) -> ListQuery | ApiError:
+    """The query of a list request, or why it is refused."""
     limit, offset = query.get("limit", str(_DEFAULT_PAGE_SIZE)), query.get("offset", "0")
     if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= _MAX_PAGE_SIZE:
         return bad_request(f"limit must be a whole number from 1 to {_MAX_PAGE_SIZE}")

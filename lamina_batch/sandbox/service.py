@@ -50,7 +50,7 @@ _NOT_FOUND: Mapping[SandboxApiVersion, ApiError] = {
 class SandboxService:
     """Answers calls that the limiter and the key check let pass."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is a part of the service
         self,
         *,
         apps: Mapping[str, SandboxApp],

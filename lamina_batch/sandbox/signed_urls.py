@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkSigner:
+    """Signs the URLs of outputs."""
+
     #: kept with the executions, so that yesterday's URLs still open after a restart
     secret: bytes
 
@@ -19,6 +21,7 @@ class LinkSigner:
         return f"{base_url}/media/{execution_id}/{quote(file_name)}?expires={expires}&sig={signature}"
 
     def is_signed(self, execution_id: str, file_name: str, *, expires: str, signature: str) -> bool:
+        """Whether the signature is ours."""
         expected = self._signature(execution_id, file_name, expires)
         return hmac.compare_digest(expected.encode(), signature.encode(errors="replace"))
 

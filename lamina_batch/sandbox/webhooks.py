@@ -31,6 +31,8 @@ _USER_ID = "user_sandbox"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookKey:
+    """A key that signs deliveries."""
+
     private: Ed25519PrivateKey
     kid: str
 
@@ -66,6 +68,7 @@ class WebhookKeys:
 
     @property
     def current(self) -> WebhookKey:
+        """The key that signs now."""
         return self._key(len(self._seeds))
 
     def listed(self) -> list[dict[str, str]]:

@@ -47,6 +47,7 @@ class Package:
         return self._changed[part] if part in self._changed else as_utf8(self._archive.read(part))
 
     def write(self, part: str, data: bytes) -> None:
+        """Put a part into the package, in place of what it was."""
         self._names.setdefault(part)
         self._changed[part] = data
 

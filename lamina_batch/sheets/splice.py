@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 class Edit(NamedTuple):
+    """A replacement of some bytes."""
+
     start: int
     #: equal to `start` where something is only put in
     end: int
@@ -37,10 +39,12 @@ class Element(NamedTuple):
     end: int
 
     def tag(self, data: bytes) -> bytes:
+        """The bytes of its start tag."""
         return data[self.start : self.inner]
 
     @property
     def is_empty(self) -> bool:
+        """Whether it is written as one empty tag."""
         return self.inner_end == self.end
 
 

@@ -86,7 +86,8 @@ def page_xml(page: SummaryPage, styles: StyleSheet, *, strict: bool, views: bool
     body = "".join(rows)
     linked = f"<hyperlinks>{''.join(links)}</hyperlinks>" if links else ""
     return (
-        f'<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n<worksheet xmlns="{_STRICT_NAMESPACE if strict else _MAIN_NAMESPACE}">'
+        '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
+        f'<worksheet xmlns="{_STRICT_NAMESPACE if strict else _MAIN_NAMESPACE}">'
         f'<sheetPr><tabColor rgb="FF8A1210"/><pageSetUpPr fitToPage="1"/></sheetPr>{view}<cols>{cols}</cols>'
         f"<sheetData>{body}</sheetData>{linked}"
         '<pageSetup orientation="landscape" fitToHeight="0"/></worksheet>'

@@ -115,6 +115,7 @@ class WorkbookWriter:
         return self._styles[key]
 
     def sheet(self, name: str) -> SheetWriter:
+        """A new sheet."""
         return SheetWriter(self, self.raw.add_worksheet(name))
 
 

@@ -29,6 +29,8 @@ SOURCE_COLUMN = "lamina_source"
 
 
 class Table(NamedTuple):
+    """The table in one file."""
+
     #: as they stand in the file
     headers: tuple[str, ...]
     #: one column for each header, in the file's order; blank lines are rows of nulls
@@ -64,6 +66,8 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
+    """All rows that `rows.from` names, as one table."""
+
     #: the rows that are not wholly blank, in the order of the source: `lamina_index` (UInt32, from 0), `lamina_row`
     #: (UInt32, as a spreadsheet shows it: the header is row 1, in each file), `lamina_source` (only when rows.from is
     #: a glob or a list), then `columns`. Only the columns that are asked for are ever decoded; use `collect`
@@ -102,6 +106,7 @@ class Catalog:
 
 
 def collect(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Compute the rows. Raises CatalogError if a file turns out to be damaged."""
     with _damage_as_catalog_error():
         return rows.collect()
 
@@ -119,6 +124,7 @@ def _damage_as_catalog_error() -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
     return str(error).partition("\n")[0]
 
 

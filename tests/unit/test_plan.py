@@ -10,7 +10,7 @@ from lamina_batch.execution.plan import Action, Plan, PlanOptions, ledger_frame,
 NOW = 1_000_000.0
 
 
-def job(  # noqa: PLR0917  # a table row
+def job(  # a table row
     id_: int,
     key: str,
     content: str,

@@ -122,7 +122,7 @@ ANSWERED = [
 
 @pytest.mark.parametrize(("status", "execution_id", "message", "proof", "source"), ANSWERED)
 @pytest.mark.parametrize("phase", [Phase.ANSWER_BEGUN, Phase.ANSWERED], ids=["body broken", "whole"])
-def test_a_status_line_decides(  # noqa: PLR0917  # a table row
+def test_a_status_line_decides(  # a table row
     phase: Phase, status: int, execution_id: str | None, message: str, proof: SubmissionOutcome, source: str
 ) -> None:
     """Whether or not its body came whole: an id that was read was read, and a refusal needs no words."""

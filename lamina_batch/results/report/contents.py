@@ -111,6 +111,8 @@ _JOB_OVERHEAD_CHARACTERS = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportContents:
+    """Everything that a report shows."""
+
     pipeline: str
     #: name of the pipeline file
     file: str
@@ -127,10 +129,11 @@ class ReportContents:
 
     @property
     def total(self) -> int:
+        """All jobs, also those that the page leaves out."""
         return sum(self.counts.values())
 
 
-def gather_report(
+def gather_report(  # noqa: PLR0913  # each is a part of the page
     pipeline: Pipeline,
     app: App,
     catalog: Catalog,
