@@ -68,7 +68,8 @@ def refuse_renamed(pipeline: Pipeline, ledger: Ledger | None, service: str) -> N
                     f"{pipeline.file.name}, a run would buy everything again",
                     where=str(folder),
                     hint=f"write `state: {_STATE_FOLDERS}/{folder.name.removesuffix('.sandbox')}` into "
-                    f"{pipeline.file.name} and run it once with --adopt-state; if this is another pipeline: --new-ledger",
+                    f"{pipeline.file.name} and run it once with --adopt-state; "
+                    "if this is another pipeline: --new-ledger",
                 )
 
 

@@ -669,14 +669,14 @@ async def test_what_dead_runs_left_is_removed_and_what_live_ones_hold_is_kept(tm
 
 KILLED = """
 import asyncio, sys
-from lamina_batch.media.downloads import Downloads, Wanted
+from lamina_batch.media.downloads import DownloadQueue, DownloadRequest
 from lamina_batch.media.names import parse_pattern
 from lamina_batch.runtime import system_runtime
 
 async def main(url, folder):
     pattern = parse_pattern(folder + "/{key}/{label}.{ext}")
-    async with Downloads(pattern=pattern, report=print, taken={}, runtime=system_runtime()) as downloads:
-        downloads.add(Wanted(job_id=1, position=0, url=url, type="image", key="K1", variant="", label="Front"))
+    async with DownloadQueue(pattern=pattern, report=print, taken={}, runtime=system_runtime()) as downloads:
+        downloads.add(DownloadRequest(job_id=1, position=0, url=url, type="image", key="K1", variant="", label="Front"))
         await downloads.finish()
 
 asyncio.run(main(*sys.argv[1:]))
