@@ -1,0 +1,1 @@
+"""Two builds of the command line, held against each other: see docs/architecture.md."""
