@@ -1,1 +1,1 @@
-"""Two builds of the command line, held against each other: see docs/architecture.md."""
+"""Compares two builds of the command line: see docs/architecture.md."""

@@ -1,4 +1,4 @@
-"""Small catalogs with their pipelines, drawn from a seed. A catalog is one folder with a `p.yaml` in it."""
+"""Generates small catalogs with their pipelines from a seed. A catalog is a folder with the pipeline `p.yaml`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _BAD_URLS = (
     "https://images example.com/a.jpg",
     "www.example.com/a.jpg",
 )
-#: How often an app is drawn. An execution of the two that make videos takes long.
+#: The weight of each app. The last two make videos: their executions take long.
 _APPS = {
     "bbb17293-5fe7-4645-8c6e-0745bc28254d": 30,
     "de5cca6b-73aa-4e27-a714-3339024db15d": 30,
@@ -56,7 +56,7 @@ _FORMATS = ("csv", "csv", "csv", "tsv", "ndjson", "xlsx", "parquet")
 
 @dataclass(kw_only=True)
 class _Draft:
-    """A catalog while it is drawn."""
+    """A catalog while it is generated."""
 
     chance: random.Random
     format: str
@@ -74,9 +74,9 @@ class _Draft:
 
 
 def write_catalog(folder: Path, *, seed: int, number: int, pins: Path, pinned: bool) -> None:
-    """Draw catalog `number` of `seed` and write it to `folder`.
+    """Generate catalog `number` of `seed` in `folder`.
 
-    `pins` is the folder of the shipped pins. They are of the embedded sandbox; `pinned` says whether they may be used.
+    `pins` is the folder of the shipped pins. They fit the embedded sandbox only; without `pinned` none is used.
     """
     chance = random.Random(f"{seed}:{number}")
     app = chance.choices(list(_APPS), weights=list(_APPS.values()))[0]
@@ -84,8 +84,8 @@ def write_catalog(folder: Path, *, seed: int, number: int, pins: Path, pinned: b
     draft = _Draft(chance=chance, format=chance.choice(_FORMATS), rows=[])
     draft.rows += [_plain_row(draft, position) for position in range(chance.randint(1, 12))]
     for parameter in pin["parameters"]:
-        _draw_rule(draft, parameter)
-    key = _draw_keys(draft)
+        _choose_rule(draft, parameter)
+    key = _choose_keys(draft)
     folder.mkdir(parents=True)
     pipeline: dict[str, Any] = {"version": 1, "app": app}
     if draft.happens(0.3):
@@ -127,8 +127,8 @@ def _plain_row(draft: _Draft, position: int) -> Row:
     }
 
 
-def _draw_keys(draft: _Draft) -> str | list[str]:
-    """Repeat rows, spoil keys, and answer which columns are the key."""
+def _choose_keys(draft: _Draft) -> str | list[str]:
+    """Repeat rows and spoil keys. Returns the columns of the key."""
     chance = draft.chance
     if draft.happens(0.25):
         draft.rows.append(dict(chance.choice(draft.rows)))
@@ -154,7 +154,7 @@ def _where(draft: _Draft) -> dict[str, Any]:
 
 
 def _write_rows(draft: _Draft, folder: Path) -> dict[str, Any]:
-    """Write the catalog's files, and answer what the pipeline says of them."""
+    """Write the catalog's files. Returns the keys under `rows` that read them."""
     chance, rows = draft.chance, draft.rows
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if draft.happens(0.3):
@@ -201,10 +201,10 @@ def _write_delimited(draft: _Draft, folder: Path, columns: list[str]) -> dict[st
             writer = csv.writer(file, lineterminator=end, **look)
             writer.writerow(columns)
             writer.writerows([_text(cell) for cell in _cells(row, columns)] for row in part)
-    said: dict[str, Any] = {"from": f"rows-*.{draft.format}" if len(names) > 1 else names[0]}
+    options: dict[str, Any] = {"from": f"rows-*.{draft.format}" if len(names) > 1 else names[0]}
     if encoding in {"cp1252", "utf-16"} and not draft.happens(0.1):
-        said["encoding"] = encoding
-    return said | ({"separator": separator} if separator != "\t" and draft.happens(0.5) else {})
+        options["encoding"] = encoding
+    return options | ({"separator": separator} if separator != "\t" and draft.happens(0.5) else {})
 
 
 def _json_lines(draft: _Draft, columns: list[str]) -> Iterator[str]:
@@ -241,8 +241,8 @@ def _text(cell: Cell) -> str:
 # -- rules -------------------------------------------------------------------------------------------------------------
 
 
-def _draw_rule(draft: _Draft, parameter: dict[str, Any]) -> None:
-    """Draw where the value of an app's parameter comes from: a rule, the matrix or nothing."""
+def _choose_rule(draft: _Draft, parameter: dict[str, Any]) -> None:
+    """Choose the source of a parameter: a rule, the matrix or nothing."""
     if draft.happens(0.01 if parameter["required"] else 0.12):
         return
     name = parameter["name"]
@@ -269,11 +269,11 @@ def _fill(draft: _Draft, column: str, cells: Sequence[Cell], weights: Sequence[f
 
 
 def _blank(draft: _Draft, default: str | None) -> dict[str, Any]:
-    """What a rule says of blanks: often nothing."""
-    said = draft.chance.choice(["", "", "", "default", "app_default", "skip_row"])
-    if said == "default" and default is not None:
+    """What a rule does with blanks: often nothing special."""
+    options = draft.chance.choice(["", "", "", "default", "app_default", "skip_row"])
+    if options == "default" and default is not None:
         return {"default": default}
-    return {"blank": said} if said in {"app_default", "skip_row"} else {}
+    return {"blank": options} if options in {"app_default", "skip_row"} else {}
 
 
 def _option_rule(draft: _Draft, name: str, labels: list[str]) -> dict[str, Any]:
@@ -341,7 +341,7 @@ def _text_rule(draft: _Draft, name: str) -> dict[str, Any]:
 
 def _options(draft: _Draft) -> dict[str, Any]:
     chance = draft.chance
-    drawn: tuple[tuple[str, Any, float], ...] = (
+    chances: tuple[tuple[str, Any, float], ...] = (
         ("on_invalid_rows", "fail", 0.12),
         ("share_identical", False, 0.1),
         ("max_executions", 3, 0.06),
@@ -349,7 +349,7 @@ def _options(draft: _Draft) -> dict[str, Any]:
         ("max_failures", "20%", 0.1),
         ("credits_per_execution", 4, 0.2),
     )
-    run = {option: value for option, value, probability in drawn if draft.happens(probability)}
+    run = {option: value for option, value, probability in chances if draft.happens(probability)}
     results: dict[str, Any] = {}
     if draft.happens(0.9):
         formats = chance.sample(["csv", "ndjson", "parquet", "xlsx"], k=chance.randint(1, 3))
@@ -364,15 +364,17 @@ def _options(draft: _Draft) -> dict[str, Any]:
 
 
 def _write_pin(draft: _Draft, pin: dict[str, Any], file: Path) -> None:
-    """Write the pin as it is, or as that of an app that has changed since."""
+    """Write the pin, sometimes changed as if the app had changed since."""
     if draft.happens(0.3):
         parameter = draft.chance.choice(pin["parameters"])
-        if "options" in parameter and draft.happens(0.7):
+        if draft.happens(0.3):
+            parameter["type"] = "url" if parameter["type"] == "text" else "text"
+        elif "options" in parameter and draft.happens(0.7):
             parameter["options"] = draft.chance.choice([parameter["options"][1:], [*parameter["options"], "Gone"]])
         else:
             pin["parameters"].remove(parameter)
-        told = [pin["app_id"], pin["parameters"]]
-        text = json.dumps(told, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        content = [pin["app_id"], pin["parameters"]]
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
         pin["sha256"] = hashlib.sha256(text.encode()).hexdigest()
     file.write_text(json.dumps(pin, indent=2), encoding="utf-8")
 

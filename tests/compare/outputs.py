@@ -1,6 +1,7 @@
-"""What a command leaves behind, as lines that two builds must have in common.
+"""The outputs of a command as lines that must be equal for two builds.
 
-Left out are what no two runs share (ids, instants, durations, ports) and, unless `words` is set, the prose of messages.
+Values that differ between any two runs (ids, instants, durations, ports) are replaced. So are the words of messages,
+unless `words` is set.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _MEASURED = {
     *("lamina_submitted_at", "lamina_completed_at", "lamina_seconds", "lamina_sha256"),
     *("run_id", "seconds", "least_seconds", "total", "poll", "per_ended", "bytes"),
 }
-_PROSE = re.compile(r"message|hint|error|lamina_message|lamina_findings|lamina_(.* )?error|lamina_.*_error")
+_WORDS = re.compile(r"message|hint|error|lamina_message|lamina_findings|lamina_(.* )?error|lamina_.*_error")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RANDOM = (
     (re.compile(r"http://127\.0\.0\.1:\d+"), "http://sandbox"),
@@ -29,22 +30,22 @@ _RANDOM = (
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z"), "<instant>"),
 )
 _FIELD = re.compile(r'("(?:[^"]|"")*"|[^,\r\n]*)(,|\r?\n|$)')
-#: `plan --explain` and `status`: a count with its word, or a row with what becomes of it. The reasons are prose.
+#: Lines of `plan --explain` and `status`: a count and its state, or a row and its action. The reasons are words.
 _COUNT = re.compile(r" +\d+  \w+")
 _ROW = re.compile(r"(row \d+  .*?): (\w+)")
-#: Prose with numbers that depend on time.
+#: Numbers in messages that depend on time.
 _TIMED = re.compile(r"\d+(\.\d+)?(?= ?(s|ms|min|requests|for each)\b)|(?<=requests, )[\d.]+")
 
 
 class Reader:
-    """Reads the outputs of one catalog. `known_ids` are those of its own files: they are compared as they are."""
+    """Reads the outputs of one catalog. `known_ids` are the ids in its own files: they are not replaced."""
 
     def __init__(self, *, known_ids: frozenset[str], words: bool) -> None:
         self._known_ids = known_ids
         self._words = words
 
     def file(self, file: Path) -> str:
-        """The text to compare. It is empty where all that counts is that the file was written."""
+        """The text to compare; empty if only the existence of the file is compared."""
         try:
             return self._file(file)
         except Exception as error:  # noqa: BLE001 -- a build may write anything; this is compared too
@@ -69,12 +70,14 @@ class Reader:
         return ""
 
     def sent(self, file: Path) -> str:
-        """What the sandbox accepted: app and inputs of each execution, in any order."""
-        accepted = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
-        return "\n".join(sorted(json.dumps([one["app_id"], one["inputs"]], sort_keys=True) for one in accepted))
+        """App and inputs of each execution that the sandbox accepted, sorted."""
+        executions = (
+            [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+        )
+        return "\n".join(sorted(json.dumps([one["app_id"], one["inputs"]], sort_keys=True) for one in executions))
 
     def stdout(self, text: str) -> str:
-        """The summary of `--json`, or the lines that are no prose."""
+        """The summary of `--json`, or counts, rows and paths; with `words` everything."""
         if text.startswith("{"):
             return self._scrub(self._json(text))
         if self._words:
@@ -83,17 +86,17 @@ class Reader:
         return self._scrub("\n".join(match[0] for match in found if match))
 
     def stderr(self, text: str) -> str:
-        """The names and keys of events, and whether it crashed; with `words` everything else too."""
+        """The names and keys of events, and whether the command crashed; with `words` everything."""
         crashed = "crashed\n" if "Traceback" in text or "this is a bug" in text else ""
         lines = text.splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{")]
-        # Whether a run is so slow that it tells of its progress depends on time.
+        # Only slow runs report progress.
         events = [event for event in events if event["event"] != "progress"]
-        said = {f"event {event['event']} {event['level']}: {', '.join(event)}" for event in events}
+        shown = {f"event {event['event']} {event['level']}: {', '.join(event)}" for event in events}
         if self._words:
-            said |= {str(event.get("message", "")) for event in events}
-        prose = [line for line in lines if not line.startswith("{")] if self._words else []
-        return crashed + self._scrub(_TIMED.sub("<n>", "\n".join([*sorted(said), *prose])))
+            shown |= {str(event.get("message", "")) for event in events}
+        message = [line for line in lines if not line.startswith("{")] if self._words else []
+        return crashed + self._scrub(_TIMED.sub("<n>", "\n".join([*sorted(shown), *message])))
 
     def name(self, path: str) -> str:
         return self._scrub(path)
@@ -133,8 +136,8 @@ class Reader:
             for number, row in enumerate(sheet.iter_rows(), 1):
                 for cell in row:
                     name = header[cell.column] if number > 1 else ""
-                    prose = sheet.title == "lamina_findings" and isinstance(cell.value, str) and not self._words
-                    value = "<prose>" if prose else self._cell(name, cell.value)
+                    message = sheet.title == "lamina_findings" and isinstance(cell.value, str) and not self._words
+                    value = "<words>" if message else self._cell(name, cell.value)
                     look = f"{cell.number_format} {cell.fill.fgColor.rgb}"
                     link = f" -> {cell.hyperlink.target}" if cell.hyperlink else ""
                     note = f" note {cell.comment.text if self._words else ''}" if cell.comment else ""
@@ -152,7 +155,7 @@ class Reader:
             return value
         if name in _MEASURED:
             return "<measured>"
-        return "<prose>" if not self._words and _PROSE.fullmatch(name) else value
+        return "<words>" if not self._words and _WORDS.fullmatch(name) else value
 
     def _scrub(self, text: str) -> str:
         for pattern, instead in _RANDOM:
