@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What finds barriers in a page. Its rules change with its version.
 AXE := .venv/axe/node_modules/axe-core/package.json
 
-.PHONY: help demo test check lint format docs chaos thorough bench screenshots wheel-test clean
+.PHONY: help demo test check lint format docs chaos compare thorough bench screenshots wheel-test clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -31,6 +31,9 @@ docs: $(BIN)/.tests ## write the generated parts of docs/ again (schemas and com
 
 chaos: $(BIN)/.tests ## kill -9 and faults of every kind, a few hundred runs: is anything bought twice, or lost? (SEEDS=n; SEED=n replays one)
 	PYTHONPATH=tests $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED) --times $(or $(TIMES),1),--seeds $(or $(SEEDS),60))
+
+compare: $(BIN)/.tests ## run 200 generated catalogs with the git revision BASE and with this checkout: do they do the same? (CATALOGS=n SEED=n ONLY=name WORDS=1)
+	PYTHONPATH=tests $(BIN)/python -m compare $(or $(BASE),$(error BASE=REVISION is missing)) $(if $(CATALOGS),--catalogs $(CATALOGS)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(WORDS),--words)
 
 thorough: $(BIN)/.tests ## twenty times as many examples of every property: before a release, or after a change of the ledger
 	$(BIN)/pytest -q -n 2 --dist worksteal --timeout 7200 --hypothesis-profile=thorough tests/property tests/unit

@@ -1,0 +1,1 @@
+"""Compares two builds of the command line: see docs/architecture.md."""
