@@ -77,3 +77,29 @@ def test_the_sandbox_imports_no_other_room(module: Path) -> None:
 
 def test_every_room_is_in_the_list() -> None:
     assert {room_of(m) for m in MODULES} <= {*ROOMS, "__init__", "sandbox"}
+
+
+def module_name(module: Path) -> str:
+    parts = module.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imported_modules(module: Path, names: set[str]) -> set[str]:
+    """The modules of the package that this one imports, also those that only a type checker needs."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found & names - {module_name(module)}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    names = {module_name(module) for module in MODULES}
+    imports = {module_name(module): imported_modules(module, names) for module in MODULES}
+    remaining = dict(imports)
+    while free := [name for name, needed in remaining.items() if not needed & remaining.keys()]:
+        for name in free:
+            del remaining[name]
+    assert remaining == {}, "these import each other"
