@@ -9,7 +9,7 @@ import gc
 
 import click
 
-import lamina_batch
+from lamina_batch._version import __version__
 from lamina_batch.cli.apps import apps
 from lamina_batch.cli.authoring import init, sheet
 from lamina_batch.cli.doctor import doctor
@@ -28,7 +28,7 @@ from lamina_batch.cli.shell import Group
     "are invalid, 5 stopped to save money, 6 some submissions are held, 7 another run holds the ledger, "
     "8 the app has changed in a way that breaks the pipeline.",
 )
-@click.version_option(lamina_batch.__version__, prog_name="lamina-batch")
+@click.version_option(__version__, prog_name="lamina-batch")
 def main() -> None:
     """Run a product catalog through a Lamina app: rows in, images, videos and text out, no credit spent twice.
 

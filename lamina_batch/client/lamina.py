@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
-import lamina_batch
+from lamina_batch._version import __version__
 from lamina_batch.apps.app import App, parse_app
 from lamina_batch.client.answers import (
     Execution,
@@ -250,7 +250,7 @@ class LaminaClient:
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={
-                "User-Agent": f"lamina-batch/{lamina_batch.__version__}",
+                "User-Agent": f"lamina-batch/{__version__}",
                 "Accept": "application/json",
                 # Answers are small, and what need not be unpacked cannot burst.
                 "Accept-Encoding": "identity",

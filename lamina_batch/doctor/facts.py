@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
-import lamina_batch
+from lamina_batch._version import __version__
 from lamina_batch.apps.app import App
 from lamina_batch.doctor.webhook_roundtrip import check_round_trip
 from lamina_batch.errors import LaminaBatchError
@@ -113,7 +113,7 @@ async def collect_facts(
         place = _local_facts(known, None if isinstance(access, LaminaBatchError) else access.service, service)
     return Facts(
         versions={
-            "lamina-batch": lamina_batch.__version__,
+            "lamina-batch": __version__,
             "python": platform.python_version(),
             "polars": pl.__version__,
             "sqlite": sqlite3.sqlite_version,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import aiohttp
 from yarl import URL
 
-import lamina_batch
+from lamina_batch._version import __version__
 from lamina_batch.client.retry import retryable
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def open_session(limits: FetchLimits) -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={
-            "User-Agent": f"lamina-batch/{lamina_batch.__version__}",
+            "User-Agent": f"lamina-batch/{__version__}",
             "Accept": "*/*",
             # Content-Length shall be the file's.
             "Accept-Encoding": "identity",

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-import lamina_batch
+from lamina_batch._version import __version__
 from lamina_batch.execution.plan import Action
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class EventLog:
 
     def started(self, command: str) -> None:
         """The first event, unless the pipeline file cannot be read."""
-        version = lamina_batch.__version__
+        version = __version__
         self.event("started", f"{command}: lamina-batch {version}", command=command, version=version)
 
     def ended(self, ended: CommandResult) -> None:

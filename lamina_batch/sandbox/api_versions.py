@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 SandboxApiVersion = Literal["executions", "runs"]
 
+#: How the runs generation writes what is wrong with inputs. Its sources disagree (API.md 11): the documentation has an
+#: array, the official command-line tool looks for `details.details.errors`.
+DetailsForm = Literal["array", "nested"]
+
 #: what a sandbox can be told to serve, by the word for it
 GENERATIONS: Mapping[str, frozenset[SandboxApiVersion]] = MappingProxyType(
     {

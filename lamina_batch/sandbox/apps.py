@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lamina_batch.sandbox.responses import DetailsForm
+from lamina_batch.sandbox.api_versions import DetailsForm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

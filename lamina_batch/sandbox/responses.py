@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lamina_batch.sandbox.api_versions import SandboxApiVersion
+    from lamina_batch.sandbox.api_versions import DetailsForm, SandboxApiVersion
     from lamina_batch.sandbox.executions import SandboxExecution
-
-#: How the runs generation writes what is wrong with inputs. Its sources disagree (API.md 11): the documentation has an
-#: array, the official command-line tool looks for `details.details.errors`.
-DetailsForm = Literal["array", "nested"]
 
 #: the codes that say `retryable` (API.md 11)
 _RETRYABLE = frozenset({"AUTH_FAILED", "INTERNAL_ERROR", "RATE_LIMITED", "RESOURCE_UNAVAILABLE"})
