@@ -1,4 +1,4 @@
-"""The one exception tree. Each class knows its exit code (DESIGN.md section 5).
+"""The one exception tree. Each class knows its exit code (docs/exit-codes.md, "Exit codes").
 
     LaminaBatchError                 1   could not run
     ├── UsageError                   2   wrong usage, or a file that cannot be used unchanged

@@ -1,4 +1,6 @@
-"""An app's contract: its name and parameters, parsed tolerantly from what the service serves (API.md 2.2, 3)."""
+"""An app's contract: its name and parameters, parsed tolerantly from what the service serves (docs/lamina-api.md,
+"Get app" and "Parameters").
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,15 @@ from lamina_batch.errors import ServiceError
 class Parameter:
     """One input of an app, as the service describes it."""
 
-    #: display name and input key, exact bytes (API.md 3: some hold two spaces or end in one)
+    #: display name and input key, exact bytes (docs/lamina-api.md, "Names and labels": some hold two spaces or end in
+    #: one)
     name: str
     #: text, options or url; an unknown kind is kept and checked as text
     type: str
     required: bool = False
     #: labels, exact bytes; empty unless the type is options
     options: tuple[str, ...] = ()
-    #: any JSON; null and absent are the same: no default (API.md 3)
+    #: any JSON; null and absent are the same: no default (docs/lamina-api.md, "Required and default")
     default: object = None
     #: image, video, audio; empty: not said
     accept: tuple[str, ...] = ()
@@ -31,7 +34,9 @@ class Parameter:
 
     @property
     def must_supply(self) -> bool:
-        """Whether a request without it fails: the rule of API.md 3 that holds in both generations."""
+        """Whether a request without it fails: the rule that holds in both generations (docs/lamina-api.md,
+        "Required and default").
+        """
         return self.required and self.default is None
 
 
@@ -50,7 +55,8 @@ class App:
     def fingerprint(self) -> str:
         """SHA-256 over what decides whether inputs are valid; a new description does not change it.
 
-        Nor does the generation of the API, one of which calls every parameter required (API.md section 11).
+        Nor does the generation of the API, one of which calls every parameter required (docs/lamina-api.md,
+        "Inputs and app fields of runs").
         """
         contract = [
             [p.name, p.type, p.must_supply, list(p.options), p.default, list(p.accept), p.multiple]

@@ -1,9 +1,10 @@
-"""An app's parameters as JSON Schema 2020-12: the authority on which inputs the service would take (API.md 3).
+"""An app's parameters as JSON Schema 2020-12: the authority on which inputs the service would take (docs/lamina-api.md,
+"Parameters").
 
 What is checked is the object sent as `inputs`, in the one wire form we use: each value a string as bytes of the
 service's own spelling; several values for one parameter an array of at least two strings. A single value is sent
-as a bare string, for a parameter that takes several too: the service accepts both (API.md 3, Multiple), and one
-canonical form is what keeps equal content equal.
+as a bare string, for a parameter that takes several too: the service accepts both (docs/lamina-api.md,
+"Several values"), and one canonical form is what keeps equal content equal.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def input_schema(app: App) -> dict[str, Any]:
     """The schema of the `inputs` object of one execution.
 
     `required` lists what must be supplied in both generations of the API; a parameter that is left out otherwise
-    takes the app's default (API.md 3, "Required against default").
+    takes the app's default (docs/lamina-api.md, "Required and default").
     """
     return {
         "$schema": SCHEMA_DIALECT,

@@ -1,4 +1,5 @@
-"""What the service says, made into values: tolerantly, and so that no answer can harm who reads it (API.md 2.5, 4, 11).
+"""What the service says, made into values: tolerantly, and so that no answer can harm who reads it (docs/lamina-api.md,
+"Get execution", "Outputs" and "The runs API").
 
 Bodies come from outside. `unpack` and `read_json` are the door: what is past them is bounded in size and depth, can be
 written anywhere, and does not hold the key. The parsers never raise, whatever JSON they are given.
@@ -33,7 +34,7 @@ _REPLACEMENT_CHARACTER = "\ufffd"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """One output of an execution. Labels are not unique; ids are (API.md section 4)."""
+    """One output of an execution. Labels are not unique; ids are (docs/lamina-api.md, "Outputs")."""
 
     id: str
     label: str
@@ -70,7 +71,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedExecution:
-    """An execution as the list shows it: without inputs and outputs (API.md section 11)."""
+    """An execution as the list shows it: without inputs and outputs (docs/lamina-api.md, "List of runs")."""
 
     execution_id: str
     #: lower case, as the service says it; empty: it does not say
@@ -191,7 +192,8 @@ def read_execution_id(data: object, generation: ApiVersion) -> str | None:
 
 
 def parse_execution(data: object, generation: ApiVersion, asked: str | None = None) -> Execution | None:
-    """Build an Execution from what the service says, tolerantly; None if it holds no status (API.md 2.5, 4).
+    """Build an Execution from what the service says, tolerantly; None if it holds no status (docs/lamina-api.md,
+    "Get execution" and "Outputs").
 
     `asked` is the id that was asked about. None also where the answer is about another: its pictures would end up with
     the wrong product.
@@ -218,7 +220,8 @@ def parse_execution(data: object, generation: ApiVersion, asked: str | None = No
 
 
 def parse_delivery(data: object) -> Execution | None:
-    """Build an Execution from the body of a webhook (API.md sections 6 and 11); None if it is none.
+    """Build an Execution from the body of a webhook (docs/lamina-api.md, "Webhooks" and "The runs API"); None if it is
+    none.
 
     The body says by its id field which generation it is of. Where it names both, the newer one is taken.
     """
@@ -235,7 +238,7 @@ def parse_delivery(data: object) -> Execution | None:
 
 
 def parse_page(body: object, generation: ApiVersion) -> ExecutionPage | None:
-    """Read one page of the list of executions (API.md section 11); None if it holds no list."""
+    """Read one page of the list of executions (docs/lamina-api.md, "List of runs"); None if it holds no list."""
     listed = unwrap_data(body)
     if not isinstance(listed, list):
         return None
@@ -261,7 +264,7 @@ def _parse_listed(entry: Mapping[str, object], generation: ApiVersion) -> Listed
         ended=status in generation.ended,
         created_at=_parse_instant(entry.get("createdAt")),
         completed_at=_parse_instant(entry.get("completedAt")),
-        # The API calls an execution's app its workflow (API.md 2.4).
+        # The API calls an execution's app its workflow (docs/lamina-api.md, "Start execution").
         app_id=_parse_id(entry.get("workflowId")) or _parse_id(entry.get("appId")),
     )
 
@@ -269,7 +272,7 @@ def _parse_listed(entry: Mapping[str, object], generation: ApiVersion) -> Listed
 def _parse_output(item: Mapping[str, object], index: int) -> Output:
     value = item.get("value")
     if value is not None and not isinstance(value, str):
-        # The official SDK types it `unknown` (API.md section 4): keep what came rather than lose it.
+        # The official SDK types it `unknown` (docs/lamina-api.md, "Outputs"): keep what came rather than lose it.
         value = json.dumps(value, ensure_ascii=False)
     identity = str(item.get("id") or f"output-{index + 1}")
     return Output(

@@ -1,4 +1,5 @@
-"""The request budget: how many requests may leave now, by what the service's RateLimit headers said (API.md section 5).
+"""The request budget: how many requests may leave now, by what the service's RateLimit headers said
+(docs/lamina-api.md, "Rate limit").
 
 The limiter counts requests in fixed windows, the next of which opens with the first request after the end of the last.
 Each answer tells how many are left and, rounded up, for how long. From that this module keeps what it knows of the
@@ -13,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-#: What the service documents, until its headers say otherwise (API.md section 5).
+#: What the service documents, until its headers say otherwise (docs/lamina-api.md, "Rate limit").
 DEFAULT_LIMIT = 100
 DEFAULT_WINDOW = 60.0
 
@@ -54,7 +55,9 @@ class Quota:
 
 
 def parse_quota(headers: Mapping[str, str], status: int) -> Quota:
-    """Read the rate limit headers of a response (API.md section 5). What makes no sense counts as not said."""
+    """Read the rate limit headers of a response (docs/lamina-api.md, "Limiter"). What makes no sense counts as not
+    said.
+    """
     by_name = {name.lower(): value for name, value in headers.items()}
     window = re.search(r";\s*w\s*=\s*([^;,\s]+)", by_name.get("ratelimit-policy", ""))
     return Quota(
@@ -68,7 +71,9 @@ def parse_quota(headers: Mapping[str, str], status: int) -> Quota:
 
 
 def retry_after_of_body(body: object) -> float | None:
-    """The seconds to wait that the JSON body of a 429 tells (API.md section 11). What makes no sense is not said."""
+    """The seconds to wait that the JSON body of a 429 tells (docs/lamina-api.md, "Errors of runs"). What makes no sense
+    is not said.
+    """
     said = body.get("retryAfter") if isinstance(body, Mapping) else None
     return _parse_seconds(str(said)) if isinstance(said, int | float | str) else None
 

@@ -1,4 +1,6 @@
-"""Where the API key and the base URL come from: the environment, then the official tool's file (API.md section 1)."""
+"""Where the API key and the base URL come from: the environment, then the official tool's file (docs/lamina-api.md,
+"Authentication").
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ def find_credentials(
 ) -> Credentials:
     """Find the key in `LAMINA_API_KEY`, else in the file that the official tool writes; never refresh a token.
 
-    A stored base URL counts only with a stored key (API.md section 1). Refreshing would rotate the token under
-    the official tool, so an expired one is an error that names `lamina login`.
+    A stored base URL counts only with a stored key (docs/lamina-api.md, "Credentials file"). Refreshing would rotate
+    the token under the official tool, so an expired one is an error that names `lamina login`.
 
     Raises CredentialsError, and UsageError for a base URL that is none.
     """
@@ -122,7 +124,7 @@ def _read_stored(file: Path) -> Mapping[str, object] | None:
     stored = data.get("credentials")
     if not isinstance(stored, dict) or not isinstance(stored.get("apiKey"), str) or not stored["apiKey"]:
         return None
-    # A file from before `kind` was written is still good for a plain key (API.md section 1).
+    # A file from before `kind` was written is still good for a plain key (docs/lamina-api.md, "Credentials file").
     kind = stored.get("kind", "oauth" if stored["apiKey"].startswith(_OAUTH_PREFIX) else "apikey")
     return stored if kind in {"apikey", "oauth"} else None
 

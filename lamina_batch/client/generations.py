@@ -1,7 +1,7 @@
 """What differs between the generations of the API, in one place: paths, id field, ends, and how errors are told.
 
 The service replaced *executions* by *runs* within weeks, and no source says whether it still answers to the former
-(API.md sections 11 and 12). Everything else that the client says and hears is the same in both.
+(docs/lamina-api.md, "The runs API" and "Unknowns"). Everything else that the client says and hears is the same in both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class ApiVersion:
     ended: frozenset[str]
 
 
-#: API.md section 2. `cancelled` belongs to the next generation, but is an end wherever it is seen (section 4).
+#: docs/lamina-api.md, "Endpoints". `cancelled` belongs to the next generation, but is an end wherever it is seen
+#: (docs/lamina-api.md, "Execution states").
 EXECUTIONS = ApiVersion(
     name="executions",
     start_path="/v1/apps/{app_id}/executions",
@@ -40,7 +41,7 @@ EXECUTIONS = ApiVersion(
     id_field="executionId",
     ended=frozenset({"completed", "failed", "cancelled"}),
 )
-#: API.md section 11.
+#: docs/lamina-api.md, "The runs API".
 RUNS = ApiVersion(
     name="runs",
     start_path="/v1/apps/{app_id}/runs",
@@ -59,7 +60,8 @@ class ApiError:
 
     #: the error and what is wrong with which input, for people; empty: not a word
     words: str
-    #: `VALIDATION_ERROR` and the like (API.md section 11); None: it has none, as in the executions generation
+    #: `VALIDATION_ERROR` and the like (docs/lamina-api.md, "Errors of runs"); None: it has none, as in the executions
+    #: generation
     code: str | None = None
     #: names the request to the service's people
     request_id: str | None = None
@@ -74,7 +76,8 @@ class ApiError:
 
 
 def parse_api_error(body: object) -> ApiError:
-    """Read the body of an error: `{error, details?}`, or `{error, code, requestId, details?}` (API.md 8, 11).
+    """Read the body of an error: `{error, details?}`, or `{error, code, requestId, details?}` (docs/lamina-api.md,
+    "Errors and retries" and "Errors of runs").
 
     The sources disagree about `details`: texts, objects with `field`, `error`, `message`, `allowed`, `range` and `got`,
     or such objects further in under `details` and `errors`. Each is understood wherever it is met.

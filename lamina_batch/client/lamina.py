@@ -1,4 +1,4 @@
-"""The Lamina HTTP API and nothing else: requests out, typed results and typed errors back (API.md sections 1 to 5, 11).
+"""The Lamina HTTP API and nothing else: requests out, typed results and typed errors back (docs/lamina-api.md).
 
 It sends strictly, follows no redirect, and counts every request against one budget. A POST ends in a value that says
 how far it came (StartEnd), because what that proves is not for this room to decide. Whatever the service sends is
@@ -76,7 +76,7 @@ Kind = Literal["submit", "poll", "other"]
 _MAX_BODY_BYTES = 8 * 1024 * 1024
 #: A server may close a connection that idles just as a POST goes out on it, and the POST's fate is then unknown.
 _IDLE_SECONDS = 2.0
-#: Reads before the first submission are repeated for so long at most (DESIGN.md section 7).
+#: Reads before the first submission are repeated for so long at most (docs/budget.md, "Rules").
 _STARTUP_SECONDS = 20.0
 #: The way out where a probe cannot tell.
 _NAME_API_VERSION_HINT = "say it in the pipeline file: `generation: runs` or `generation: executions` under `api`"
@@ -181,7 +181,7 @@ class Workflow:
 
     @property
     def makes_video(self) -> bool:
-        """Whether a node's type speaks of video: a hint for how long to wait (API.md 2.3)."""
+        """Whether a node's type speaks of video: a hint for how long to wait (docs/lamina-api.md, "Get workflow")."""
         return any("video" in node.type.casefold() for node in self.nodes)
 
 
@@ -286,10 +286,10 @@ class LaminaClient:
             date=answer.date,
         )
 
-    # -- the endpoints (API.md section 2; the list: section 11) --------------------------------------------
+    # -- the endpoints (docs/lamina-api.md, "Endpoints" and "List of runs") --------------------------------------------
 
     async def list_apps(self, *, search: str | None = None, limit: int = 100) -> tuple[AppSummary, ...]:
-        """The apps that the key may see (API.md 2.1). There is no paging. Raises ServiceError."""
+        """The apps that the key may see (docs/lamina-api.md, "List apps"). There is no paging. Raises ServiceError."""
         params = {"limit": str(limit)} | ({"search": search} if search else {})
         data = await self._read("/v1/apps", params=params)
         if not isinstance(data, list):
@@ -306,12 +306,12 @@ class LaminaClient:
         )
 
     async def get_app(self, app_id: str) -> App:
-        """The app's contract (API.md 2.2). Raises ServiceError, CredentialsError."""
+        """The app's contract (docs/lamina-api.md, "Get app"). Raises ServiceError, CredentialsError."""
         app = parse_app(await self._read(f"/v1/apps/{quote(app_id, safe='')}"))
         return app if app.app_id else replace(app, app_id=app_id)
 
     async def get_workflow(self, app_id: str) -> Workflow:
-        """The app's nodes and edges (API.md 2.3). Raises ServiceError, CredentialsError."""
+        """The app's nodes and edges (docs/lamina-api.md, "Get workflow"). Raises ServiceError, CredentialsError."""
         data = await self._read(f"/v1/apps/{quote(app_id, safe='')}/workflow")
         if not isinstance(data, Mapping):
             raise ServiceError("the service described the workflow in a form this version does not know")
@@ -326,15 +326,16 @@ class LaminaClient:
         )
 
     async def get_signing_keys(self) -> tuple[Mapping[str, object], ...]:
-        """The JSON Web Keys that sign webhooks: bare `keys`, no envelope (API.md 2.6)."""
+        """The JSON Web Keys that sign webhooks: bare `keys`, no envelope (docs/lamina-api.md, "Signing key")."""
         body = await self._read("/v1/webhooks/signing-key", bare=True)
         return only_objects(body.get("keys")) if isinstance(body, Mapping) else ()
 
     async def start(self, app_id: str, inputs: str, *, submission: str, webhook: str | None = None) -> StartResult:
-        """Start one execution (API.md 2.4). Sent once, never repeated; how it ended is the result.
+        """Start one execution (docs/lamina-api.md, "Start execution"). Sent once, never repeated; how it ended is the
+        result.
 
         `inputs` is the JSON text of the inputs object. `submission` goes out as Idempotency-Key: nothing relies on
-        it (API.md section 8). `webhook` is the URL to call when the execution ends.
+        it (docs/lamina-api.md, "Idempotency"). `webhook` is the URL to call when the execution ends.
         """
         path = self.generation.start_path.format(app_id=quote(app_id, safe=""))
         params = {} if webhook is None else {"webhook": webhook}
@@ -358,7 +359,8 @@ class LaminaClient:
         )
 
     async def get_execution(self, execution_id: str, *, generation: str | None = None) -> ReadResult:
-        """Ask once how an execution stands (API.md 2.5). Never raises for what the service or the network does.
+        """Ask once how an execution stands (docs/lamina-api.md, "Get execution"). Never raises for what the service or
+        the network does.
 
         `generation` names the one that made the execution; None: the client's own.
         """
@@ -386,7 +388,8 @@ class LaminaClient:
         offset: int = 0,
         status: str | None = None,
     ) -> ListResult:
-        """Ask once for one page of the executions that the key may see, newest first (API.md section 11).
+        """Ask once for one page of the executions that the key may see, newest first (docs/lamina-api.md,
+        "List of runs").
 
         `since` is in epoch seconds, and goes out as the service writes instants; its own form is documented nowhere.
         `limit` is 100 at most. Only the runs generation has this. Never raises for what service or network do.
@@ -411,7 +414,7 @@ class LaminaClient:
         return ListResult(status=200, items=page.items, received=page.received, total=page.total)
 
     async def probe_generation(self) -> ApiVersion:
-        """Find out which generation the service speaks, by a read (DESIGN.md section 7). Nothing is submitted.
+        """Find out which generation the service speaks, by a read (docs/budget.md, "Rules"). Nothing is submitted.
 
         A list of runs means runs, 404 means executions. A web page in the place of the list means executions too,
         but only where the app list, which both generations have, is there: else this is not the API at all. Anything
@@ -576,7 +579,7 @@ class LaminaClient:
         return said
 
     def _words(self, answer: _HttpAnswer) -> str:
-        """The service's own words for an error (API.md section 8), or what it sent instead."""
+        """The service's own words for an error (docs/lamina-api.md, "Errors and retries"), or what it sent instead."""
         if answer.is_page:
             otherwise = f"HTTP {answer.status} with a web page instead of JSON"
         elif answer.data is not None:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 def retryable(status: int | None) -> bool:
     """Whether a read that ended with this HTTP status (None: with no status at all) may end better next time.
 
-    True without a status, for 408, 429 and every 5xx (API.md section 8); any other answer stays what it is.
+    True without a status, for 408, 429 and every 5xx (docs/lamina-api.md, "Errors and retries"); any other answer stays
+    what it is.
     """
     return status is None or status in {408, 429} or 500 <= status <= 599
 

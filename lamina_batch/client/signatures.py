@@ -1,4 +1,5 @@
-"""Whether a webhook delivery comes from the service, and lately (API.md sections 2.6 and 6). Pure.
+"""Whether a webhook delivery comes from the service, and lately (docs/lamina-api.md, "Signing key" and "Verification").
+Pure.
 
 The service signs the text of the timestamp header, a dot, and the raw bytes of the body, with Ed25519. It lists the
 public halves of its keys, and any of them may have signed.
@@ -49,7 +50,9 @@ class SignatureError(Exception):
 
 
 def parse_keys(jwks: Iterable[Mapping[str, object]]) -> tuple[VerifyKey, ...]:
-    """The Ed25519 keys among these JSON Web Keys (API.md 2.6), in their order; what is anything else is left out."""
+    """The Ed25519 keys among these JSON Web Keys (docs/lamina-api.md, "Signing key"), in their order; what is anything
+    else is left out.
+    """
     return tuple(key for jwk in jwks if (key := _parse_key(jwk)) is not None)
 
 

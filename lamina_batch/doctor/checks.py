@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 #: Seconds that two clocks may be apart without a word.
 _CLOCK_TOLERANCE_SECONDS = 30.0
-#: What tokens of the official tool's login begin with: they last about an hour (API.md section 1).
+#: What tokens of the official tool's login begin with: they last about an hour (docs/lamina-api.md,
+#: "Credentials file").
 _LOGIN_PREFIX = "lma_mcp_at_"
 #: The ledger's tables are STRICT.
 _MIN_SQLITE = (3, 37)

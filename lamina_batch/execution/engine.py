@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from lamina_batch.ledger.ledger import Ledger
     from lamina_batch.runtime import Runtime
 
-#: One dropped network must not hold a hundred rows (DESIGN.md section 6).
+#: One dropped network must not hold a hundred rows (docs/ledger.md, "Submissions").
 MAX_OPEN_POSTS = 16
 #: Polls may be repeated, so this bounds nothing but sockets.
 MAX_OPEN_POLLS = 64

@@ -1,4 +1,4 @@
-"""What a run will cost in requests and time, and the least time it can take (DESIGN.md section 7).
+"""What a run will cost in requests and time, and the least time it can take (docs/budget.md, "Forecast").
 
 The forecast is a rehearsal: the budget and the polling of the real run, on a clock that jumps, against a limiter and
 executions that last as the known ones did. A run of many jobs is rehearsed in part, and goes on as that part did.

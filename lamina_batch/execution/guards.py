@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import FailureLimit
 
-#: A share of failures says nothing before so many have ended (DESIGN.md section 4, max_failures).
+#: A share of failures says nothing before so many have ended (docs/pipeline-file.md, "run").
 MIN_ENDED_FOR_SHARE = 20
 
 

@@ -1,4 +1,5 @@
-"""When to ask the list about many executions at once (DESIGN.md section 7; the `runs` generation, API.md section 11).
+"""When to ask the list about many executions at once (docs/budget.md, "The list"; the `runs` generation,
+docs/lamina-api.md, "List of runs").
 
 The list shows the newest hundred, whoever started them, with their status and without outputs. One request for it, a
 sweep, observes every execution of ours on its page; each that has ended is then asked for its outputs at once. A sweep
@@ -19,7 +20,7 @@ from lamina_batch.execution.polling import ExecutionPoller
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: What one page of the list shows at most (API.md section 11).
+#: What one page of the list shows at most (docs/lamina-api.md, "List of runs").
 PAGE_SIZE = 100
 
 #: A sweep is worth so many median durations that finished executions lie unseen, added up: when there are hardly

@@ -1,7 +1,8 @@
 """What to do with each row: submit, reuse, resume, report or hold. Pure over two frames, the jobs and the ledger.
 
 A job's evidence is what the ledger knows of its content: of its own newest revision with this content, or, because
-equal content is bought once, of any job that carries it. What follows from it is the table of DESIGN.md section 5.
+equal content is bought once, of any job that carries it. What follows from it is the table of docs/one-row.md,
+"What a run does".
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.ledger.ledger import Contents
 
-#: A job that timed out is asked about once a run for so long (DESIGN.md section 5).
+#: A job that timed out is asked about once a run for so long (docs/one-row.md, "What a run does").
 TIMED_OUT_POLL_SECONDS = 7 * 24 * 3600.0
 
 

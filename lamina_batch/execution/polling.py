@@ -1,10 +1,10 @@
-"""When to ask about which execution (DESIGN.md section 7, API.md section 7).
+"""When to ask about which execution (docs/budget.md, "When to poll", docs/lamina-api.md, "Polling").
 
 Asking too early wastes a request, asking late leaves a slot and a finished picture lying. From the durations of this
 app, those of earlier runs included, each execution gets the instant at which asking is best. How patient that is
 depends on what a request is worth: much while submissions want the same ones, little when there are plenty.
-Where the service tells of ends by itself (API.md section 6), only those are asked about that it seems to have missed.
-Pure: instants are seconds of a monotonic clock and are handed in. docs/budget.md explains the reasoning.
+Where the service tells of ends by itself (docs/lamina-api.md, "Webhooks"), only those are asked about that it seems to
+have missed. Pure: instants are seconds of a monotonic clock and are handed in. docs/budget.md explains the reasoning.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ _REPLAN_SHARE = 0.25
 #: Where ends are told: one is asked about when its age, less a grace, is so many times the one that so many ended by;
 #: then whenever its age has grown by this part.
 _MISSED_CALLBACK_AGES = ((2.0, 1.0, 1.0), (1.0, 0.95, 0.5))
-#: The grace in least intervals: a delivery that was not taken is repeated after 5 and 30 s (API.md section 6).
+#: The grace in least intervals: a delivery that was not taken is repeated after 5 and 30 s (docs/lamina-api.md,
+#: "Deliveries").
 _CALLBACK_GRACE_INTERVALS = 12.0
 #: While nothing is known, the age to ask at, in least intervals: a minute for images.
 _FIRST_POLL_INTERVALS = 20.0

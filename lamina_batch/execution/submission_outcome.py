@@ -1,7 +1,8 @@
-"""What the end of a POST proves about money: the table of DESIGN.md section 6 as one pure function.
+"""What the end of a POST proves about money: the table of docs/ledger.md, "What the end of a POST proves", as one pure
+function.
 
-The API has no idempotency key (API.md section 8), so an answer that was lost may stand for an execution that was
-started and is billed. Only what is certain may be sent again.
+The API has no idempotency key (docs/lamina-api.md, "Idempotency"), so an answer that was lost may stand for an
+execution that was started and is billed. Only what is certain may be sent again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from lamina_batch.client.lamina import StartResult
 
 
-#: The service's code for a webhook URL that it does not take: no row is to blame (API.md section 11).
+#: The service's code for a webhook URL that it does not take: no row is to blame (docs/lamina-api.md,
+#: "Errors of runs").
 _WEBHOOK_REFUSED_CODE = "WEBHOOK_INVALID_URL"
 
 
@@ -57,5 +59,7 @@ def classify_submission(end: StartResult) -> SubmissionOutcome:
 
 
 def reports_insufficient_credits(message: str | None) -> bool:
-    """Whether a text of the service says that credits ran out; there is no code for it (API.md section 4)."""
+    """Whether a text of the service says that credits ran out; there is no code for it (docs/lamina-api.md,
+    "Execution states").
+    """
     return message is not None and "insufficient credits" in message.casefold()

@@ -1,4 +1,4 @@
-"""The receiver of webhooks: takes deliveries, verifies them, and hands them over (API.md section 6).
+"""The receiver of webhooks: takes deliveries, verifies them, and hands them over (docs/lamina-api.md, "Verification").
 
     POST .../<token>  ->  405 not a POST             before the body is read
                           404 nobody knows the token

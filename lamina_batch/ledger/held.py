@@ -64,8 +64,8 @@ def apply_decisions(ledger: Ledger, words: HeldDecisions, *, generation: str, at
 def find_candidates(job: Job, listed: Sequence[ListedExecution], request_timeout: float) -> tuple[ListedExecution, ...]:
     """Which of the executions that the service lists, and this ledger does not know, the held job may be.
 
-    They were created about when its POST was open. Which one it is cannot be told from the list (API.md section 11:
-    its items lack the inputs), so none is ever adopted without the user's word.
+    They were created about when its POST was open. Which one it is cannot be told from the list (docs/lamina-api.md,
+    "List of runs": its items lack the inputs), so none is ever adopted without the user's word.
     """
     sent = job.submitted_at or 0.0
     since, until = sent - _CLOCK_TOLERANCE_SECONDS, sent + request_timeout + _CLOCK_TOLERANCE_SECONDS

@@ -33,7 +33,7 @@ class State(StrEnum):
 #: code of a job that the user gave up while nobody knew whether it was bought
 GIVEN_UP = "given_up"
 
-#: DESIGN.md section 6. A job in a state that is not a key's value can never get there; the ledger checks the same.
+#: docs/ledger.md, "States". A job in a state that is not a key's value can never get there; the ledger checks the same.
 #: A signed callback is the service's own word that it took the submission, so it ends a job in any state.
 LEGAL_TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
@@ -52,7 +52,7 @@ LEGAL_TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
 
 
 class IllegalTransitionError(Exception):
-    """A bug: somebody asked for a change of state that DESIGN.md section 6 does not know."""
+    """A bug: somebody asked for a change of state that docs/ledger.md, "States", does not list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,5 @@
-"""The output files of a run, brought as soon as their URLs are known, because URLs expire (API.md section 4).
+"""The output files of a run, brought as soon as their URLs are known, because URLs expire (docs/lamina-api.md,
+"Output files").
 
 A download never costs a request of the API's budget, and one that fails is told of and nothing more: the row it belongs
 to is as it was. What is not told of as done is to be asked for again, by the next run.

@@ -1,7 +1,7 @@
 """Where a downloaded file goes: a pattern of the user's, filled with texts that come from rows and from the service.
 
 Those texts are foreign. What they become is one harmless part of a file name, on any system, whatever they say; so
-no name leads out of the pattern's own folder (DESIGN.md section 9).
+no name leads out of the pattern's own folder (docs/safety.md, "Safety").
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ def casefold_path(path: Path) -> str:
 
 
 def extension(url: str, content_type: str | None) -> str:
-    """What the file is called after the dot: by the URL's path, else by the Content-Type (API.md section 4).
+    """What the file is called after the dot: by the URL's path, else by the Content-Type (docs/lamina-api.md,
+    "Output files").
 
     Only an extension we know, in lower case, else `bin`: whatever the URL says, it becomes none that runs.
     """

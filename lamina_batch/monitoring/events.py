@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LogLevel = Literal["info", "warning", "error"]
 
-#: Seconds between two lines of progress where there is no terminal (DESIGN.md section 5).
+#: Seconds between two lines of progress where there is no terminal (docs/cli.md, "Commands").
 PROGRESS_INTERVAL = 30.0
 #: Findings told before a run; the rest stands in findings.csv.
 MAX_FINDINGS_SHOWN = 10

@@ -1,4 +1,4 @@
-"""A pipeline file -> a Pipeline: read, override, type, check, build. DESIGN.md section 4 is the contract."""
+"""A pipeline file -> a Pipeline: read, override, type, check, build. docs/pipeline-file.md is the contract."""
 
 from __future__ import annotations
 

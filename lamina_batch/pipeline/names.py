@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def normalise_name(name: str) -> str:
-    """`name` for lenient comparison (DESIGN.md section 4): without case, outer and repeated spaces."""
+    """`name` for lenient comparison (docs/rows-and-inputs.md, "Names"): without case, outer and repeated spaces."""
     return " ".join(name.split()).casefold()

@@ -20,7 +20,7 @@ KeyPath = tuple[str | int, ...]
 #: more would scroll the first one, often the cause of the others, off the screen
 MAX_PROBLEMS_SHOWN = 20
 
-#: what every Lamina API key contains (API.md section 1)
+#: what every Lamina API key contains (docs/lamina-api.md, "Authentication")
 API_KEY_PATTERN = re.compile(r"lma_[A-Za-z0-9_-]{8,}")
 
 SECRET_REFUSED_MESSAGE = "this looks like an API key or a secret, and those do not belong in a pipeline file"  # noqa: S105  # words, not a secret

@@ -1,4 +1,4 @@
-"""The pipeline file as values: what DESIGN.md section 4 describes, checked and typed. load.py builds it."""
+"""The pipeline file as values: what docs/pipeline-file.md describes, checked and typed. load.py builds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings as a file: a line per bad cell, in the columns that DESIGN.md section 4 pins."""
+"""Findings as a file: a line per bad cell, with the columns of docs/results.md, "findings.csv"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The results manifest: the source's columns byte for byte, then ours, prefixed `lamina_` (DESIGN.md section 4)."""
+"""The results manifest: the source's columns byte for byte, then ours, prefixed `lamina_` (docs/results.md,
+"The manifest").
+"""
 
 from __future__ import annotations
 
@@ -304,7 +306,7 @@ class _OutputColumns:
 def _wide_lines(outcomes: Outcomes, columns: _OutputColumns) -> pl.DataFrame:
     """A line per job; for each output a column with its value, one with its file and one with its error."""
     placed = outcomes.outputs.with_columns(
-        # Labels repeat (API.md section 4): the second of one job gets a 2.
+        # Labels repeat (docs/lamina-api.md, "Outputs"): the second of one job gets a 2.
         nth=pl.int_range(pl.len()).over("job_id", "label") + 1
     )
     frame = outcomes.jobs

@@ -23,7 +23,7 @@ FILE_NAME = "summary.json"
 MAX_KEPT_RUNS = 100
 #: As batch.new_run_id makes them: they sort by time.
 _RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
-#: Every status a job may be shown with (DESIGN.md section 4), in the order that people read them.
+#: Every status a job may be shown with (docs/results.md, "The manifest"), in the order that people read them.
 STATUSES = (
     "completed",
     "partial",
@@ -133,7 +133,7 @@ def exit_code(
     unwritten: bool = False,
     unsaved: bool = False,
 ) -> int:
-    """The one code for all that happened; where several apply, DESIGN.md section 5 gives their order.
+    """The one code for all that happened; where several apply, docs/exit-codes.md gives their order.
 
     `signal` is the number of the signal that stopped the run, if one did; `unwritten` says that the manifest could
     not be written, `unsaved` that a file could not be downloaded.

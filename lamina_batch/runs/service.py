@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
-#: Seconds below which an execution is not asked again (DESIGN.md section 4, run.poll).
+#: Seconds below which an execution is not asked again (docs/pipeline-file.md, "run").
 IMAGE_POLL_INTERVAL = 3.0
 VIDEO_POLL_INTERVAL = 10.0
 #: Requests that a run spends before its first submission: the app, its workflow, and the generation or the keys.
@@ -86,7 +86,7 @@ async def makes_video(client: LaminaClient, ledger: Ledger, app: App) -> bool:
         try:
             workflow = await client.get_workflow(app.app_id)
         except ServiceError:
-            # The workflow is only a hint for pacing, and its endpoint may go (API.md 2.3).
+            # The workflow is only a hint for pacing, and its endpoint may go (docs/lamina-api.md, "Get workflow").
             return False
         known = str(workflow.makes_video)
         ledger.set_meta({name: known})

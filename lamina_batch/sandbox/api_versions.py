@@ -1,4 +1,5 @@
-"""The two generations of the API: `executions` with its six endpoints, and `runs`, which came after it (API.md 11).
+"""The two generations of the API: `executions` with its six endpoints, and `runs`, which came after it
+(docs/lamina-api.md, "The runs API").
 
 Each reads only what it made: no source says that the older paths still answer, let alone for runs.
 """
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 SandboxApiVersion = Literal["executions", "runs"]
 
-#: How the runs generation writes what is wrong with inputs. Its sources disagree (API.md 11): the documentation has an
-#: array, the official command-line tool looks for `details.details.errors`.
+#: How the runs generation writes what is wrong with inputs. Its sources disagree (docs/lamina-api.md,
+#: "Errors of runs"): the documentation has an array, the official command-line tool looks for `details.details.errors`.
 DetailsForm = Literal["array", "nested"]
 
 #: what a sandbox can be told to serve, by the word for it

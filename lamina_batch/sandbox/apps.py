@@ -23,10 +23,11 @@ OutputKind = Literal["image", "video", "text"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxParameter:
-    """What decides whether an input is valid (API.md 3)."""
+    """What decides whether an input is valid (docs/lamina-api.md, "Parameters")."""
 
     name: str
-    #: the author's alias for the name, which the runs generation takes as well (API.md 11)
+    #: the author's alias for the name, which the runs generation takes as well (docs/lamina-api.md,
+    #: "Inputs and app fields of runs")
     key: str
     parameter_id: str | None
     type: Literal["text", "options", "url"]
@@ -38,7 +39,7 @@ class SandboxParameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxOutput:
-    """A node whose result comes back. Its id is the node's (API.md 2.3)."""
+    """A node whose result comes back. Its id is the node's (docs/lamina-api.md, "Get workflow")."""
 
     output_id: str
     label: str
@@ -107,7 +108,8 @@ def _parse(text: bytes, where: str, *, runs: bool) -> dict[str, SandboxApp]:
 
 
 def _app(entry: Mapping[str, Any], *, number: int, runs: bool) -> SandboxApp:
-    # The workflow labels a node with its type; the label that people know comes with the output (API.md 2.3, 2.4).
+    # The workflow labels a node with its type; the label that people know comes with the output (docs/lamina-api.md,
+    # "Get workflow" and "Start execution").
     nodes = [{"id": str(node["id"]), "type": str(node["type"]), "label": str(node["type"])} for node in entry["nodes"]]
     outputs = tuple(_output(node) for node in entry["nodes"] if node["output"] is not None)
     if not outputs:
@@ -160,7 +162,9 @@ def _runs_section(entry: Mapping[str, Any], parameters: tuple[SandboxParameter, 
 
 
 def _with_keys(entries: list[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Each parameter with its key: the one that is written, else one as the service's authors make them (API.md 9)."""
+    """Each parameter with its key: the one that is written, else one as the service's authors make them
+    (docs/lamina-api.md, "Known apps").
+    """
     seen: Counter[str] = Counter()
     for entry in entries:
         key = entry.get("key") or _default_key(entry)
@@ -178,7 +182,7 @@ def _default_key(entry: Mapping[str, Any]) -> str:
 
 
 def _runs_parameter(parameter: SandboxParameter, defaults: Mapping[str, Any]) -> SandboxParameter:
-    """Each is required: what may be left out is what has a default (API.md 3)."""
+    """Each is required: what may be left out is what has a default (docs/lamina-api.md, "Required and default")."""
     return replace(parameter, required=True, default=defaults.get(parameter.name, parameter.default))
 
 

@@ -59,7 +59,9 @@ class Envelope:
         return HttpReply(status=answer.status, body=body, headers=self.headers(JSON_TYPE))
 
     def limited(self) -> HttpReply:
-        """The 429 of a spent rate limit: bare text as HTML, or JSON in the runs generation (API.md 5 and 11)."""
+        """The 429 of a spent rate limit: bare text as HTML, or JSON in the runs generation (docs/lamina-api.md,
+        "Limiter" and "Errors of runs").
+        """
         wait = retry_after(self.hit, fractional=self.fractional) if self.hit is not None else "0"
         if self.generation == "runs":
             refusal = ApiError(status=429, message=TOO_MANY, code="RATE_LIMITED")

@@ -1,4 +1,5 @@
-"""Executions: what is kept of each, and what it looks like at any instant (API.md 2.5, 4 and 11).
+"""Executions: what is kept of each, and what it looks like at any instant (docs/lamina-api.md, "Get execution",
+"Outputs" and "The runs API").
 
 Nothing runs. The whole life of an execution is drawn when it is accepted, and what a reader sees is a pure function of
 that record, of its cancellation and of the time. So a sandbox that was killed and started again goes on as if nothing
@@ -49,7 +50,7 @@ class SandboxExecution:
     #: which of its outputs ends with an error while the execution completes
     failed_output: int | None = None
     webhook: str | None = None
-    #: logged only: the service promises nothing about it (API.md 8), so it changes nothing
+    #: logged only: the service promises nothing about it (docs/lamina-api.md, "Idempotency"), so it changes nothing
     idempotency_key: str | None = None
     #: which generation started it, and is the only one to read it
     generation: SandboxApiVersion = "executions"
@@ -151,7 +152,9 @@ def status_fields(execution: SandboxExecution, now: float) -> dict[str, Any]:
 
 
 def view(execution: SandboxExecution, app: SandboxApp, *, now: float, value_of: ValueOf) -> dict[str, Any]:
-    """The execution as GET shows it at `now` (API.md 2.5), under the id field of its generation."""
+    """The execution as GET shows it at `now` (docs/lamina-api.md, "Get execution"), under the id field of its
+    generation.
+    """
     shown = status_fields(execution, now)
     outputs = requested_outputs(execution, app)
     finished = finished_output_count(execution, len(outputs), now)
@@ -174,7 +177,7 @@ def view(execution: SandboxExecution, app: SandboxApp, *, now: float, value_of: 
 
 
 def pending_outputs(outputs: tuple[SandboxOutput, ...]) -> list[dict[str, Any]]:
-    """The outputs of an execution that has just been accepted (API.md 2.4)."""
+    """The outputs of an execution that has just been accepted (docs/lamina-api.md, "Start execution")."""
     return [_output_body(output) for output in outputs]
 
 
@@ -187,7 +190,7 @@ def _output(
     execution: SandboxExecution, output: SandboxOutput, *, status: str, is_finished: bool, index: int, value_of: ValueOf
 ) -> dict[str, Any]:
     if status == "failed" or (is_finished and index == execution.failed_output):
-        # A failed output keeps the type "pending" (API.md 4).
+        # A failed output keeps the type "pending" (docs/lamina-api.md, "Outputs").
         return _output_body(output, status="error", error=execution.message)
     if is_finished:
         value = value_of(execution, output)

@@ -102,7 +102,7 @@ class Handler:
     async def _api(
         self, request: web.BaseRequest, entry: dict[str, Any]
     ) -> tuple[HttpReply | None, SandboxFault | None]:
-        """Every address below /v1 counts against the limit, whatever comes of it (API.md 5)."""
+        """Every address below /v1 counts against the limit, whatever comes of it (docs/lamina-api.md, "Limiter")."""
         hit = self._limiter.hit(request.remote or "", self._monotonic())
         call = route(request.method, request.path, self._options.generations)
         generation = call.generation if call is not None else None

@@ -1,4 +1,4 @@
-"""Which inputs the service accepts (API.md 3 and 11)."""
+"""Which inputs the service accepts (docs/lamina-api.md, "Parameters" and "Inputs and app fields of runs")."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def input_problems(
     """What is wrong with these inputs, in the order of the parameters; empty if they are accepted.
 
     `names_only`: an input is known by its parameter's name, and not by its key or id, too. Only the wording for options
-    is documented (API.md 2.4). The rest follows its pattern, and is the sandbox's own.
+    is documented (docs/lamina-api.md, "Start execution"). The rest follows its pattern, and is the sandbox's own.
     """
     sent: dict[str, list[str]] = {parameter.name: [] for parameter in parameters}
     unknown: list[str] = []

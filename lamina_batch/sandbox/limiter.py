@@ -1,4 +1,6 @@
-"""The rate limiter of the service: a fixed window for each address, as express-rate-limit keeps it (API.md 5)."""
+"""The rate limiter of the service: a fixed window for each address, as express-rate-limit keeps it (docs/lamina-api.md,
+"Limiter").
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ class FixedWindowLimiter:
 
 
 def rate_limit_headers(hit: Hit, *, wall_clock: float) -> dict[str, str]:
-    """The headers that every answer carries: draft 6 and the older X- ones (API.md 5).
+    """The headers that every answer carries: draft 6 and the older X- ones (docs/lamina-api.md, "Limiter").
 
     `wall_clock` is epoch seconds: X-RateLimit-Reset is an instant, while RateLimit-Reset is a span.
     """

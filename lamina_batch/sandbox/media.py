@@ -78,7 +78,9 @@ class MediaStore:
         return self._signer.link(base_url, execution.execution_id, _file_name(output), expires=expires)
 
     def output_metadata(self, execution: SandboxExecution, output: SandboxOutput) -> dict[str, Any]:
-        """What the runs generation tells of an output that is there (API.md 11)."""
+        """What the runs generation tells of an output that is there (docs/lamina-api.md,
+        "State and outputs of a run").
+        """
         dimensions: dict[str, int] | None = None
         if output.kind == "image":
             width, height = card_size(self._card(execution, output))

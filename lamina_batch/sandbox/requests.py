@@ -104,7 +104,8 @@ def route(method: str, path: str, served: frozenset[SandboxApiVersion]) -> Route
 
 
 def authentication_error(headers: Mapping[str, str]) -> ApiError | None:
-    """The 401 or 403 that these headers earn; None: the key and the workspace are fine (API.md 1, 8 and 11).
+    """The 401 or 403 that these headers earn; None: the key and the workspace are fine (docs/lamina-api.md,
+    "Authentication", "Errors and retries" and "Errors of runs").
 
     Any key counts that starts with `lma_` and does not say `revoked`. Where both headers stand, x-api-key is read.
     """

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lamina_batch.sandbox.api_versions import DetailsForm, SandboxApiVersion
     from lamina_batch.sandbox.executions import SandboxExecution
 
-#: the codes that say `retryable` (API.md 11)
+#: the codes that say `retryable` (docs/lamina-api.md, "Errors of runs")
 _RETRYABLE = frozenset({"AUTH_FAILED", "INTERNAL_ERROR", "RATE_LIMITED", "RESOURCE_UNAVAILABLE"})
 
 
@@ -35,7 +35,7 @@ class InputProblem:
     field: str
     #: what the executions generation calls it
     name: str
-    #: one of the input error codes of API.md 11
+    #: one of the input error codes of docs/lamina-api.md, "Inputs and app fields of runs"
     code: str
     message: str
     #: the labels that would have been accepted
@@ -50,7 +50,7 @@ class ApiError:
 
     status: int
     message: str
-    #: one of the codes of API.md 11; the executions generation knows none
+    #: one of the codes of docs/lamina-api.md, "Errors of runs"; the executions generation knows none
     code: str
     problems: tuple[InputProblem, ...] = ()
     details_form: DetailsForm = "array"
@@ -66,14 +66,14 @@ class HttpReply:
 
 
 def success(value: object) -> ApiSuccess:
-    """A success with its envelope (API.md 2)."""
+    """A success with its envelope (docs/lamina-api.md, "Endpoints")."""
     return ApiSuccess(status=200, body=to_json({"data": value}))
 
 
 def error_body(
     refusal: ApiError, generation: SandboxApiVersion, *, request_id: str, retry_after: float | None = None
 ) -> dict[str, Any]:
-    """The error as a generation writes it (API.md 8 and 11)."""
+    """The error as a generation writes it (docs/lamina-api.md, "Errors and retries" and "Errors of runs")."""
     body: dict[str, Any] = {"error": refusal.message}
     if generation == "executions":
         if refusal.problems:

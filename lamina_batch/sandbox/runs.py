@@ -1,4 +1,6 @@
-"""What only the runs generation shows: a run's progress and what is known of its outputs, and the list (API.md 11)."""
+"""What only the runs generation shows: a run's progress and what is known of its outputs, and the list
+(docs/lamina-api.md, "State and outputs of a run" and "List of runs").
+"""
 
 from __future__ import annotations
 

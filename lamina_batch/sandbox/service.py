@@ -1,4 +1,6 @@
-"""The endpoints (API.md 2 and 11), without HTTP: what is asked for, and the answer."""
+"""The endpoints (docs/lamina-api.md, "Endpoints" and "The runs API"), without HTTP: what is asked
+for, and the answer.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from lamina_batch.sandbox.runs import OutputMetadata
     from lamina_batch.sandbox.webhooks import WebhookKeys
 
-#: a part of the one message that clients look for when credits run out (API.md 4)
+#: a part of the one message that clients look for when credits run out (docs/lamina-api.md, "Execution states")
 INSUFFICIENT_CREDITS = "Insufficient credits"
 
 _DEFAULT_PAGE_SIZE = 10

@@ -1,4 +1,4 @@
-"""Signed webhook deliveries (API.md 6), and the keys that sign them."""
+"""Signed webhook deliveries (docs/lamina-api.md, "Webhooks"), and the keys that sign them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ RETRY_DELAYS = (5.0, 30.0, 120.0)
 #: Seconds that a receiver has for its answer, at any speed: on a busy machine it is not quick because the sandbox is.
 ANSWER_TIMEOUT = 15.0
 
-#: how long before it is sent a stale delivery says that it was signed, seconds: receivers take 300 (API.md 6)
+#: how long before it is sent a stale delivery says that it was signed, seconds: receivers take 300 (docs/lamina-api.md,
+#: "Verification")
 _STALE_SECONDS = 600
 _USER_ID = "user_sandbox"
 
@@ -42,7 +43,7 @@ class WebhookKey:
         return cls(private=Ed25519PrivateKey.from_private_bytes(seed), kid=f"lamina-sandbox-webhook-v{version}")
 
     def jwk(self) -> dict[str, str]:
-        """The public half as `GET /v1/webhooks/signing-key` lists it (API.md 2.6)."""
+        """The public half as `GET /v1/webhooks/signing-key` lists it (docs/lamina-api.md, "Signing key")."""
         x = base64.urlsafe_b64encode(self.private.public_key().public_bytes_raw()).rstrip(b"=").decode()
         return {"kty": "OKP", "crv": "Ed25519", "x": x, "kid": self.kid, "use": "sig", "alg": "EdDSA"}
 

@@ -76,7 +76,7 @@ def _printed(folder: Path, script: str, *words: str) -> dict[str, Any]:
 
 
 def least_possible(jobs: int, *, each: int, reads: int, shortest: float) -> float:
-    """DESIGN.md section 7, to the letter."""
+    """docs/budget.md, "Least possible time", to the letter."""
     return WINDOW * (math.ceil((jobs * each + reads) / LIMIT) - 1) + shortest
 
 

@@ -148,7 +148,8 @@ def slots(catalog: Catalog, settings: Settings) -> Iterator[tuple[str, str]]:
         inputs = {
             "Front": image_url(row),
             "Back": BACK,
-            # The runs generation wants a value wherever the app has no default (API.md section 3).
+            # The runs generation wants a value wherever the app has no default (docs/lamina-api.md,
+            # "Required and default").
             "Model Gender": "Female",
             "Style": "Luxury",
             # Where equal rows are bought each for itself, the key tells them apart in the service's log.

@@ -1,4 +1,4 @@
-"""One pipeline file, whatever the service speaks (API.md section 11)."""
+"""One pipeline file, whatever the service speaks (docs/lamina-api.md, "The runs API")."""
 
 from __future__ import annotations
 

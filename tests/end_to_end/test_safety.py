@@ -1,4 +1,4 @@
-"""DESIGN.md section 9, line by line, with the command line as a process against services that mean harm."""
+"""docs/safety.md, line by line, with the command line as a process against services that mean harm."""
 
 from __future__ import annotations
 

@@ -123,7 +123,9 @@ async def test_numbers_as_ids_are_taken_as_text() -> None:
 
 
 async def test_what_is_sent() -> None:
-    """Strictly: the inputs as they stand, one auth header, and a name for the submission (API.md 2.4, 8)."""
+    """Strictly: the inputs as they stand, one auth header, and a name for the submission (docs/lamina-api.md,
+    "Start execution" and "Idempotency").
+    """
     requests: list[bytes] = []
 
     async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -220,7 +222,9 @@ async def test_an_app_without_usable_parameters_is_an_error(body: bytes) -> None
 
 
 async def test_an_app_is_parsed_tolerantly() -> None:
-    """Parameters without ids, of unknown kinds and with null defaults (API.md 2.2, 3)."""
+    """Parameters without ids, of unknown kinds and with null defaults (docs/lamina-api.md,
+    "Get app" and "Parameters").
+    """
     app = {
         "appId": "a",
         "name": "N",
@@ -510,7 +514,7 @@ async def test_a_base_url_that_cannot_be_called_is_told_of() -> None:
     "webhook", ["https://hooks.example/l/t0k-en?a=1&b=%2B+%20#x", "http://[::1]:8/é", "https://h.example/%2F/.."]
 )
 async def test_the_webhook_url_arrives_as_it_is(webhook: str) -> None:
-    """URL-encoded, whatever is in it (API.md 2.4)."""
+    """URL-encoded, whatever is in it (docs/lamina-api.md, "Start execution")."""
     async with (
         scripted(said("202 Accepted", {"data": {"executionId": "e1"}})) as service,
         client(service.url) as session,

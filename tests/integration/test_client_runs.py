@@ -1,4 +1,6 @@
-"""The client and the runs generation (API.md section 11), against servers that answer what the test says."""
+"""The client and the runs generation (docs/lamina-api.md, "The runs API"), against servers that answer what the test
+says.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ async def test_a_run_is_started_on_its_own_path() -> None:
 
 
 async def test_an_execution_is_read_in_the_generation_that_made_it() -> None:
-    """Whatever the client speaks now (DESIGN.md section 7)."""
+    """Whatever the client speaks now (docs/ledger.md, "Binding")."""
     run = said("200 OK", {"data": {"runId": "r1", "status": "cancelled", "progress": {"percentComplete": 40}}})
     execution = said("200 OK", {"data": {"executionId": "e1", "status": "running"}})
     async with scripted(run, execution, run) as service, client(service.url, generation=RUNS) as session:
@@ -42,7 +44,7 @@ async def test_an_execution_is_read_in_the_generation_that_made_it() -> None:
 
 
 async def test_a_503_that_calls_itself_retryable_proves_nothing() -> None:
-    """API.md section 11, traps: it may come after the start."""
+    """docs/lamina-api.md, "The runs API", traps: it may come after the start."""
     body = {"error": "Try later", "code": "RESOURCE_UNAVAILABLE", "retryable": True, "requestId": "q", "retryAfter": 3}
     async with answering(saying("503 Service Unavailable", body)) as url, client(url, generation=RUNS) as session:
         end = await session.start("a", "{}", submission="s1")
@@ -286,7 +288,9 @@ async def test_a_probe_ends_when_the_service_does_not_recover() -> None:
 
 
 async def test_required_parameters_with_a_default_need_not_be_supplied() -> None:
-    """Here all are required; a default, even an empty one, makes omission safe (API.md section 3)."""
+    """Here all are required; a default, even an empty one, makes omission safe (docs/lamina-api.md,
+    "Required and default").
+    """
     parameters = [
         {"name": "Front", "key": "front_image_url", "type": "url", "required": True, "default": None},
         {"name": "Back", "key": "back_image_url", "type": "url", "required": True},

@@ -1,7 +1,7 @@
 """The life of a POST: a server ends it at each point, and what is proved by that is what may be sent again.
 
-The servers are plain sockets that do what the test says, byte by byte. What each end proves stands in API.md section 8
-and is decided by execution/certainty.py.
+The servers are plain sockets that do what the test says, byte by byte. What each end proves stands in
+docs/lamina-api.md, "Errors and retries" and is decided by execution/certainty.py.
 """
 
 from __future__ import annotations
@@ -335,7 +335,8 @@ async def go_on_and_accept(peer: Peer) -> None:
 
 #: what the server does, how far the client came, the status it read, what that proves
 LIFE = [
-    # API.md 8, network error: "POST: only if it provably never left". From the first byte on, nothing proves that.
+    # docs/lamina-api.md, "Errors and retries", network error: "POST: only if it provably never left". From the first
+    # byte on, nothing proves that.
     (close_after_the_headers, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
     (reset_after_the_headers, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
     (close_after_the_body, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
@@ -347,21 +348,22 @@ LIFE = [
     (break_off_in_the_headers, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
     (say_no_http, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
     (go_on_and_close, Phase.REQUEST_SENT, None, SubmissionOutcome.UNKNOWN),
-    # API.md 2.4: 202 means accepted, but without its id it can never be collected
+    # docs/lamina-api.md, "Start execution": 202 means accepted, but without its id it can never be collected
     (say_the_headers_only, Phase.ANSWER_BEGUN, 202, SubmissionOutcome.UNKNOWN),
     (cut_the_id, Phase.ANSWER_BEGUN, 202, SubmissionOutcome.UNKNOWN),
     (cut_the_id_and_sulk, Phase.ANSWER_BEGUN, 202, SubmissionOutcome.UNKNOWN),
     (cut_the_id_and_reset, Phase.ANSWER_BEGUN, 202, SubmissionOutcome.UNKNOWN),
     (accept_without_an_id, Phase.ANSWERED, 202, SubmissionOutcome.UNKNOWN),
-    # API.md 8: 400 fix the row, 429 rejected before any work: the status says it, whatever becomes of the words
+    # docs/lamina-api.md, "Errors and retries": 400 fix the row, 429 rejected before any work: the status says it,
+    # whatever becomes of the words
     (refuse_and_break_off, Phase.ANSWER_BEGUN, 400, SubmissionOutcome.REFUSED),
     (refuse_and_sulk, Phase.ANSWER_BEGUN, 400, SubmissionOutcome.REFUSED),
     (limit_and_break_off, Phase.ANSWER_BEGUN, 429, SubmissionOutcome.NOT_ACCEPTED),
     (limit_before_the_body, Phase.ANSWERED, 429, SubmissionOutcome.NOT_ACCEPTED),
     (refuse_the_body, Phase.ANSWERED, 413, SubmissionOutcome.REFUSED),
-    # API.md 8: other 5xx, POST: ambiguous
+    # docs/lamina-api.md, "Errors and retries": other 5xx, POST: ambiguous
     (fail_and_break_off, Phase.ANSWER_BEGUN, 502, SubmissionOutcome.UNKNOWN),
-    # API.md 2.4: the id is all that is needed
+    # docs/lamina-api.md, "Start execution": the id is all that is needed
     (accept_and_reset, Phase.ANSWERED, 202, SubmissionOutcome.ACCEPTED),
     (accept_without_a_length, Phase.ANSWERED, 202, SubmissionOutcome.ACCEPTED),
     (accept_and_break_off_after_the_id, Phase.ANSWER_BEGUN, 202, SubmissionOutcome.ACCEPTED),

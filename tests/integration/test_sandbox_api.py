@@ -1,4 +1,4 @@
-"""The sandbox answers as API.md sections 1 to 4 and 8 describe the service."""
+"""The sandbox answers as docs/lamina-api.md describes the service."""
 
 from __future__ import annotations
 
@@ -390,7 +390,8 @@ def test_another_file_of_apps_can_be_served(tmp_path: Path) -> None:
     with embedded(SandboxOptions(apps=file)) as url:
         assert [app["appId"] for app in get(url, "/v1/apps").json()["data"]] == ["mine"]
         assert "standIn" not in get(url, "/v1/apps/mine").json()["data"]
-        # What must be supplied: required, and without a default; an empty text is one, null is none (API.md 3).
+        # What must be supplied: required, and without a default; an empty text is one, null is none
+        # (docs/lamina-api.md, "Required and default").
         assert post(url, "mine", {"Title": "x", "Voice": "y"}).status == 202
         refused = post(url, "mine", {"Tone": "x"}).json()["details"]
         assert [detail.partition(":")[0] for detail in refused] == ['"Title"', '"Voice"']
@@ -432,7 +433,7 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_the_room_imports_no_other_room() -> None:
-    """Shared code would make client and server agree by construction (DESIGN.md 3)."""
+    """Shared code would make client and server agree by construction (docs/architecture.md, "The rooms")."""
     folder = Path(lamina_batch.sandbox.__file__).parent
     imported = {
         name

@@ -1,4 +1,6 @@
-"""What an execution looks like is a pure function of its record and the time (API.md 2.5 and 4)."""
+"""What an execution looks like is a pure function of its record and the time (docs/lamina-api.md, "Execution states"
+and "Outputs").
+"""
 
 from __future__ import annotations
 
@@ -126,7 +128,7 @@ def test_over_the_wire_it_ends_with_values_and_consistent_instants() -> None:
 def test_two_outputs_may_share_a_label_but_not_an_id() -> None:
     apps = load_apps(None)
     sharing = [app for app in apps.values() if len({o.label for o in app.outputs}) < len(app.outputs)]
-    assert sharing, "the sandbox must have an app whose labels repeat (API.md 10)"
+    assert sharing, "the sandbox must have an app whose labels repeat"
     with embedded(SandboxOptions()) as base_url:
         inputs = {
             p.name: "https://a.example/b.jpg" if p.type == "url" else p.options[0] if p.options else "x"

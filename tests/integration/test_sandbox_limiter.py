@@ -1,4 +1,4 @@
-"""The sandbox limits requests as express-rate-limit does (API.md 5)."""
+"""The sandbox limits requests as express-rate-limit does (docs/lamina-api.md, "Limiter")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The sandbox serves the runs generation as API.md section 11 describes it, alone or beside the other one."""
+"""The sandbox serves the runs generation as docs/lamina-api.md, "The runs API" describes it, alone or beside the other
+one.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
 KEY = {"x-api-key": SANDBOX_KEY}
 RUNS, BOTH = GENERATIONS["runs"], GENERATIONS["both"]
-#: as API.md 9 lists it: every option of Full Set Catalog Generation is without a default
+#: as docs/lamina-api.md, "Known apps" lists it: every option of Full Set Catalog Generation is without a default
 MODEL = {
     "Model Gender": "Female",
     "Model  Ethnicity": "Asian",
@@ -121,7 +123,7 @@ def test_every_parameter_is_required_and_has_a_key(base_url: str) -> None:
         "multiple": {False, True},
         "description": {None},
     }
-    # Made as the service's authors make them (API.md 9), who may leave the kind out.
+    # Made as the service's authors make them (docs/lamina-api.md, "Known apps"), who may leave the kind out.
     assert [p["key"] for p in app["parameters"]] == [
         "product_text",
         "your_product_image_url",
@@ -137,7 +139,9 @@ def test_every_parameter_is_required_and_has_a_key(base_url: str) -> None:
 
 
 def test_a_default_is_what_makes_leaving_out_safe(base_url: str) -> None:
-    """An empty text is one (API.md 3); the apps whose lists are published keep parameters that have none."""
+    """An empty text is one (docs/lamina-api.md, "Required and default"); the apps whose lists are published keep
+    parameters that have none.
+    """
     mood_board = get(base_url, f"/v1/apps/{MOOD_BOARD}").json()["data"]["parameters"]
     assert {p["name"]: p.get("default", "none") for p in mood_board}["Prompt"] == ""
     cartoonify = get(base_url, f"/v1/apps/{CARTOONIFY}").json()["data"]["parameters"]
@@ -626,7 +630,9 @@ def assert_fields(errors: list[dict[str, Any]]) -> None:
 
 
 def test_details_come_in_both_forms_that_the_sources_have(base_url: str) -> None:
-    """By turns: one app has an array, the next one the nested form that the official tool looks for (API.md 11)."""
+    """By turns: one app has an array, the next one the nested form that the official tool looks for
+    (docs/lamina-api.md, "Errors of runs").
+    """
     nested = post(base_url, CARTOONIFY, WRONG, generation="runs").json()
     assert (nested["error"], nested["code"]) == ("Invalid inputs", "VALIDATION_ERROR")
     assert_fields(nested["details"]["details"]["errors"])

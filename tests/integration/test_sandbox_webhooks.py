@@ -1,4 +1,4 @@
-"""The sandbox delivers signed webhooks at the end of an execution (API.md 6)."""
+"""The sandbox delivers signed webhooks at the end of an execution (docs/lamina-api.md, "Verification")."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_the_body_has_the_id_field_of_the_generation_that_made_it(generation: Sa
 
 
 def test_a_slow_2xx_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that duplicates must be expected (API.md 6)."""
+    """So that duplicates must be expected (docs/lamina-api.md, "Deliveries")."""
     monkeypatch.setattr(webhooks, "ANSWER_TIMEOUT", 0.2)
     with receiver(slow=True) as (hook, received), embedded(SandboxOptions(speed=FAST)) as base_url:
         start_with(base_url, hook)

@@ -1,4 +1,6 @@
-"""The receiver of webhooks on real sockets: what it takes, what it refuses, how little it says (API.md section 6)."""
+"""The receiver of webhooks on real sockets: what it takes, what it refuses, how little it says (docs/lamina-api.md,
+"Webhooks").
+"""
 
 from __future__ import annotations
 

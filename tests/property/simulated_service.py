@@ -62,7 +62,7 @@ class Clock:
 
 @dataclass(slots=True, kw_only=True)
 class Limiter:
-    """A fixed window, opened by the first request after the end of the last one (API.md section 5)."""
+    """A fixed window, opened by the first request after the end of the last one (docs/lamina-api.md, "Limiter")."""
 
     limit: int = 100
     window: float = 60.0

@@ -1,8 +1,8 @@
 """The plan, the ledger and the states of a job under everything that can happen, in any order.
 
 The service is a model that remembers what it accepted; the ledger is the real one, on a real disk. Rules send, answer,
-lose, poll, deliver, kill, restart, change the rows and speak for the user; after every step the promises of DESIGN.md
-section 2 are held against what the service knows.
+lose, poll, deliver, kill, restart, change the rows and speak for the user; after every step the promises of
+docs/architecture.md, "Promises" are held against what the service knows.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ DAY = 24 * 3600.0
 #: A disk without the waiting, where there is one: what a killed process leaves behind is the same.
 MEMORY = Path("/dev/shm")
 
-#: DESIGN.md section 6, said once more: the states, and the arrows between them.
+#: docs/ledger.md, "States", said once more: the states, and the arrows between them.
 ARROWS = {
     None: {"planned"},
     "planned": {"submitting", "completed", "failed"},

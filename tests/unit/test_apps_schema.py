@@ -30,7 +30,7 @@ def accepts(app: App, inputs: dict[str, Any]) -> bool:
 
 
 def test_the_whole_schema_of_the_vendors_sample_app() -> None:
-    """API.md 2.2."""
+    """docs/lamina-api.md, "Get app"."""
     app = an_app(
         {"name": "Upload", "type": "url", "required": False, "accept": ["image"], "default": "https://m.example/a.png"},
         {"name": "Style", "type": "options", "required": True, "options": ["Ghibli", "Disney / Pixar"]},
@@ -78,7 +78,9 @@ def test_every_schema_is_a_valid_schema(kind: str, multiple: bool) -> None:
 def test_an_input_may_be_left_out_unless_it_is_required_and_has_no_default(
     required: bool, default: object, omissible: bool
 ) -> None:
-    """API.md 3: the rule that holds in both generations; falsy defaults are defaults."""
+    """docs/lamina-api.md, "Required and default": the rule that holds in both generations; falsy
+    defaults are defaults.
+    """
     app = an_app({"name": "P", "type": "text", "required": required, "default": default})
     assert accepts(app, {}) is omissible
 

@@ -80,7 +80,7 @@ def test_the_findings_of_a_good_catalog_have_their_columns_all_the_same(desk: De
 
 
 def test_one_value_is_sent_as_a_string_and_several_as_an_array(desk: Desk) -> None:
-    """API.md 3, Multiple."""
+    """docs/lamina-api.md, "Several values"."""
     checked = check_one(desk, app(text("P", multiple=True)), "{column: c, split: '|'}", "a", "a|b", "a||b|", "")
     assert sent(checked) == [{"P": "a"}, {"P": ["a", "b"]}, {"P": ["a", "b"]}, {}]
 

@@ -1,4 +1,4 @@
-"""What the service says, made into values: errors, bodies, callbacks, pages (API.md sections 5, 6, 8, 11)."""
+"""What the service says, made into values: errors, bodies, callbacks, pages (docs/lamina-api.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where key and base URL come from (API.md section 1)."""
+"""Where key and base URL come from (docs/lamina-api.md, "Authentication")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house of DESIGN.md section 3: a room imports only rooms below it."""
+"""docs/architecture.md, "The rooms": a room imports only rooms below it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to do with each row: the table of DESIGN.md section 5 over frames that say it case by case."""
+"""What to do with each row: the table of docs/one-row.md, "What a run does", over frames that say it case by case."""
 
 from __future__ import annotations
 

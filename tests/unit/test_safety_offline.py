@@ -1,4 +1,4 @@
-"""DESIGN.md section 9 where nothing is asked of a service: the shell, the pipeline file, templates, SQL."""
+"""docs/safety.md where nothing is asked of a service: the shell, the pipeline file, templates, SQL."""
 
 from __future__ import annotations
 

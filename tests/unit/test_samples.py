@@ -28,7 +28,7 @@ SANDBOX = ROOT / "lamina_batch" / "sandbox"
 SAMPLES = ROOT / "sample_data"
 APPS: dict[str, dict[str, Any]] = {app["appId"]: app for app in json.loads((SANDBOX / "apps.json").read_bytes())}
 
-#: DESIGN.md section 8: the pipeline, its app's id and the app's name
+#: docs/recipes.md, "Recipes": the pipeline, its app's id and the app's name
 RECIPES = {
     "product_shots": ("ec7ec3ce-69b4-43c9-8eea-fe9752d679a4", "Product Shots with Mood Board"),
     "premium_catalog": ("bbb17293-5fe7-4645-8c6e-0745bc28254d", "Premium Catalog 1.0"),
@@ -124,7 +124,7 @@ def test_premium_catalog_has_the_parameters_of_the_designs_example() -> None:
 
 
 def test_full_set_catalog_keeps_the_odd_spaces_of_the_real_app() -> None:
-    """API.md 9: two spaces in a name, a space at the end of two labels."""
+    """docs/lamina-api.md, "Names and labels": two spaces in a name, a space at the end of two labels."""
     app = served(FULL_SET)
     assert [(parameter.name, parameter.options) for parameter in app.parameters] == [
         ("Front", ()),
@@ -146,7 +146,7 @@ def test_full_set_catalog_keeps_the_odd_spaces_of_the_real_app() -> None:
 
 
 def test_cartoonify_is_served_as_the_vendor_shows_it() -> None:
-    """API.md 2.2."""
+    """docs/lamina-api.md, "Get app"."""
     assert APPS[CARTOONIFY]["parameters"] == [
         {
             "id": "4a45d4c6-808e-45e8-9f7c-6a06953583fb",
@@ -175,7 +175,7 @@ def test_cartoonify_is_served_as_the_vendor_shows_it() -> None:
 
 
 def test_test_sync_has_two_outputs_of_one_label_and_a_node_without_output() -> None:
-    """API.md 2.3 and 2.4."""
+    """docs/lamina-api.md, "Get workflow" and "Start execution"."""
     app = APPS[TEST_SYNC]
     assert [(node["id"], node["label"]) for node in app["nodes"] if node["output"]] == [
         ("aiDesignerNode-1773051929782-5yzqjkwpm", "AI Designer"),

@@ -1,4 +1,4 @@
-"""Which deliveries are believed: keys, signature, freshness (API.md sections 2.6 and 6)."""
+"""Which deliveries are believed: keys, signature, freshness (docs/lamina-api.md, "Signing key" and "Verification")."""
 
 from __future__ import annotations
 

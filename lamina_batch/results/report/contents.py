@@ -331,7 +331,7 @@ def _output_medium(output: _Output, folder: Path) -> Medium:
     unlinked = value if src is None else None
     return Medium(
         label=label,
-        # What failed does not say what it would have been (API.md section 4): mostly a picture.
+        # What failed does not say what it would have been (docs/lamina-api.md, "Outputs"): mostly a picture.
         kind=kind or ("link" if src else "text" if value else "image"),
         src=src,
         text=unlinked and _clip(unlinked, _MAX_OUTPUT_CHARACTERS),
