@@ -1,11 +1,11 @@
 """The one exception tree. Each class knows its exit code (docs/exit-codes.md, "Exit codes").
 
     LaminaBatchError                 1   could not run
-    ├── UsageError                   2   wrong usage, or a file that cannot be used unchanged
+    ├── UsageError                   2   wrong usage, or a file that cannot be used
     │   ├── PipelineError            2   the pipeline file, with line and column
     │   ├── CatalogError             2   the rows: file, encoding, columns
     │   └── LedgerMismatchError      2   this ledger belongs to another pipeline file or another service
-    ├── StateError                   1   the ledger or another file of ours cannot be read or written
+    ├── StateError                   1   the ledger, a manifest or a summary cannot be read or written
     ├── ServiceError                 1   the Lamina service: unreachable, or an answer that ends the run
     │   ├── CredentialsError         1   no key, or one that the service refuses
     │   └── UnknownAppError          1   no such app, or not for this key
@@ -66,7 +66,7 @@ class LedgerMismatchError(UsageError):
 
 
 class StateError(LaminaBatchError):
-    """A file of ours (ledger, manifest, summary) cannot be read or written."""
+    """The ledger, a manifest or a summary cannot be read or written."""
 
 
 class ServiceError(LaminaBatchError):

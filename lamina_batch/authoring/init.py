@@ -1,4 +1,4 @@
-"""A first pipeline for an app: what is plain is filled in, and what is not stops a run until somebody fills it in.
+"""A first pipeline for an app. What is certain is filled in; the rest stops a run until a person fills it in.
 
 The file that comes out is for people, so it is text from the start. Whatever is not decided is FILL_IN in a place where
 that is an error, with its line, until it is decided; an input that may stay away is a comment. No row is made with the
@@ -85,7 +85,7 @@ class Draft:
 
 
 def default_name(app: App, rows: str | None) -> str:
-    """What the file is called if nobody says: after the rows, or else after the app."""
+    """The default name of the file: after the rows, or else after the app."""
     text = Path(split_sheet(rows, Path.cwd())[0]).stem if rows is not None else app.name
     return re.sub(r"[^\w.-]+", "-", text.lower()).strip(".-")[:60] or "pipeline"
 

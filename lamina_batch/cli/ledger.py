@@ -98,7 +98,7 @@ def _format_time(at: float) -> str:
     help="Call these failed (or --all): only `run --rerun KEY` sends them again.",
 )
 def held(call: PipelineTarget, *, adopt: tuple[str, ...], resubmit: tuple[str, ...], give_up: tuple[str, ...]) -> None:
-    """Show the rows of which it is not known whether they were bought, or say what becomes of them.
+    """Show the held rows: it is not known whether they were bought. Or decide about them.
 
     What you say changes the ledger only; the next plain `run` acts on it. KEY is the key, or key/variant.
 

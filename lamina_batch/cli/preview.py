@@ -58,7 +58,7 @@ def validate(call: PipelineTarget, *, findings: Path | None, offline: bool, chec
     if findings is not None:
         refuse_source(pipeline, findings)
     if offline and check_images:
-        raise UsageError("--check-images asks the hosts of the pictures, and --offline asks nobody", hint="give one")
+        raise UsageError("--check-images asks the hosts of the pictures, and --offline asks no host", hint="give one")
     if offline:
         prepared = validate_offline(pipeline)
     else:

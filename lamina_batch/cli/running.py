@@ -302,7 +302,7 @@ def _summary_line(summary: Summary, code: int, pipeline: Pipeline) -> str:
 
 
 def _summary_lines(summary: Summary, pipeline: Pipeline) -> Iterator[str]:
-    """What a person is told in the end, line by line."""
+    """The summary for people, line by line."""
     counts = summary.counts
     run = pipeline.command("run")
     yield _counts_text(summary)

@@ -1,4 +1,4 @@
-"""The command that serves the stand-in: sandbox."""
+"""The command `sandbox`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands around every command: how it prints, how errors become exit codes, how words are parsed."""
+"""What all commands share: printing, errors as exit codes, options with several words."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sanitize(text: str) -> str:
     """Text that neither drives the terminal, nor begins a line of its own, nor holds the key.
 
     Control characters of the service or a catalog are shown, not sent. Every line after the first is indented: a line
-    end in a name cannot make the rest of it look like a message of ours.
+    end in a name cannot make the rest of it look like another message.
     """
     shown = "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in redact(text))
     first, *others = shown.split("\n")
@@ -72,7 +72,7 @@ def write_event(line: str) -> None:
 
 @contextmanager
 def lenient_stderr() -> Iterator[None]:
-    """Around everything that is written there. Where nobody hears it any more, the command goes on in silence.
+    """Wraps every write to stderr. If stderr is closed, the command goes on silently.
 
     A terminal that is gone, a closed pipe or a full disk behind a log must not cut off a run whose submissions are on
     their way.
@@ -145,7 +145,7 @@ def out_all(lines: Sequence[str]) -> None:
 
 
 def out_document(text: str) -> None:
-    """A document of ours that was asked for, on stdout: unchanged, for it was made safe when it was made."""
+    """A generated document on stdout, unchanged: its generator escapes what needs it."""
     click.echo(redact(text))
 
 
@@ -182,7 +182,7 @@ class Group(click.Group):
 
 
 def _ensure_streams() -> None:
-    """See that there is something to write to, and that a name no locale could spell is escaped instead of a crash."""
+    """Open missing standard streams, and escape names that the locale cannot encode."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -194,7 +194,7 @@ def _ensure_streams() -> None:
 
 
 def _sanitized_error(error: click.ClickException) -> click.ClickException:
-    """The same complaint about the words of a command, fit to be printed: a file name may stand in it."""
+    """The same usage error, safe to print: it may contain a file name."""
     error.message = sanitize(error.message)  # type: ignore[misc]  # click prints it without asking us
     return error
 

@@ -28,7 +28,7 @@ _MAX_DIGITS = 40
 #: Longer than this, nothing is an id that could be asked about, or a status that could be shown.
 _MAX_ID_LENGTH = 512
 _MAX_STATUS_LENGTH = 100
-#: What stands for a character that the service did not encode rightly.
+#: Replaces a character that the service encoded wrongly.
 _REPLACEMENT_CHARACTER = "\ufffd"
 
 
@@ -171,7 +171,7 @@ def unwrap_data(body: object) -> object:
 
 
 def only_objects(value: object) -> tuple[Mapping[str, object], ...]:
-    """The objects in a list; nothing where it is none."""
+    """The objects in a list; empty if it is no list."""
     return tuple(v for v in value if isinstance(v, Mapping)) if isinstance(value, list) else ()
 
 

@@ -40,7 +40,7 @@ def find_credentials(
     A stored base URL counts only with a stored key (docs/lamina-api.md, "Credentials file"). Refreshing would rotate
     the token under the official tool, so an expired one is an error that names `lamina login`.
 
-    Raises CredentialsError, and UsageError for a base URL that is none.
+    Raises CredentialsError, and UsageError for an invalid base URL.
     """
     explicit = base_url or environ.get("LAMINA_BASE_URL") or None
     key = environ.get("LAMINA_API_KEY", "").strip()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Of an error that goes on and on, so many characters are kept.
+#: An error message is cut after this many characters.
 _MAX_MESSAGE_LENGTH = 1000
 
 

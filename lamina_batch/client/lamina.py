@@ -228,7 +228,7 @@ class LaminaClient:
     #: requests that left, by kind, and `rate_limited` for those answered 429
     requests: Counter[str] = field(default_factory=Counter)
     _session: aiohttp.ClientSession | None = None
-    #: the base URL unchanged in requests
+    #: the base URL without a trailing slash
     _origin: str = ""
     #: the key, as it may be echoed
     _secrets: tuple[str, ...] = field(default=(), repr=False)

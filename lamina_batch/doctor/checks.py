@@ -36,7 +36,7 @@ class CheckLevel(StrEnum):
     """How a check came out."""
 
     OK = "ok"
-    #: a run would work, and somebody should know
+    #: a run works, but a person should look
     WARN = "warn"
     #: a run would not work, or not as the pipeline says
     FAIL = "fail"
@@ -337,7 +337,7 @@ def _webhook(facts: Facts) -> Iterator[CheckOutcome]:
     else:
         why = "; ".join([trip.trouble, *trip.notes] if trip.trouble else trip.notes) or "none came in"
         yield _fail(
-            f"no delivery of the stand-in was taken: {why}", "another program on this computer may be in the way"
+            f"the sandbox's delivery was not accepted: {why}", "another program on this computer may be in the way"
         )
 
 
@@ -372,7 +372,7 @@ def _round_trip_outcomes(trip: RoundTrip, listen: tuple[str, int]) -> Iterator[C
         )
     elif trip.status is not None:
         yield _fail(
-            f"{trip.url} does not lead to {at}: somebody else answers HTTP {trip.status}",
+            f"{trip.url} does not lead to {at}: another server answers with HTTP {trip.status}",
             f"see that the {way} runs, and that it leads to {at}",
         )
     else:
@@ -391,7 +391,7 @@ def _notify(facts: Facts) -> Iterator[CheckOutcome]:
         return
     notify = facts.pipeline.notify
     if facts.notify_problem is not None:
-        yield _warn(facts.notify_problem, "nobody will be told how runs end: correct notify.url")
+        yield _warn(facts.notify_problem, "no notification will be sent: correct notify.url")
     else:
         yield _ok(f"{urlsplit(notify.url).hostname} is told of {', '.join(notify.on)} (it was not called)")
 

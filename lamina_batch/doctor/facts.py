@@ -74,7 +74,7 @@ class LocalFacts:
     state: tuple[LaminaBatchError, ...]
     #: what keeps it from writing its results
     results: tuple[LaminaBatchError, ...]
-    #: how many jobs stand in each state; None: there is no ledger yet, or it cannot be read
+    #: jobs by state; None if there is no ledger or it cannot be read
     counts: Mapping[str, int] | None
 
 
@@ -91,7 +91,7 @@ class Facts:
     service: ServiceFacts | None
     #: None: there is no pipeline
     place: LocalFacts | None
-    #: why the host of `notify` is not found; None: it is, or there is none
+    #: why the host of `notify` is not found; None if it is found, or the pipeline has no `notify`
     notify_problem: str | None
 
 
@@ -211,7 +211,7 @@ def _contract_notes(pipeline: Pipeline, catalog: Catalog | None, app: App, name:
 
 
 async def _notify_host_problem(pipeline: Pipeline) -> str | None:
-    """Why the host that is told of ends is not found. It is not called: some count every call."""
+    """Why the host of `notify` is not found. It is not called, because some services count every call."""
     if pipeline.notify is None:
         return None
     host = urlsplit(pipeline.notify.url).hostname or ""

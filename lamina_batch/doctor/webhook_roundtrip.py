@@ -1,6 +1,6 @@
 """Whether deliveries would find the way in: a receiver of our own, and requests that go out and come in again.
 
-Nothing is bought for it. A run's receiver listens where the pipeline says, for a token that nobody else knows; then
+Nothing is bought for it. A run's receiver listens where the pipeline says, for a token that only this check knows; then
 this computer calls the public address as the service would, with a body signed by a key made for the purpose. What
 comes in whole shows that name, certificate, tunnel or proxy, path, headers and body are as they should be, on the way
 from here. That the service's own hosts may come in too is beyond what can be known without a delivery of theirs; the
@@ -44,7 +44,7 @@ class RoundTrip:
 
     #: where it was sent, without the token
     url: str
-    #: False: it is the stand-in's own delivery that was waited for
+    #: False: the sandbox's own delivery is awaited
     ours: bool = True
     #: the status that came back; None: none did
     status: int | None = None

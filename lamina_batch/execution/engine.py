@@ -53,9 +53,9 @@ if TYPE_CHECKING:
 MAX_OPEN_POSTS = 16
 #: Polls may be repeated, so this bounds nothing but sockets.
 MAX_OPEN_POLLS = 64
-#: Progress is told this often even when nothing happens, seconds.
+#: Seconds between progress reports while nothing happens.
 HEARTBEAT_SECONDS = 1.0
-#: This many submissions in a row of which nobody knows the fate, and each that follows waits for the one before.
+#: After this many submissions in a row with an unknown fate, each one waits for the one before.
 MAX_CONSECUTIVE_UNKNOWN = 8
 
 

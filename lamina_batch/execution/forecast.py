@@ -199,7 +199,7 @@ class _Simulation:
     _ends: list[tuple[int, float]] = field(default_factory=list)
 
     def extend(self, jobs: int) -> tuple[int, float]:
-        """Polls and seconds that so many jobs take."""
+        """Polls and seconds that this many jobs take."""
         self._jobs = min(jobs, _SIMULATED_JOBS)
         while len(self._ends) < self._jobs:
             acted = self._act()

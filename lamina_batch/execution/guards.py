@@ -1,6 +1,6 @@
 """When to stop spending: the canary and the failure limit. Pure: told what begins and ends, it says what may begin.
 
-What one run was stopped for, the next would only buy more of: a stop stands until somebody has looked.
+A stop holds for later runs, too, until a person has looked: the next run would only buy more failures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MIN_ENDED_FOR_SHARE = 20
 
 
 class StopReason(StrEnum):
-    """Why a run submits nothing more. The values stand in the summary as `stopped_by`."""
+    """Why a run submits nothing more. The summary has the value as `stopped_by`."""
 
     SIGNAL = "signal"
     #: more to start than `max_executions`
@@ -73,7 +73,7 @@ class StoppedRun:
 def next_stopped_run(
     by: StopReason | None, *, before: StoppedRun | None, run_id: str, made_with: str, went_through: bool
 ) -> StoppedRun | None:
-    """The stop that stands after a run: its own, none if it `went_through`, else `before`."""
+    """The stop that holds after a run: its own, none if it `went_through`, else `before`."""
     if by in _LASTING_STOPS:
         return StoppedRun(by=by, run_id=run_id, made_with=made_with)
     return None if by is None and went_through else before

@@ -179,7 +179,7 @@ class ListPoller(Pacer):
         return None if at == math.inf else max(now, at)
 
     def list_due(self, now: float, room: int, *, waiting: int = 0) -> ListRequest | None:
-        """A sweep that is worth one of the `room` requests that may leave now; ask again until there is none."""
+        """A page that is worth one of the `room` requests that may leave now; call again until it returns None."""
         self._arrange(now, room, waiting)
         if room <= self._wanted(now):
             # What is found already comes first.
@@ -290,7 +290,7 @@ class ListPoller(Pacer):
         return len(page.live) == 1 or (len(page.live) <= _MAX_POLLED_BY_ID and len(self) <= _MAX_POLLED_BY_ID)
 
     def _turn_pages(self) -> None:
-        """Put those further back that newer ones of ours have pushed off their page."""
+        """Move executions to a later page if newer ones have pushed them there."""
         self._turned = self._started
         for number, page in enumerate(self._pages.copy()):
             for live in page.live.copy().values():

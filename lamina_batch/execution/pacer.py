@@ -83,7 +83,7 @@ class Pacer(ABC):
 
     @abstractmethod
     def ended(self, execution: str, duration: float | None, *, by_callback: bool = False) -> None:
-        """Report the end of an execution, or that nobody waits for it any more.
+        """Report the end of an execution, or that it is not awaited any more.
 
         `duration` is by the service's own clock, if known. `by_callback`: a callback told of the end.
         """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.ledger.ledger import Contents
 
-#: A job that timed out is asked about once a run for so long (docs/one-row.md, "What a run does").
+#: For how long each run polls a job that timed out one time (docs/one-row.md, "What a run does").
 TIMED_OUT_POLL_SECONDS = 7 * 24 * 3600.0
 
 
@@ -64,7 +64,7 @@ class PlanOptions:
     rerun: frozenset[str] = frozenset()
     #: only these keys (or key/variant) are submitted; None: all
     only: frozenset[str] | None = None
-    #: start at most so many executions
+    #: start at most this many executions
     limit: int | None = None
     #: consent to pay twice for answers that were lost (`on_unknown: resubmit`)
     resubmit_held: bool = False
@@ -130,7 +130,7 @@ def ledger_frame(rows: Iterable[tuple[object, ...]]) -> pl.DataFrame:
 
 
 def completed_contents(contents: Contents) -> pl.Series:
-    """The contents of which every job of the ledger is completed, as numbers."""
+    """The contents whose jobs in the ledger are all completed, as numbers."""
     known = _hex_to_integers(contents.completed)
     others = _hex_to_integers(contents.others)
     return known.filter(~known.is_in(others.implode())) if others.len() else known
@@ -333,7 +333,7 @@ def _decide(jobs: pl.DataFrame, ledger: pl.DataFrame, wish: PlanOptions, *, cont
 
 
 def _repeats_earlier_submission(rows: pl.DataFrame, group: Sequence[str]) -> pl.Series:
-    """Which of the rows that are to be submitted stand below one of their group; one without a content has none."""
+    """Which rows to submit repeat an earlier row of their group. A row without a content repeats none."""
     twice = pl.col("submit") & pl.col("content").is_not_null()
     alike = rows.with_row_index("place").filter(twice)
     # Numbers are compared first: nearly always no two are equal, and a million texts are not.

@@ -56,7 +56,7 @@ _MISSED_CALLBACK_AGES = ((2.0, 1.0, 1.0), (1.0, 0.95, 0.5))
 _CALLBACK_GRACE_INTERVALS = 12.0
 #: While nothing is known, the age to ask at, in least intervals: a minute for images.
 _FIRST_POLL_INTERVALS = 20.0
-#: This many ends show whether they are told.
+#: This many ends show whether callbacks arrive.
 _RECENT_ENDS = 8
 #: So often, and once more for so many ends told, may be asked without result; after that at ever longer pauses.
 _VAIN, _VAIN_PER = 2, 200
@@ -119,7 +119,7 @@ class DurationSample:
 
 
 class _CallbackHistory:
-    """Whether the service tells of ends by itself, and how often it may be asked without result meanwhile."""
+    """Whether callbacks arrive, and how often a poll may find nothing meanwhile."""
 
     def __init__(self, *, expected: bool, pause: float) -> None:
         self._expected = expected
@@ -345,7 +345,7 @@ class ExecutionPoller(Pacer):
         return max(live.not_before, instant)
 
     def _ended_age(self, live: _PolledExecution, patience: _RequestWorth) -> float:
-        """The age at which to ask about one whose end nobody tells."""
+        """The age at which to poll an execution without callbacks."""
         age = live.seen - live.started
         best = self._durations.best_age(age, patience, self._most)
         if best is None:
@@ -358,7 +358,7 @@ class ExecutionPoller(Pacer):
         return best
 
     def _missed_age(self, live: _PolledExecution, patience: int) -> float:
-        """The age at which to ask about one whose end should have been told."""
+        """The age at which to poll an execution whose callback should have come."""
         times, part, growth = _MISSED_CALLBACK_AGES[patience]
         age = live.seen - live.started
         if self._durations:

@@ -28,7 +28,7 @@ class SubmissionOutcome(StrEnum):
     ACCEPTED = "accepted"
     #: nothing was started: it may be sent again later
     NOT_ACCEPTED = "not_accepted"
-    #: nothing was started, and nothing will be until somebody mends the cause
+    #: nothing was started, and nothing will be until the cause is mended
     STOP = "stop"
     #: nothing was started, because of these inputs
     REFUSED = "refused"

@@ -1,7 +1,7 @@
 """The receiver of webhooks: takes deliveries, verifies them, and hands them over (docs/lamina-api.md, "Verification").
 
     POST .../<token>  ->  405 not a POST             before the body is read
-                          404 nobody knows the token
+                          404 the token is unknown
                           413 the body is too large    408 it came too slowly
                           401 the signature does not fit, or is not fresh
                           503 the keys cannot be had
@@ -65,7 +65,7 @@ class ReceiverLimits:
 
 
 def webhook_url(public_url: str, token: str) -> str:
-    """Where a delivery for `token` shall go: the token is the last segment of the path; a query stays behind it."""
+    """The URL for a delivery with `token`: the token is the last segment of the path, before the query."""
     parts = urlsplit(public_url)
     return parts._replace(path=f"{parts.path.rstrip('/')}/{quote(token, safe='')}", fragment="").geturl()
 
@@ -356,7 +356,7 @@ async def _read_body(request: web.BaseRequest, most: int) -> bytes | None:
 
 
 def _single_header(request: web.BaseRequest, name: str) -> str:
-    """The header's text; empty if it is missing, or there twice, so that nobody reads another one than we."""
+    """The header's text; empty if it is missing, or there twice, so that no other program reads a different one."""
     values = request.headers.getall(name, [])
     return values[0] if len(values) == 1 else ""
 

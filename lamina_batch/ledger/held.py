@@ -1,4 +1,4 @@
-"""Settling held jobs by the user's word: nobody else knows whether they were bought. Changes the ledger only."""
+"""The user's decisions about held jobs: only a person can find out whether they were bought. Changes the ledger only."""
 
 from __future__ import annotations
 

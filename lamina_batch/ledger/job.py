@@ -30,7 +30,7 @@ class State(StrEnum):
     HELD = "held"
 
 
-#: code of a job that the user gave up while nobody knew whether it was bought
+#: code of a held job that the user gave up
 GIVEN_UP = "given_up"
 
 #: docs/ledger.md, "States". A job in a state that is not a key's value can never get there; the ledger checks the same.
@@ -52,12 +52,12 @@ LEGAL_TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
 
 
 class IllegalTransitionError(Exception):
-    """A bug: somebody asked for a change of state that docs/ledger.md, "States", does not list."""
+    """A bug: a change of state that docs/ledger.md, "States", does not list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A job that shall be sent: what the plan hands to the engine."""
+    """A job to send: what the plan hands to the engine."""
 
     key: str
     variant: str
@@ -97,7 +97,7 @@ class Job:
     submitted_at: float | None = None
     #: epoch seconds
     completed_at: float | None = None
-    #: by the service's own clock where it tells, else by ours
+    #: by the service's clock if it says so, else by this computer's
     seconds: float | None = None
     #: outputs of a completed execution that did not complete
     failed_outputs: int = 0

@@ -85,7 +85,7 @@ class OutputFile(NamedTuple):
     file: str | None
 
 
-#: hexadecimal digits that tell one SHA-256 from every other: 128 bits are as good as 256 for what nobody forges
+#: Hexadecimal digits of a SHA-256 that identify a content: 128 bits are enough where no one forges contents.
 CONTENT_DIGITS = 32
 
 
@@ -220,7 +220,7 @@ class Ledger:
         if _identity(self._file) != self._identity:
             # What is open goes on into a file without a name: good for what was sent, and nothing may follow it.
             raise StateError(
-                "the ledger was removed, or another one stands in its place",
+                "the ledger was removed or replaced",
                 where=str(self._file),
                 hint="put the state folder back, then run it again",
             )
@@ -252,7 +252,7 @@ class Ledger:
     def _planned(
         self, cursor: sqlite3.Cursor, submission: Submission, *, app_id: str, contract: str, at: float, run_id: str
     ) -> Job | None:
-        """The job to send, or None if it shall not be sent any more."""
+        """The job to send; None if it is not to be sent any more."""
         if submission.job_id is None:
             return self._insert(cursor, submission, app_id=app_id, contract=contract, at=at, run_id=run_id)
         job = self._load(cursor, submission.job_id)
@@ -499,7 +499,7 @@ class Ledger:
         return found[0] if found else None
 
     def counts(self) -> dict[str, int]:
-        """How many newest revisions stand in each state; a completed one with failed outputs counts as partial."""
+        """Newest revisions by state. A completed one with failed outputs counts as partial."""
         rows = self._read(
             "SELECT CASE WHEN state = 'completed' AND failed_outputs > 0 THEN 'partial' ELSE state END AS status, "
             "count(*) FROM job AS j WHERE revision = (SELECT max(revision) FROM job WHERE key = j.key AND "
@@ -723,5 +723,5 @@ def _ledger_error(done: str, file: Path, error: Exception) -> StateError:
     elif code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         why, hint = f"another program has it open ({error})", "close that program, then run it again"
     elif file.is_dir():
-        why, hint = "a folder stands in its place", "move that folder away, or give the pipeline another `state`"
+        why, hint = "a folder has its name", "move that folder away, or give the pipeline another `state`"
     return StateError(f"the ledger cannot be {done}: {why}", where=os.fspath(file), hint=hint)

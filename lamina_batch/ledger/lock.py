@@ -29,7 +29,7 @@ async def hold_lock(
     runtime: Runtime,
     hint: str = "wait for it to end, then say this again",
 ) -> AsyncIterator[None]:
-    """Hold the ledger in `folder` while the block runs; `holder` is what others are told of us.
+    """Hold the ledger in `folder` while the block runs; `holder` names this run to others.
 
     With `wait` it asks again every second. `hint` is what to do where it is not free. Raises LedgerLockedError (for
     `fail` and `skip`) with the holder's words, StateError where the folder cannot be written.

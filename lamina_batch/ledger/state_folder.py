@@ -1,4 +1,4 @@
-"""The state folder: whether a ledger may stand there, whether it has room, and room kept back for the worst moment.
+"""The state folder: is the file system safe for a ledger, is there room, and a reserve for a disk that fills up.
 
 All of it is asked before anything is sent. A disk that fills up in the middle of a burst would otherwise cost the
 answers of the POSTs that are open: they have been paid for, and the ledger could not take them.
@@ -76,7 +76,7 @@ def refuse_network(folder: Path) -> None:
 
 
 def is_network(mount: Mount) -> bool:
-    """Whether other hosts may stand behind it. A kind that nobody knows is taken for a local disk."""
+    """Whether other hosts may share it. An unknown kind counts as a local disk."""
     if _NETWORK_TYPES.fullmatch(mount.kind):
         return True
     source = mount.source
@@ -186,7 +186,7 @@ def _format_mib(count: int) -> str:
 
 
 class DiskReserve:
-    """Room on the disk that is ours already, to be given up when there is no other.
+    """Room on the disk that is kept back, and given up when there is no other.
 
     `with Reserve(folder) as reserve:` takes it and removes it at the end. When the ledger cannot be written,
     `release` makes room for what must still be written down; from then on nothing new may be sent.

@@ -1,4 +1,4 @@
-"""Bodies that come packed although nobody asked for that."""
+"""Bodies with a content encoding that was not requested."""
 
 from __future__ import annotations
 

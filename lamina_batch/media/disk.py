@@ -18,7 +18,7 @@ _DISK_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class DiskError(Exception):
-    """A file of ours cannot be written; the text says why."""
+    """A download cannot be written; the text says why."""
 
 
 class DiskWorker:

@@ -47,7 +47,7 @@ class DownloadRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadResult:
-    """What came of one: a file, or why there is none."""
+    """The result of one download: a file, or an error."""
 
     job_id: int
     position: int
@@ -77,7 +77,7 @@ class DownloadQueue:
     """All downloads of one run. Use as `async with`: what is unfinished when the block is left stops and is removed."""
 
     pattern: PathPattern
-    #: is told of each one once, on the loop; what it raises ends the block
+    #: called once with each result, on the event loop; an error it raises ends the block
     report: Callable[[DownloadResult], None]
     #: the files of earlier runs by (job_id, position): another's name is never used, not even where its file is gone
     taken: Mapping[tuple[int, int], Path]

@@ -42,7 +42,7 @@ _MEDIA_KINDS = frozenset({"image", "video", "audio"})
 class FetchedFile:
     """A file that was fetched whole."""
 
-    #: stands aside, whole and on the disk
+    #: the temporary file, whole and on the disk
     temp: Path
     #: hex
     sha256: str
@@ -162,7 +162,7 @@ def _too_large_failure(limits: FetchLimits) -> FetchFailure:
 
 
 class _PartFile:
-    """The file that stands aside while it comes. `write` and `finish` block: they run in threads."""
+    """The temporary file of a download. `write` and `finish` block, so they run in threads."""
 
     def __init__(self, temp: Callable[[], Path]) -> None:
         self._name = temp

@@ -52,7 +52,7 @@ class HostQueue(Generic[_Task, _Result]):
 
     #: one try
     attempt: Callable[[_Task], Awaitable[_Result | FetchFailure]]
-    #: is told the end of each errand once, on the loop; what it raises ends the block
+    #: called once with the result of each task, on the event loop; an error it raises ends the block
     ended: Callable[[_Task, _Result | FetchFailure], None]
     runtime: Runtime
     manners: HostLimits = field(default_factory=HostLimits)

@@ -48,7 +48,7 @@ PAGE_TYPES: Mapping[str, str] = {
 #: So much of the beginning shows whether it is a web page.
 _HEAD_BYTES = 512
 _PAGE_PREFIXES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<?xml", b"<error")
-#: What a lookup says of a name that nobody has; any other trouble of it may be gone the next minute.
+#: Lookup errors for a name that does not exist. Other lookup errors may be temporary.
 _NAME_NOT_FOUND_ERRORS = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 
 
@@ -62,7 +62,7 @@ class FetchLimits:
     total: float = 900.0
     #: seconds without a byte
     idle: float = 60.0
-    #: seconds until a connection stands
+    #: seconds to connect
     connect: float = 20.0
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: What a pattern may name, in braces.
 PLACEHOLDERS = ("key", "variant", "label", "ext")
 
-#: What a file is called whose kind cannot be told, or is none that we name.
+#: The extension of a file of unknown kind.
 UNKNOWN_EXTENSION = "bin"
 
 _TEMPLATE_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -36,7 +36,7 @@ _RESERVED_NAMES = frozenset(
 )
 #: The longest name of a file or folder on ext4, APFS, NTFS and most others, in bytes of UTF-8 for the strictest.
 _MAX_NAME_BYTES = 255
-#: What stands after a longer last dot is no extension.
+#: A longer text after the last dot is no extension.
 _MAX_EXTENSION_LENGTH = 32
 
 #: Extensions that only name media and plain text. Nothing that a double click would run: no .exe or .sh, and neither

@@ -1,4 +1,4 @@
-"""The folder that downloads are written to: aside first, then in place, and never over what stands there.
+"""The folder of downloads. Files are written aside first, then moved into place, and never overwrite another file.
 
 All of it is disk work that blocks; `disk.Disk` runs it in threads.
 """
@@ -37,7 +37,7 @@ class PlaceResult(Enum):
     PLACED = auto()
     #: the same bytes stood there already: a run before this one was killed before it wrote that down
     SAME = auto()
-    #: something else stands there, and stays
+    #: another file has this name, and stays
     OCCUPIED = auto()
 
 
@@ -150,7 +150,7 @@ class OutputFolder:
             os.close(descriptor)
 
     def _sweep(self) -> None:
-        """Remove the unfinished files of runs that are dead: nobody holds their lock."""
+        """Remove the unfinished files of dead runs: their lock is free."""
         left: list[Path] = []
         with suppress(PermissionError), os.scandir(self.root) as entries:
             left = [Path(entry.path) for entry in entries if entry.name.startswith(TEMPORARY_PREFIX)]
@@ -169,7 +169,7 @@ class OutputFolder:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """True: it is ours now. False: somebody else's. None: this file system knows no locks."""
+    """True: this process has the lock. False: another one has it. None: the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

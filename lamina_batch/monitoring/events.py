@@ -1,6 +1,6 @@
 """A run as a log for machines: one JSON object a line (docs/logs.md, schemas/event.schema.json).
 
-Everything that a run would say to a person is an event, so that no line stands between them that is not JSON.
+Every message of a run is an event, so that each line is JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LogLevel = Literal["info", "warning", "error"]
 
 #: Seconds between two lines of progress where there is no terminal (docs/cli.md, "Commands").
 PROGRESS_INTERVAL = 30.0
-#: Findings told before a run; the rest stands in findings.csv.
+#: Findings that are logged before a run; findings.csv has all.
 MAX_FINDINGS_SHOWN = 10
 #: States of a job that want attention.
 ATTENTION_STATES = frozenset({"failed", "rejected", "held", "timed_out", "partial"})

@@ -1,4 +1,4 @@
-"""Telling somebody's tool how a run ended: one JSON POST of its summary, which changes nothing of the run.
+"""Notification of another tool about how a run ended: one JSON POST of the summary, without effect on the run.
 
 It goes to an address of the user's, never to the service, and nothing of ours goes with it but the program's name: the
 API key is not known here. Redirects are not followed. A run that ended well is not made to fail by it, nor held up for
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lamina_batch.results.summary import Summary
     from lamina_batch.runtime import Runtime
 
-#: Characters of an error that stand in the one line for people.
+#: Characters of an error that the line for people holds.
 _MAX_ERROR_CHARS = 300
 #: What chat tools read as markup or as a call to everybody: the line may hold words of the service or of a catalog.
 _CHAT_ESCAPES = str.maketrans({"<": "‹", ">": "›", "&": "+", "@": "＠", "`": "'", "\n": " ", "\r": " "})
@@ -68,7 +68,7 @@ class CommandResult:
                 return "failure"
 
     def body(self) -> Mapping[str, object]:
-        """What is sent (docs/logs.md): the summary's own keys where there is one, and three of ours."""
+        """What is sent (docs/logs.md): the summary's keys if there is one, and `text`, `ending` and `error`."""
         known = {"pipeline": self.pipeline, "run_id": self.run_id, "exit_code": self.exit_code}
         numbers = known if self.summary is None else asdict(self.summary)
         return {"text": self.line(), "ending": self.ending, "error": self.error, **numbers}
@@ -100,9 +100,9 @@ async def send_notification(
     runtime: Runtime,
     bounds: NotifyLimits = NotifyLimits(),  # frozen
 ) -> str | None:
-    """Send it, if this ending shall be told. Returns why it could not be sent, in words without the address; else None.
+    """Send it if the pipeline asks for this ending. Returns why it could not be sent, without the address; else None.
 
-    `cut` takes out of the body what nobody outside may see. Raises nothing that the network or the other side does.
+    `redact` takes secrets out of the body. Raises no error of the network or of the receiver.
     """
     if ended.ending not in notify.on:
         return None

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Names that are nobody's, for examples and tests (RFC 2606, RFC 6761).
+#: Reserved names for examples and tests (RFC 2606, RFC 6761).
 _EXAMPLE_DOMAINS = ("example.com", "example.net", "example.org", "example", "test", "invalid")
 #: Names that mean something at home only.
 _LOCAL_DOMAINS = ("localhost", "local", "internal", "lan", "intranet", "home.arpa")
@@ -28,7 +28,7 @@ def host(url: str) -> str:
 
 
 def is_example(url: str) -> bool:
-    """Whether its host is a name that stands for one in examples only."""
+    """Whether its host is a reserved example name."""
     return _is_in_domain(host(url), _EXAMPLE_DOMAINS)
 
 

@@ -137,7 +137,7 @@ class UrlChecker:
 
 
 def _row_urls(mapped: RowMapping) -> Iterator[tuple[Parameter, list[str]]]:
-    """The distinct URLs for each parameter that takes some, without those that are none."""
+    """The distinct URLs for each parameter that takes some, without values that are no URL."""
     items = [item for item in mapped.inputs if item.parameter.type == "url"]
     found: list[dict[str, None]] = [{} for _ in items]
     for rows in mapped.parts(_ROWS_PER_BATCH):

@@ -73,7 +73,7 @@ _SVG_SEARCH_BYTES = 1024
 class SniffedFile:
     """What the first bytes of a file say about it."""
 
-    #: image, video, audio, page, document, archive; "" where it is none that is known
+    #: image, video, audio, page, document, archive; "" if unknown
     kind: str = ""
     #: as people call it: JPEG, MP4, PDF
     name: str = ""

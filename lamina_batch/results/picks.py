@@ -1,4 +1,4 @@
-"""The verdicts that somebody saved from the report, read back: what `run --rerun-file` takes. Pure.
+"""Reads the verdicts that were saved from the report: the file that `run --rerun-file` takes. Pure.
 
 A verdict is about a picture: it names the content and the execution that was looked at. A rejected row is made again
 as long as that is still what the ledger has for it; so the same file may be given twice, and buys nothing twice.
@@ -113,7 +113,7 @@ def parse_picks(text: bytes, *, where: str) -> Picks:
     return Picks(where=where, pipeline=data["pipeline"], app=data["app"], service=data["service"], picks=picks)
 
 
-_FILE_HINT = "`Save verdicts` in the report writes such a file, and docs/report.md says what stands in it"
+_FILE_HINT = "`Save verdicts` in the report writes such a file, and docs/report.md describes it"
 _MAX_FAULTS_SHOWN = 20
 
 

@@ -69,7 +69,7 @@ class ServiceOptions:
 
 
 def _home() -> Path:
-    """Where the official tool keeps its file. In a container nobody may be at home."""
+    """The home folder, where the official tool keeps its file. A container may have none."""
     try:
         return Path.home()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""What a run is told from outside: the clocks, the service and its key, and what the user asks for."""
+"""What a run gets from outside: the service with its key, and what the user asks for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Access:
 
     @property
     def is_sandbox(self) -> bool:
-        """Whether this is the embedded stand-in."""
+        """Whether this is the embedded sandbox."""
         return self.service == "sandbox"
 
 

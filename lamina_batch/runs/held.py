@@ -29,7 +29,7 @@ _MAX_PAGES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldJobs:
-    """The jobs of which it is not known whether they were bought."""
+    """The held jobs: it is not known whether they were bought."""
 
     #: oldest first; also those whose POST may still be open in another process
     jobs: tuple[Job, ...]

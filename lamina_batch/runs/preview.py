@@ -54,7 +54,7 @@ class Preview:
     prepared: Prepared
     plan: Plan
     executions: int
-    #: the earlier run whose stop keeps this one from starting anything; None: there is none
+    #: the earlier run whose stop keeps this one from starting anything; None if there is no such run
     stopped: StoppedRun | None
     #: what a run would take, by each way to notice the ends
     forecasts: Mapping[Completion, Forecast]
@@ -68,7 +68,7 @@ def validate(
 ) -> Prepared:
     """Check the file, the live schema and every row.
 
-    With `went_on` every distinct image and video URL is asked too; it is told how many of how many have been.
+    With `on_progress` every distinct image and video URL is requested, too; it gets the number done and the total.
     """
     download_pattern(pipeline)
     catalog = read_catalog(pipeline)

@@ -101,7 +101,7 @@ def annotate(checked: CheckedRows, file: Path, *, catalog: Catalog, fields: Sequ
 
 
 def refuse_source_name(catalog: Catalog, file: Path) -> None:
-    """Raise UsageError if no program would open the marked workbook under this name, or somebody's work would go."""
+    """Raise UsageError if no program would open a workbook of this name, or it would replace a person's work."""
     own = _is_own_workbook(catalog)
     macros = own is not None and own.suffix.lower() == ".xlsm"
     if (file.suffix.lower() == ".xlsm") != macros:
@@ -109,7 +109,7 @@ def refuse_source_name(catalog: Catalog, file: Path) -> None:
         raise UsageError(f"this has to be a {right} file", where=str(file), hint=f"{why}: name it FILE{right}")
     if file.exists() and not is_untouched(file):
         raise UsageError(
-            "somebody has saved this workbook since: what they mended in it would be lost",
+            "this workbook was saved by a person since: their corrections would be lost",
             where=str(file),
             hint=f"check that one (--set rows.from={file}), or give another name",
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.sheets.splice import Element
 
-#: the header of the column with the reasons: one of ours, which reading ignores
+#: the header of the column with the reasons; reading ignores it
 REASON_COLUMN = "lamina_findings"
 _REASON_WIDTH = 90
 #: the children of a worksheet that come after the place of a legacyDrawing

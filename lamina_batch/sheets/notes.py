@@ -12,7 +12,7 @@ from lamina_batch.sheets.splice import text_xml
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-#: begins each note of ours, whatever program has saved it since
+#: begins each note that lamina-batch writes
 NOTE_PREFIX = "lamina-batch:"
 
 EMPTY_NOTES = (
@@ -42,7 +42,7 @@ _TAG = re.compile(rb"<[^>]*>")
 
 
 def noted_cells(notes: bytes) -> dict[str, bool]:
-    """The cells that have a note, and whether it is one of ours."""
+    """The cells that have a note, and whether lamina-batch wrote it."""
     return {
         found[2].decode(): _TAG.sub(b"", found[0]).strip().startswith(NOTE_PREFIX.encode())
         for found in _NOTE.finditer(notes)

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 WORKBOOK = "xl/workbook.xml"
 _CONTENT_TYPES = "[Content_Types].xml"
-#: What stands at the end of the archives that we write: no program that saves a workbook passes it on.
+#: The comment of archives that lamina-batch writes. Other programs do not keep it when they save.
 _UNTOUCHED_COMMENT = b"as lamina-batch wrote it"
 _RELATIONSHIPS_NAMESPACE = "http://schemas.openxmlformats.org/package/2006/relationships"
 
 
 def is_untouched(file: Path) -> bool:
-    """Whether this is a workbook that we saved and nobody has saved since."""
+    """Whether lamina-batch wrote this workbook and no other program has saved it since."""
     try:
         with zipfile.ZipFile(file) as archive:
             return archive.comment == _UNTOUCHED_COMMENT

@@ -27,7 +27,7 @@ class Edit(NamedTuple):
 
 
 class Element(NamedTuple):
-    """An element where it stands; offsets are bytes."""
+    """An element and its place; offsets are bytes."""
 
     name: str
     attributes: Mapping[str, str]

@@ -319,11 +319,11 @@ def test_who_else_answers_is_found(project: Path, at: Cli, service: Service) -> 
     port = lasting_port()
     assert project.exists()
     assert "cannot be reached from this computer: " in way_in(at, f"http://127.0.0.1:{lasting_port()}", port)
-    assert "somebody else answers HTTP 404" in way_in(at, f"{service.url}/x", port)
+    assert "another server answers with HTTP 404" in way_in(at, f"{service.url}/x", port)
     with hostile(start=says(302, b"", "Location: https://example.com")) as other:
         assert "redirects (HTTP 302)" in way_in(at, other.url, port)
     with hostile(start=says(200)) as other:
-        assert "somebody else answers HTTP 200" in way_in(at, other.url, port)
+        assert "another server answers with HTTP 200" in way_in(at, other.url, port)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()

@@ -204,7 +204,7 @@ def folder(file: Path) -> None:
         (newer, "written by a newer version of lamina-batch (schema 99)"),
         (of_others, "no ledger"),
         (of_others_with_our_version, "no ledger"),
-        (folder, "a folder stands in its place"),
+        (folder, "a folder has its name"),
     ],
 )
 def test_a_ledger_that_is_none_is_told_left_alone_and_nothing_is_bought(
