@@ -1,4 +1,4 @@
-"""The user's decisions about held jobs: only a person can find out whether they were bought. Changes the ledger only."""
+"""The user's decisions about held jobs: only a person can know whether they were bought. Changes the ledger only."""
 
 from __future__ import annotations
 
