@@ -256,7 +256,7 @@ async def _run_with_signals(session: Session) -> Summary:
     def on_stop() -> None:
         say(
             "stopping: nothing new is submitted; submissions on their way are waited for\n"
-            "  (once more: leave at once; what is on its way then is held, because its fate is not known)"
+            "  (once more after 2 s: leave at once; what is on its way then is held, because its fate is not known)"
         )
 
     with stop_on_signals(session.control, on_stop):
@@ -281,6 +281,8 @@ _STOP_MESSAGES = {
     "have looked at them: then --yes, --retry-failed or --rerun KEY, or another mapping",
     "refused": "stopped: the service refuses to take more; see the note above",
     "unreachable": "stopped: nothing has been heard of the service for run.execution_timeout",
+    "unknown": "stopped: the fate of too many submissions in a row is not known, so nothing more is submitted; see "
+    "the note above, and ask the operator of the service or of the proxy before it",
 }
 
 

@@ -228,6 +228,7 @@ class LaminaClient:
     #: requests that left, by kind, and `rate_limited` for those answered 429
     requests: Counter[str] = field(default_factory=Counter)
     _session: aiohttp.ClientSession | None = None
+    _post_session: aiohttp.ClientSession | None = None
     #: the base URL without a trailing slash
     _origin: str = ""
     #: the key, as it may be echoed
@@ -239,6 +240,12 @@ class LaminaClient:
         except ValueError as error:
             raise ServiceError(f"not a usable base URL: {error}", where=self.base_url) from error
         self._secrets = tuple({self.api_key, quote(self.api_key, safe="")} - {""})
+        self._session = self._open_session(aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS))
+        # On a connection that was used before, an answer out of step could be taken for that of a POST.
+        self._post_session = self._open_session(aiohttp.TCPConnector(limit=0, force_close=True))
+        return self
+
+    def _open_session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(_phase_tracer(Phase.CONNECTED))
         trace.on_connection_reuseconn.append(_phase_tracer(Phase.CONNECTED))
@@ -246,8 +253,8 @@ class LaminaClient:
         trace.on_request_chunk_sent.append(_phase_tracer(Phase.REQUEST_SENT))
         trace.on_request_end.append(_phase_tracer(Phase.ANSWER_BEGUN))
         key = {"Authorization": f"Bearer {self.api_key}"} if self.bearer else {"x-api-key": self.api_key}
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
+        session = aiohttp.ClientSession(
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={
                 "User-Agent": f"lamina-batch/{__version__}",
@@ -262,14 +269,14 @@ class LaminaClient:
         )
         # aiohttp would send a GET twice where a connection closes, past the budget, and offers no public way to stop it
         # (aio-libs/aiohttp#10790).
-        self._session._retry_connection = False  # noqa: SLF001
-        return self
+        session._retry_connection = False  # noqa: SLF001
+        return session
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in filter(None, (self._session, self._post_session)):
+            await session.close()
 
     async def greet(self) -> ServiceProbe:
         """Ask once for one app, whatever comes of it: is the service there, and does it take the key? Never raises."""
@@ -306,9 +313,18 @@ class LaminaClient:
         )
 
     async def get_app(self, app_id: str) -> App:
-        """The app's contract (docs/lamina-api.md, "Get app"). Raises ServiceError, CredentialsError."""
+        """The app's contract (docs/lamina-api.md, "Get app"), under the id that was asked for.
+
+        Raises CredentialsError, and ServiceError also for an answer about another app: rows would be bought from it.
+        """
         app = parse_app(await self._read(f"/v1/apps/{quote(app_id, safe='')}"))
-        return app if app.app_id else replace(app, app_id=app_id)
+        if app.app_id and app.app_id.strip().casefold() != app_id.strip().casefold():
+            raise ServiceError(
+                f"the service was asked for app {app_id} and answered about app {app.app_id}",
+                where=self.base_url,
+                hint="nothing was submitted; check the address, and a proxy or cache before the service",
+            )
+        return replace(app, app_id=app_id)
 
     async def get_workflow(self, app_id: str) -> Workflow:
         """The app's nodes and edges (docs/lamina-api.md, "Get workflow"). Raises ServiceError, CredentialsError."""
@@ -536,7 +552,8 @@ class LaminaClient:
         params: Mapping[str, str] | None = None,
     ) -> _HttpAnswer:
         """One request on the wire. Raises _UnansweredError if no status line came back."""
-        if self._session is None:
+        session = self._post_session if method == "POST" else self._session
+        if session is None:
             msg = "LaminaClient is used outside `async with`"
             raise RuntimeError(msg)
         query = f"?{urlencode(params, quote_via=quote, safe='')}" if params else ""
@@ -547,7 +564,7 @@ class LaminaClient:
         ticket = self.budget.spend(self.runtime.now())
         quota: Quota | None = None
         try:
-            async with self._session.request(
+            async with session.request(
                 method, url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=journey
             ) as response:
                 quota = parse_quota(response.headers, response.status)

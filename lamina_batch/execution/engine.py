@@ -57,6 +57,8 @@ MAX_OPEN_POLLS = 64
 HEARTBEAT_SECONDS = 1.0
 #: After this many submissions in a row with an unknown fate, each one waits for the one before.
 MAX_CONSECUTIVE_UNKNOWN = 8
+#: After this many nothing more is submitted: a gateway that answers for the service would have all rows held.
+STOP_AFTER_UNKNOWN = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,7 +422,8 @@ class Engine:
     async def deliver(self, submission: str, execution: Execution) -> DeliveryOutcome:
         """Take a verified callback. Returns once the ledger has it, or cannot take it."""
         job = self.ledger.of_submission(submission)
-        if job is None:
+        owner = self.ledger.owner_of(execution.execution_id)
+        if job is None or (owner is not None and owner.id != job.id):
             return DeliveryOutcome.UNKNOWN
         self._contact.unanswered = 0
         news = Delivered(execution=execution, submission=submission, at=self.runtime.wall())
@@ -451,6 +454,8 @@ class Engine:
             self._pause_until = now + backoff(self._contact.unanswered, self.runtime.random)
         elif self._consecutive_unknown >= MAX_CONSECUTIVE_UNKNOWN:
             failures = self._consecutive_unknown - MAX_CONSECUTIVE_UNKNOWN + 1
+            if self._consecutive_unknown >= STOP_AFTER_UNKNOWN:
+                self._stop(StopReason.UNKNOWN, f"{self._consecutive_unknown} submissions in a row: {end.message}")
             self._pause_until = now + backoff(failures, self.runtime.random, base=5.0, cap=60.0)
         match outcome:
             case SubmissionOutcome.ACCEPTED:

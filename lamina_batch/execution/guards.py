@@ -34,6 +34,8 @@ class StopReason(StrEnum):
     REFUSED = "refused"
     #: nothing has been heard of the service for `execution_timeout`
     UNREACHABLE = "unreachable"
+    #: too many submissions in a row ended without telling whether they were accepted
+    UNKNOWN = "unknown"
 
 
 #: Those that the next run would run into again.

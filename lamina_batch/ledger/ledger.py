@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from lamina_batch.errors import LedgerMismatchError, StateError
 from lamina_batch.ledger.job import (
     LEGAL_TRANSITIONS,
+    Accepted,
     Delivered,
     IllegalTransitionError,
     Job,
@@ -294,6 +295,12 @@ class Ledger:
         with self._writing() as cursor:
             for job_id, item in news:
                 job = self._load(cursor, job_id)
+                owner = self._other_owner(cursor, job, item)
+                if owner is not None and not isinstance(item, Accepted):
+                    # Outputs of another row's execution must not become this row's.
+                    continue
+                if owner is not None:
+                    item = _foreign_execution(owner)  # noqa: PLW2901  # the answer proves nothing about this job
                 after = advance(job, item)
                 if after is None:
                     self._keep_stranger(cursor, job, item, at=at, run_id=run_id)
@@ -317,6 +324,13 @@ class Ledger:
             message="the service accepted this too, for an earlier submission of the job",
         )
         _insert_event(cursor, job.state, other, at=at, run_id=run_id)
+
+    def _other_owner(self, cursor: sqlite3.Cursor, job: Job, news: News) -> Job | None:
+        """The other job that has the execution which the news names; None if there is none."""
+        execution_id = names_execution(news)
+        found = f"SELECT {_JOB_COLUMNS} FROM job WHERE execution_id = ? AND id <> ? LIMIT 1"
+        row = cursor.execute(found, (execution_id, job.id)).fetchone() if execution_id is not None else None
+        return _job_from_row(row) if row is not None else None
 
     def _is_known(self, cursor: sqlite3.Cursor, execution_id: str) -> bool:
         found = "SELECT 1 FROM job WHERE execution_id = :id UNION ALL SELECT 1 FROM event WHERE execution_id = :id"
@@ -489,6 +503,11 @@ class Ledger:
     def of_submission(self, submission: str) -> Job | None:
         """The job that was sent under this name, in its last submission or in an earlier one."""
         found = self._jobs("WHERE id = (SELECT job_id FROM event WHERE submission = ? LIMIT 1)", (submission,))
+        return found[0] if found else None
+
+    def owner_of(self, execution_id: str) -> Job | None:
+        """The job whose outputs are, or will be, those of this execution."""
+        found = self._jobs("WHERE execution_id = ? LIMIT 1", (execution_id,))
         return found[0] if found else None
 
     def of_execution(self, execution_id: str) -> Job | None:
@@ -706,6 +725,15 @@ def _job_from_row(row: Sequence[object]) -> Job:
     values: dict[str, object] = dict(zip(_JOB_COLUMNS.split(", "), row, strict=True))
     typed = values | {"state": State(str(values["state"])), "by_webhook": bool(values["by_webhook"])}
     return Job(**typed)  # type: ignore[arg-type]  # the schema is STRICT
+
+
+def _foreign_execution(owner: Job) -> Unknown:
+    """What a 202 with the execution id of another job proves: nothing."""
+    return Unknown(
+        code="foreign_execution",
+        message=f"it is not known whether this was bought: the service answered with execution {owner.execution_id}, "
+        f"which belongs to {owner.name!r}",
+    )
 
 
 def _is_disk_full(error: BaseException | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from lamina_batch.apps.app import App, parse_app
@@ -98,7 +99,8 @@ def last_run_app(ledger: Ledger) -> App:
     served = ledger.meta("app")
     if served is None:
         raise UsageError("no run has come as far as reading the app yet", hint="`lamina-batch run` comes first")
-    return parse_app(json.loads(served))
+    app = parse_app(json.loads(served))
+    return replace(app, app_id=ledger.meta("app_id") or app.app_id)
 
 
 def make_budget(pipeline: Pipeline) -> Budget:

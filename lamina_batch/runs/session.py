@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
+#: Signals within this many seconds of the first one are the same stop.
+ONE_STOP_SECONDS = 2.0
+
 
 @dataclass(slots=True, kw_only=True)
 class Session:
@@ -76,14 +79,22 @@ class Session:
 
 @contextmanager
 def stop_on_signals(control: Control, on_stop: Callable[[], None]) -> Iterator[None]:
-    """While the block runs, SIGINT, SIGTERM and SIGHUP stop the current task: the first gently, the second at once.
+    """While the block runs, SIGINT, SIGTERM and SIGHUP stop the current task: the first gently, a later one at once.
+
+    Signals within ONE_STOP_SECONDS of the first one count as the same stop.
 
     `on_stop` is called for a gentle stop.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
+    first_at: float | None = None
 
     def stop(number: signal.Signals) -> None:
+        nonlocal first_at
+        if first_at is not None and loop.time() - first_at < ONE_STOP_SECONDS:
+            # A terminal and a wrapper may both deliver the same stop, as may SIGINT and then SIGTERM.
+            return
+        first_at = loop.time()
         gently = not control.stopped and control.wake is not None
         control.stop(int(number))
         if gently:

@@ -12,6 +12,8 @@ import pytest
 from hostile import Answer, Asked, execution, hostile, says, usual
 from process import PATIENCE, Cli, Service, lasting_port, opened_by, row, stopping, wait_for, write_rows
 
+from lamina_batch.runs.session import ONE_STOP_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -78,6 +80,7 @@ def test_a_second_signal_leaves_at_once_and_holds_what_was_open(
         assert process.stderr is not None
         while "submissions on their way are waited for" not in process.stderr.readline():
             assert process.poll() is None, "the first signal waits for what is open"
+        threading.Event().wait(ONE_STOP_SECONDS + 0.5)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
@@ -85,6 +88,24 @@ def test_a_second_signal_leaves_at_once_and_holds_what_was_open(
     again = at("run", "p.yaml", "--json", code=6).summary
     assert (again["counts"]["submitted"], again["counts"]["held"]) == (0, 3)
     assert "00001" in at("status", "p.yaml").out
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGTERM), (signal.SIGHUP, signal.SIGTERM)])
+def test_one_stop_that_is_delivered_twice_is_one_stop(
+    project: Path, cli: Cli, serve: Callable[..., Service], numbers: tuple[signal.Signals, ...]
+) -> None:
+    """A terminal and a wrapper both forward Ctrl-C: the POSTs land, and nothing is held."""
+    service = serve("--limit", "1000", "--speed", "50", "--fault", "slow:seconds=1,on=start")
+    at = Cli(folder=cli.folder, env={**cli.env, "LAMINA_BASE_URL": service.url})
+    with stopping(at.start("run", "p.yaml", "--json")) as process:
+        wait_for((project / ".lamina-batch/p/ledger.sqlite-wal").exists)
+        wait_for(lambda: "submitting" in states(project))
+        for number in numbers:
+            process.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode in {128 + number for number in numbers}, err
+    counts = json.loads(out)["counts"]
+    assert (counts["held"], counts["submitted"]) == (0, len(service.accepted))
 
 
 def test_kill_minus_nine_in_a_burst_holds_what_was_open(project: Path, cli: Cli, serve: Callable[..., Service]) -> None:

@@ -384,6 +384,16 @@ async def test_an_id_beside_nonsense_is_still_an_acceptance(body: bytes) -> None
     assert (end.execution_id, classify_submission(end)) == ("e1", SubmissionOutcome.ACCEPTED)
 
 
+async def test_an_answer_about_another_app_is_refused() -> None:
+    """Else each run would buy all rows from the app that the answer names."""
+    other = {"data": {"appId": "another-app", "name": "Other", "parameters": []}}
+    async with answering(saying("200 OK", other)) as url, client(url) as session:
+        with pytest.raises(ServiceError, match="another-app"):
+            await session.get_app("an-app")
+        app = await session.get_app("ANOTHER-APP")
+    assert app.app_id == "ANOTHER-APP", "content and path come from what the pipeline says"
+
+
 async def test_an_answer_about_another_execution_is_none() -> None:
     """Its pictures would end up with the wrong product."""
     other = {"data": {"executionId": "e2", "status": "completed"}}

@@ -18,7 +18,7 @@ import pytest
 from process import PATIENCE, PIPELINE, json_lines, read_manifest, row, wait_for, write_rows
 
 from lamina_batch.errors import CredentialsError, ServiceError, StateError
-from lamina_batch.execution.engine import MAX_CONSECUTIVE_UNKNOWN, MAX_OPEN_POSTS, Control
+from lamina_batch.execution.engine import MAX_CONSECUTIVE_UNKNOWN, MAX_OPEN_POSTS, STOP_AFTER_UNKNOWN, Control
 from lamina_batch.execution.news_writer import MAX_WRITE_ATTEMPTS
 from lamina_batch.ledger.job import State
 from lamina_batch.ledger.ledger import Ledger
@@ -280,25 +280,32 @@ def test_what_the_list_never_shows_as_ended_is_timed_out_and_asked_about_once_la
     assert (later.counts["timed_out"], later.counts["submitted"]) == (8, 0)
 
 
-def test_a_row_of_unknown_fates_is_followed_one_by_one(here: Project) -> None:
-    """A proxy that answers everything with 502 must not have the whole catalog held."""
+def test_a_run_of_nothing_but_unknown_fates_stops(here: Project) -> None:
+    """A gateway that accepts everything and answers 502 must not have the whole catalog held, nor be paid on slowly."""
     write_rows(here.folder, [row(n) for n in range(60)])
-    control, clock = Control(), Leaping()
-    held_at: list[float] = []
+    with embedded(here.service("502:on=start")) as url:
+        summary = here.run(url, clock=Leaping())
+    assert (summary.stopped_by, summary.exit_code) == ("unknown", 6)
+    # At most this many are on their way when it is seen that all of them are doubtful.
+    assert STOP_AFTER_UNKNOWN <= summary.counts["held"] <= STOP_AFTER_UNKNOWN + MAX_OPEN_POSTS
+    assert summary.counts["held"] + summary.counts["planned"] == 60
 
-    class Stopping(Notes):
+
+def test_a_few_unknown_fates_are_followed_one_by_one(here: Project) -> None:
+    """After eight in a row each submission waits for the one before, with pauses, until the service answers again."""
+    write_rows(here.folder, [row(n) for n in range(40)])
+    clock, sent_at = Leaping(), []
+
+    class Watching(Notes):
         def changed(self, job: Job) -> None:
             if job.state is State.HELD:
-                held_at.append(clock.now())
-            if len(held_at) == 30:
-                control.stop()
+                sent_at.append(clock.now())
 
-    with embedded(here.service("502:on=start")) as url:
-        summary = here.run(url, control=control, notes=Stopping(), clock=clock)
-    assert (summary.counts["held"], summary.counts["planned"]) == (30, 30), "none was on its way beside the last"
-    # So many may be on their way when it is seen that all of them are doubtful.
-    alone = held_at[MAX_OPEN_POSTS + MAX_CONSECUTIVE_UNKNOWN :]
-    assert min(later - earlier for earlier, later in pairwise(alone)) > 5.0
+    with embedded(here.service(f"502:on=start,first={MAX_CONSECUTIVE_UNKNOWN + 2}")) as url:
+        summary = here.run(url, "run.max_in_flight=1", notes=Watching(), clock=clock)
+    assert (summary.stopped_by, summary.counts["held"]) == (None, MAX_CONSECUTIVE_UNKNOWN + 2)
+    assert summary.counts["completed"] == 30
+    assert min(later - earlier for earlier, later in pairwise(sent_at[MAX_CONSECUTIVE_UNKNOWN - 1 :])) > 0.5
 
 
 @pytest.mark.parametrize("fault", ["credits:after=2", "credits_400:after=2"])

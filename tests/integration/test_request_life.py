@@ -444,6 +444,28 @@ async def test_a_server_that_closes_idle_connections_costs_nothing() -> None:
     assert Counter(proof for pair in proofs for proof in pair) == {SubmissionOutcome.ACCEPTED: 160}
 
 
+async def test_a_post_never_leaves_on_a_connection_that_was_used_before() -> None:
+    """On a kept connection an answer out of step, such as that of a poll, would be taken for the POST's."""
+    seen: list[list[bytes]] = []
+
+    async def keep_alive(peer: Peer) -> None:
+        mine: list[bytes] = []
+        seen.append(mine)
+        while head := await peer.head():
+            method = head.split()[0]
+            mine.append(method)
+            if method == b"POST":
+                await peer.reader.readexactly(int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]))
+            await peer.answer(status="202 Accepted" if method == b"POST" else "200 OK")
+
+    async with listening(keep_alive) as url, client(url) as session:
+        for number in range(3):
+            await session.get_execution("e1")
+            await session.start(APP, "{}", submission=f"s{number}")
+    assert [methods for methods in seen if b"POST" in methods] == [[b"POST"]] * 3
+    assert [b"GET"] * 3 in seen, "reads keep their connection"
+
+
 async def test_a_connection_that_has_been_idle_for_over_two_seconds_is_not_trusted_with_a_post() -> None:
     """Something on the way has forgotten it without a word, and what is sent on it vanishes."""
 

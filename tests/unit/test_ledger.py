@@ -394,3 +394,40 @@ def test_a_ledger_of_the_first_version_becomes_what_a_fresh_one_is(tmp_path: Pat
     with sqlite3.connect(old) as check:
         assert check.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
     check.close()
+
+
+# -- one execution, several jobs ---------------------------------------------------------------------------------------
+
+
+def test_a_202_with_the_execution_of_another_job_proves_nothing(ledger: Ledger) -> None:
+    """Otherwise two products get the pictures of one."""
+    first, second = begin(ledger, submission("A", "a"), submission("B", "b"))
+    record(ledger, first, ACCEPTED)
+    [held] = record(ledger, second, ACCEPTED)
+    assert (held.state, held.execution_id, held.code) == (State.HELD, None, "foreign_execution")
+    assert held.message is not None
+    assert "e1" in held.message
+    assert "'A'" in held.message
+
+
+def test_both_in_one_transaction_are_no_exception(ledger: Ledger) -> None:
+    first, second = begin(ledger, submission("A", "a"), submission("B", "b"))
+    changed = ledger.record([(first.id, ACCEPTED), (second.id, ACCEPTED)], at=2.0, run_id="r1")
+    assert [job.state for job in changed] == [State.RUNNING, State.HELD]
+
+
+def test_a_callback_about_the_execution_of_another_job_changes_nothing(ledger: Ledger) -> None:
+    first, second = begin(ledger, submission("A", "a"), submission("B", "b"))
+    record(ledger, first, ACCEPTED)
+    assert record(ledger, second, delivered(second, "e1")) == []
+    [job] = ledger.jobs(State.SUBMITTING)
+    assert job.id == second.id
+    assert list(ledger.outputs([second.id])) == []
+
+
+def test_the_same_news_twice_is_still_the_job_s_own(ledger: Ledger) -> None:
+    [job] = begin(ledger, submission())
+    record(ledger, job, ACCEPTED)
+    assert record(ledger, job, ACCEPTED) == []
+    [done] = record(ledger, job, delivered(job, "e1"))
+    assert done.state is State.COMPLETED
