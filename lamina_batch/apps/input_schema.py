@@ -2,8 +2,8 @@
 
 It checks the object sent as `inputs`, in the one form that lamina-batch sends: each value is a string in the service's
 own spelling, and several values for one parameter are an array of at least two strings. A single value is a bare
-string, even for a parameter that takes several: the service accepts both (docs/lamina-api.md, "Several values"), and one
-canonical form keeps equal content equal.
+string, even for a parameter that takes several. The service accepts both (docs/lamina-api.md, "Several values"), but
+one canonical form keeps equal content equal.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ class Rows:
         {date} is today's date.
     key: The column, or the list of columns, that names a row. Never blank; unique, but equal rows may share one.
     where: SQL predicate over the columns (polars SQL); rows for which it is not true are left out.
-    types: Types of columns that sql and where use as something else than text. CSV cells are text unless a type is given:
-        00123 stays 00123.
+    types: Types of columns that sql and where use as something else than text. CSV cells are text unless a type is
+        given: 00123 stays 00123.
     encoding: Character encoding of CSV and TSV files, by a name that Python knows.
     separator: The separator of the cells of a CSV line: auto (found from the header line), tab, or one ASCII character.
     """
