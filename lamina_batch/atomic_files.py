@@ -1,4 +1,4 @@
-"""Writing the files that people take away: whole or not at all, and never over one that is open elsewhere."""
+"""Writes result files: each file is whole or unchanged, and a file that is open elsewhere is not replaced."""
 
 from __future__ import annotations
 
@@ -16,62 +16,55 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def write_whole(file: Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a new file beside `file`, then put it in place at once. Returns where it stands now.
+def write_whole(file: Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a temporary file in the same folder, then replace `file` with it. Returns the path written.
 
-    Where `file` cannot be replaced (a spreadsheet program has it open), it stays under another name beside it.
-    Raises StateError if not even that can be written.
+    If `file` cannot be replaced (a spreadsheet program has it open), the result gets another name: `x (2).csv`.
+    Raises StateError if that cannot be written either.
     """
-    with _beside(file) as aside:
-        write(aside)
-        with aside.open("rb") as written:
+    with _temporary_file(file) as temporary:
+        write(temporary)
+        with temporary.open("rb") as written:
             os.fsync(written.fileno())
         try:
-            aside.replace(file)
+            return temporary.replace(file)
         except PermissionError:
-            spare = _spare(file)
-            aside.replace(spare)
-            return spare
-        return file
+            return temporary.replace(_unused_name(file))
 
 
 def write_text(file: Path, text: str) -> Path:
-    """Write a text as `write_whole` writes."""
-
-    def write(aside: Path) -> None:
-        aside.write_text(text, encoding="utf-8", newline="\n")
-
-    return write_whole(file, write)
+    """As write_whole, with this text."""
+    return write_whole(file, lambda temporary: temporary.write_bytes(text.encode()))
 
 
 def ensure_writable(file: Path) -> None:
-    """Raise StateError if `file` could not be written: better said before money is spent than after."""
-    with _beside(file):
+    """Raise StateError if `file` cannot be written. A run calls it before it spends money."""
+    with _temporary_file(file):
         if file.is_dir():
             raise IsADirectoryError(21, "it is a folder")
 
 
 @contextmanager
-def _beside(file: Path) -> Iterator[Path]:
-    aside: Path | None = None
+def _temporary_file(file: Path) -> Iterator[Path]:
+    temporary: Path | None = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=file.suffix)
         os.fchmod(descriptor, 0o666 & ~_umask())
         os.close(descriptor)
-        aside = Path(name)
-        yield aside
+        temporary = Path(name)
+        yield temporary
     except (OSError, pl.exceptions.PolarsError) as error:
-        # polars wraps what the disk says in errors of its own.
+        # polars raises its own errors for those of the disk.
         why = error.strerror if isinstance(error, OSError) else None
         raise StateError(
             f"cannot be written: {why or error}",
             where=str(file),
-            hint="see that the folder may be written and the disk has room",
+            hint="check that the folder can be written and that the disk has space",
         ) from error
     finally:
-        if aside is not None:
-            aside.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -80,8 +73,8 @@ def _umask() -> int:
     return mask
 
 
-def _spare(file: Path) -> Path:
+def _unused_name(file: Path) -> Path:
     number = 2
-    while (spare := file.with_name(f"{file.stem} ({number}){file.suffix}")).exists():
+    while (unused := file.with_name(f"{file.stem} ({number}){file.suffix}")).exists():
         number += 1
-    return spare
+    return unused

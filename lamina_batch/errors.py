@@ -1,19 +1,19 @@
-"""The one exception tree. Each class knows its exit code (docs/exit-codes.md, "Exit codes").
+"""The exceptions of lamina-batch, and the exit code of each (docs/exit-codes.md, "Exit codes").
 
-    LaminaBatchError                 1   could not run
-    ├── UsageError                   2   wrong usage, or a file that cannot be used
-    │   ├── PipelineError            2   the pipeline file, with line and column
-    │   ├── CatalogError             2   the rows: file, encoding, columns
-    │   └── LedgerMismatchError      2   this ledger belongs to another pipeline file or another service
-    ├── StateError                   1   the ledger, a manifest or a summary cannot be read or written
-    ├── ServiceError                 1   the Lamina service: unreachable, or an answer that ends the run
-    │   ├── CredentialsError         1   no key, or one that the service refuses
-    │   └── UnknownAppError          1   no such app, or not for this key
-    ├── LostLedgerError              5   what was bought before is not in the ledger: a run would buy it again
-    ├── LedgerLockedError            7   another run holds this ledger
-    └── DriftError                   8   the app has changed in a way that breaks this pipeline
+    LaminaBatchError                 1
+    ├── UsageError                   2
+    │   ├── PipelineError            2
+    │   ├── CatalogError             2
+    │   └── LedgerMismatchError      2
+    ├── StateError                   1
+    ├── ServiceError                 1
+    │   ├── CredentialsError         1
+    │   └── UnknownAppError          1
+    ├── LostLedgerError              5
+    ├── LedgerLockedError            7
+    └── DriftError                   8
 
-A bad row is not an exception but a finding (catalog/check.py), and the end of one execution is a value.
+A bad row is not an exception but a finding (catalog/check_rows.py), and the end of one execution is a value.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
 
 class LaminaBatchError(Exception):
-    """Something that ends the command.
+    """An error that ends the command.
 
-    `what` says what is wrong, `where` names the file, line, row or address, and `hint` the next thing to do.
+    `what` is wrong, `where` is the file, line, row or address, and `hint` is the next thing to do.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        """`what` and `hint` are sentences without a full stop."""
         self.what = what
         self.where = where
         self.hint = hint
@@ -40,7 +41,7 @@ class LaminaBatchError(Exception):
 
     @property
     def located_message(self) -> str:
-        """What is wrong and where, without what to do about it."""
+        """Where and what, without the hint."""
         return f"{self.where}: {self.what}" if self.where else self.what
 
     def __str__(self) -> str:
@@ -48,7 +49,7 @@ class LaminaBatchError(Exception):
 
 
 class UsageError(LaminaBatchError):
-    """Wrong usage: an option, a name or a file that does not fit."""
+    """The command or one of its files cannot be used."""
 
     exit_code = 2
 
@@ -82,26 +83,26 @@ class UnknownAppError(ServiceError):
 
 
 class LostLedgerError(LaminaBatchError):
-    """There are results, but the ledger that should know of them is empty: better no run than paying twice."""
+    """There are results, but the ledger is empty: a run would buy them again."""
 
     exit_code = 5
 
 
 class LedgerLockedError(LaminaBatchError):
-    """Another run holds the ledger."""
+    """Another run uses this ledger."""
 
     exit_code = 7
 
 
 class DriftError(LaminaBatchError):
-    """The app's live contract breaks this pipeline, which worked with the one that it was made for."""
+    """The app has changed in a way that breaks this pipeline."""
 
     exit_code = 8
 
 
 def closest_match(word: str, choices: Iterable[str]) -> str | None:
-    """The choice most like `word`, or None if none is near: what "did you mean" may name."""
-    import difflib  # what goes well does not wait for it
+    """The choice most similar to `word`; None: no choice is similar."""
+    import difflib  # only errors need it
 
     folded = {choice.casefold(): choice for choice in choices}
     found = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
@@ -109,6 +110,6 @@ def closest_match(word: str, choices: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str | None:
-    """`did you mean 'Plus Size'?`, or None if nothing is near."""
+    """`did you mean 'Plus Size'?`; None: no choice is similar."""
     near = closest_match(word, choices)
     return f"did you mean {near!r}?" if near is not None else None

@@ -1,4 +1,4 @@
-"""What is not a function of its arguments: clocks, sleep, randomness and a way to tell a waiting person something."""
+"""Clocks, sleep, randomness and notices: everything that a test replaces to be repeatable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _ignore(_text: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """Handed on whole, so that a test can replace all of it."""
+    """The clocks, sleep, randomness and notices of a run."""
 
     #: monotonic seconds, for pacing and durations
     now: Callable[[], float]
@@ -25,7 +25,7 @@ class Runtime:
     wall: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     random: Random
-    #: shows a message to a person who is waiting
+    #: shows a message to the user
     notice: Callable[[str], None] = _ignore
 
 

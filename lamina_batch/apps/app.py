@@ -1,6 +1,4 @@
-"""An app's contract: its name and parameters, parsed tolerantly from what the service serves (docs/lamina-api.md,
-"Get app" and "Parameters").
-"""
+"""An app's contract: its name and parameters, parsed tolerantly (docs/lamina-api.md, "Get app")."""
 
 from __future__ import annotations
 
@@ -14,19 +12,18 @@ from lamina_batch.errors import ServiceError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One input of an app, as the service describes it."""
+    """One input of an app (docs/lamina-api.md, "Parameters")."""
 
-    #: display name and input key, exact bytes (docs/lamina-api.md, "Names and labels": some hold two spaces or end in
-    #: one)
+    #: display name and input key, byte for byte (docs/lamina-api.md, "Names and labels")
     name: str
-    #: text, options or url; an unknown kind is kept and checked as text
+    #: text, options or url; another type is kept and checked as text
     type: str
     required: bool = False
-    #: labels, exact bytes; empty unless the type is options
+    #: labels, byte for byte; empty unless the type is options
     options: tuple[str, ...] = ()
-    #: any JSON; null and absent are the same: no default (docs/lamina-api.md, "Required and default")
+    #: any JSON; None: no default
     default: object = None
-    #: image, video, audio; empty: not said
+    #: image, video, audio; empty: any
     accept: tuple[str, ...] = ()
     #: takes a list of values
     multiple: bool = False
@@ -34,42 +31,44 @@ class Parameter:
 
     @property
     def must_supply(self) -> bool:
-        """Whether a request without it fails: the rule that holds in both generations (docs/lamina-api.md,
-        "Required and default").
-        """
+        """Whether a request without it fails (docs/lamina-api.md, "Required and default")."""
         return self.required and self.default is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """An app's contract: what it takes."""
+    """What the service says about an app."""
 
     app_id: str
     name: str
     description: str | None
     parameters: tuple[Parameter, ...]
-    #: what was served, as canonical JSON: enough to build the app again without the network
-    served: str
+    #: the service's answer as canonical JSON, from which parse_app builds the app again
+    served_json: str
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over what decides whether inputs are valid; a new description does not change it.
+        """SHA-256 of everything that decides whether inputs are valid.
 
-        Nor does the generation of the API, one of which calls every parameter required (docs/lamina-api.md,
-        "Inputs and app fields of runs").
+        A description does not change it. Nor does the generation of the API: one of them calls every parameter
+        required (docs/lamina-api.md, "Inputs and app fields of runs").
         """
         contract = [
             [p.name, p.type, p.must_supply, list(p.options), p.default, list(p.accept), p.multiple]
             for p in sorted(self.parameters, key=lambda p: p.name)
         ]
-        text = json.dumps(contract, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(canonical_json(contract).encode()).hexdigest()
+
+
+def canonical_json(value: object) -> str:
+    """JSON that is the same for equal values: sorted keys, no spaces."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def parse_app(data: object) -> App:
     """Build an App from the `data` of GET /v1/apps/{appId}. Unknown fields are ignored, `id`s are not needed.
 
-    Raises ServiceError if there is no usable list of parameters: nothing can be checked against that.
+    Raises ServiceError if it has no usable list of parameters, because inputs cannot be checked without one.
     """
     if not isinstance(data, Mapping):
         raise ServiceError("the service described the app in a form this version does not know", hint=_UPDATE_HINT)
@@ -81,7 +80,7 @@ def parse_app(data: object) -> App:
         name=str(data.get("name") or data.get("appId") or "unnamed app"),
         description=_text(data.get("description")),
         parameters=tuple(_parameter(item) for item in listed),
-        served=json.dumps(data, ensure_ascii=False, separators=(",", ":"), sort_keys=True),
+        served_json=canonical_json(data),
     )
 
 

@@ -1,29 +1,24 @@
-"""An app's parameters as JSON Schema 2020-12: the authority on which inputs the service would take (docs/lamina-api.md,
-"Parameters").
+"""An app's parameters as JSON Schema 2020-12: the inputs that the service accepts.
 
-What is checked is the object sent as `inputs`, in the one wire form we use: each value a string as bytes of the
-service's own spelling; several values for one parameter an array of at least two strings. A single value is sent
-as a bare string, for a parameter that takes several too: the service accepts both (docs/lamina-api.md,
-"Several values"), and one canonical form is what keeps equal content equal.
+It checks the object sent as `inputs`, in the one form that lamina-batch sends: each value is a string in the service's
+own spelling, and several values for one parameter are an array of at least two strings. A single value is a bare
+string, even for a parameter that takes several. The service accepts both (docs/lamina-api.md, "Several values"), but
+one canonical form keeps equal content equal.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lamina_batch.pipeline.names import normalise_name
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from lamina_batch.apps.app import App, Parameter
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-# An absolute http(s) URL with something for a host. Written without `$`, `\s`, `\d` or `\w`, which Python, Rust and
-# ECMA-262 read differently, because the same text is searched for by jsonschema and by polars.
+# An absolute http(s) URL with a host. jsonschema and polars both use the pattern, so it has no `$`, `\s`, `\d` or
+# `\w`: Python, Rust and ECMA-262 read them differently.
 URL_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\x00-\x20/?#]"
-# Control characters and every kind of blank, zero-width ones included: what a pasted cell smuggles into a URL.
+# Control characters and every kind of blank, also of zero width: a pasted cell can bring them into a URL.
 URL_FORBIDDEN_PATTERN = (
     r"[\x00-\x20\x7f-\u00a0\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ufff9-\uffff]"
 )
@@ -32,8 +27,8 @@ URL_FORBIDDEN_PATTERN = (
 def input_schema(app: App) -> dict[str, Any]:
     """The schema of the `inputs` object of one execution.
 
-    `required` lists what must be supplied in both generations of the API; a parameter that is left out otherwise
-    takes the app's default (docs/lamina-api.md, "Required and default").
+    `required` lists the parameters that both generations of the API need. For any other, the app has a default
+    (docs/lamina-api.md, "Required and default").
     """
     return {
         "$schema": SCHEMA_DIALECT,
@@ -46,7 +41,7 @@ def input_schema(app: App) -> dict[str, Any]:
 
 
 def parameter_schema(parameter: Parameter) -> dict[str, Any]:
-    """The schema of one parameter's value: a string, or also an array of two or more where it takes several."""
+    """The schema of one parameter's value: a string, or an array of two or more if it takes several."""
     one = value_schema(parameter)
     value = one if not parameter.multiple else {"oneOf": [one, {"type": "array", "items": one, "minItems": 2}]}
     annotations = {"description": parameter.description, "default": parameter.default}
@@ -56,23 +51,10 @@ def parameter_schema(parameter: Parameter) -> dict[str, Any]:
 def value_schema(parameter: Parameter) -> dict[str, Any]:
     """The schema of a single value of the parameter.
 
-    A kind we do not know is checked as text, and so are options without labels: there is nothing to hold them to.
+    A parameter of an unknown type, or options without labels, can only be checked as text.
     """
     if parameter.type == "options" and parameter.options:
         return {"type": "string", "enum": list(parameter.options)}
     if parameter.type == "url":
         return {"type": "string", "pattern": URL_PATTERN, "not": {"pattern": URL_FORBIDDEN_PATTERN}}
     return {"type": "string"}
-
-
-def match(name: str, choices: Iterable[str]) -> str | None:
-    """The choice that `name` means: itself, or else the only one that is leniently the same.
-
-    What is returned is the choice byte for byte. None if nothing matches, or more than one does leniently.
-    """
-    choices = tuple(choices)
-    if name in choices:
-        return name
-    form = normalise_name(name)
-    same = [choice for choice in choices if normalise_name(choice) == form]
-    return same[0] if len(same) == 1 else None

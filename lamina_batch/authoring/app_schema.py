@@ -13,14 +13,14 @@ from lamina_batch.pipeline.file_schema import pipeline_schema, subschema
 
 if TYPE_CHECKING:
     from lamina_batch.apps.app import App, Parameter
-    from lamina_batch.pipeline.file_schema import Schema
+    from lamina_batch.pipeline.keys import Schema
 
 
 def app_schema(app: App) -> Schema:
     """The JSON Schema of pipeline files for this app. It refuses nothing else that the general one takes."""
     schema = pipeline_schema()
     keys = schema["properties"]
-    rule = subschema(schema, keys["inputs"], "any parameter")
+    rule = subschema(keys["inputs"], "any parameter")
     schema["$id"] = f"{schema['$id']}:app:{app.app_id}"
     schema["title"] = f"{schema['title']} for {app.name}"
     keys["app"] = {**keys["app"], "const": app.app_id, "examples": [app.app_id]}
@@ -77,8 +77,8 @@ def _label(parameter: Parameter) -> Schema:
 
 
 def _without_examples(place: Schema) -> Schema:
-    """Without the general examples, which name inputs of another app, and the `$ref` that brings them back."""
-    return {key: value for key, value in place.items() if key not in {"examples", "$ref"}}
+    """Without the general examples, which name inputs of another app."""
+    return {key: value for key, value in place.items() if key != "examples"}
 
 
 def _required_rule(parameter: Parameter) -> dict[str, Any]:

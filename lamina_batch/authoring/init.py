@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 from lamina_batch.atomic_files import write_text
 from lamina_batch.authoring.app_schema import app_schema
 from lamina_batch.authoring.matching import KEYS, ColumnMatch, explain_missing_key, guess_key, match_columns
-from lamina_batch.drift.pinning import save_pin
-from lamina_batch.drift.pins import SANDBOX_SOURCE, pin_file, read_pin
+from lamina_batch.drift.pins import SANDBOX_SOURCE, pin_file, read_pin, save_pin
 from lamina_batch.errors import CatalogError, UsageError
 from lamina_batch.pipeline.schema_problems import FILL_IN
 from lamina_batch.pipeline.sheet_reference import WORKBOOK_EXTENSIONS, split_sheet

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lamina_batch.apps.input_schema import URL_PATTERN, match
+from lamina_batch.apps.input_schema import URL_PATTERN
 from lamina_batch.catalog.input_validator import quote_value
-from lamina_batch.pipeline.names import normalise_name
+from lamina_batch.pipeline.names import match_name, normalise_name
 from lamina_batch.pipeline.schema_problems import FILL_IN
 from lamina_batch.sources.text import as_text, blank_to_null, can_be_text
 
@@ -201,7 +201,7 @@ def _match_values(parameter: Parameter, column: str, cells: NamedColumns) -> Col
         return ColumnMatch(column=column, split=split, blank=blank) if parts.str.contains(URL_PATTERN).any() else None
     if not parameter.options:
         return ColumnMatch(column=column, blank=blank)
-    strange = [value for value in values.unique(maintain_order=True) if match(value, parameter.options) is None]
+    strange = [value for value in values.unique(maintain_order=True) if match_name(value, parameter.options) is None]
     if len(strange) > _MAX_MAPPED_VALUES:
         return None
     return ColumnMatch(column=column, map=dict(_guess_labels(strange, parameter.options)), blank=blank)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import polars as pl
 
-from lamina_batch.apps.input_schema import URL_FORBIDDEN_PATTERN, match, value_schema
+from lamina_batch.apps.input_schema import URL_FORBIDDEN_PATTERN, value_schema
 from lamina_batch.errors import did_you_mean
-from lamina_batch.pipeline.names import normalise_name
+from lamina_batch.pipeline.names import match_name, normalise_name
 from lamina_batch.sources.text import utf8_bytes
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class InputValidator:
 
     def _meant(self, value: str) -> Verdict | None:
         """The verdict on what is a label in all but case and spaces; None if it is none."""
-        label = match(value, self.parameter.options) if normalise_name(value) in self._lenient else None
+        label = match_name(value, self.parameter.options) if normalise_name(value) in self._lenient else None
         if label is None:
             return None
         if value.split() == label.split():

@@ -9,9 +9,9 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from lamina_batch.apps.input_schema import match
 from lamina_batch.catalog.input_validator import InputValidator
 from lamina_batch.errors import did_you_mean
+from lamina_batch.pipeline.names import match_name
 from lamina_batch.pipeline.spec import Value
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def resolve_inputs(pipeline: Pipeline, app: App) -> ResolvedInputs:
     places: dict[str, KeyPath] = {}
 
     def parameter_at(path: KeyPath, written: str) -> Parameter:
-        name = match(written, parameters)
+        name = match_name(written, parameters)
         if name is None:
             hint = did_you_mean(written, parameters)
             raise pipeline.error(

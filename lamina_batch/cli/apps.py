@@ -159,8 +159,7 @@ def apps_pin(app_id: str, *, output: Path | None, sandbox: bool, base_url: str |
     Example:
       lamina-batch apps pin bbb17293-5fe7-4645-8c6e-0745bc28254d
     """
-    from lamina_batch.drift.pinning import save_pin
-    from lamina_batch.drift.pins import pin_file
+    from lamina_batch.drift.pins import pin_file, save_pin
 
     pin = fetch_pin(app_id, RedactingServiceOptions(sandbox=sandbox, base_url=base_url))
     file = output or pin_file(app_id)
@@ -206,10 +205,10 @@ def apps_diff(what: str, *, pin: Path | None, sandbox: bool, base_url: str | Non
         out(f"{breaks}: {line}")
     for line in found.lines(broken=False):
         out(f"changed: {line}")
-    since = found.known.called
-    say(f"{found.known.app.name}: {len(found.changes) or 'no'} changes since {since}")
+    since = found.baseline.label
+    say(f"{found.baseline.app.name}: {len(found.changes) or 'no'} changes since {since}")
     if found.breaks:
-        say(f"  once the pipeline is mended, accept the app as it is now with {found.known.accept}")
+        say(f"  once the pipeline is mended, accept the app as it is now with {found.baseline.accept_command}")
     sys.exit(8 if found.breaks else 0)
 
 
@@ -224,7 +223,7 @@ def _diff_pipeline(file: Path, service: RedactingServiceOptions) -> Drift:
 
 
 def _diff_app(app_id: str, file: Path | None, service: RedactingServiceOptions) -> Drift:
-    from lamina_batch.drift.pinning import compare_with_pin
+    from lamina_batch.drift.judge import compare_with_pin
     from lamina_batch.drift.pins import pin_file, read_pin
 
     file = file or pin_file(app_id)

@@ -295,7 +295,7 @@ def _counts_text(summary: Summary) -> str:
 
 
 def _stop_text(stopped_by: str, pipeline: Pipeline) -> str:
-    return _STOP_MESSAGES[stopped_by].format(plan=pipeline.command("plan"))
+    return _STOP_MESSAGES[stopped_by].format(plan=pipeline.command_line("plan"))
 
 
 def _summary_line(summary: Summary, code: int, pipeline: Pipeline) -> str:
@@ -306,7 +306,7 @@ def _summary_line(summary: Summary, code: int, pipeline: Pipeline) -> str:
 def _summary_lines(summary: Summary, pipeline: Pipeline) -> Iterator[str]:
     """The summary for people, line by line."""
     counts = summary.counts
-    run = pipeline.command("run")
+    run = pipeline.command_line("run")
     yield _counts_text(summary)
     executions = "1 execution" if counts["submitted"] == 1 else f"{counts['submitted']} executions"
     yield f"  {executions} started, {counts['unchanged']} unchanged, {summary.seconds:.1f} s"
@@ -323,9 +323,9 @@ def _summary_lines(summary: Summary, pipeline: Pipeline) -> Iterator[str]:
     if counts["timed_out"]:
         yield f"  what timed out is asked about once in each run; `{run} --rerun KEY` buys it again"
     if counts["running"]:
-        yield f"  running: `{pipeline.command('collect')}` waits for them and writes the results"
+        yield f"  running: `{pipeline.command_line('collect')}` waits for them and writes the results"
     if counts["held"]:
-        yield f"  held: it is not known whether these were bought; see `{pipeline.command('held')}`"
+        yield f"  held: it is not known whether these were bought; see `{pipeline.command_line('held')}`"
     if summary.downloads is not None and (summary.downloads.saved or summary.downloads.failed):
         missed = f", {summary.downloads.failed} could not be saved" if summary.downloads.failed else ""
         yield f"  {summary.downloads.saved} files saved{missed}"

@@ -195,7 +195,7 @@ def _generation(facts: Facts) -> Iterator[CheckOutcome]:
     if isinstance(found, LaminaBatchError):
         yield _from_error(found)
         return
-    asked = facts.pipeline.api.generation if _is_pipeline(facts.pipeline) else "auto"
+    asked = facts.pipeline.api.api_version if _is_pipeline(facts.pipeline) else "auto"
     if asked in {"auto", found.name}:
         yield _ok(f"{found.name}" + ("" if asked == "auto" else ", as `api.generation` says"))
     elif asked == "runs":
@@ -260,7 +260,7 @@ def _pipeline(facts: Facts) -> Iterator[CheckOutcome]:
 
 
 def _command(facts: Facts, words: str) -> str:
-    return facts.pipeline.command(words) if _is_pipeline(facts.pipeline) else f"lamina-batch {words}"
+    return facts.pipeline.command_line(words) if _is_pipeline(facts.pipeline) else f"lamina-batch {words}"
 
 
 def _app(facts: Facts) -> Iterator[CheckOutcome]:
@@ -281,7 +281,7 @@ def _drift(facts: Facts) -> Iterator[CheckOutcome]:
     for note in drift:
         yield _warn(note, f"`{_command(facts, 'apps diff')}` shows all of it")
     if not drift and _is_pipeline(facts.pipeline):
-        pinned = facts.pipeline.schema.pin is not None
+        pinned = facts.pipeline.schema_options.pin is not None
         yield _ok(
             f"the app is as {'it was pinned' if pinned else 'in the last run, if there was one: there is no pin'}"
         )

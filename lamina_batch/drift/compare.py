@@ -1,28 +1,28 @@
-"""Drift: what is different between two contracts of one app, and which of it breaks a pipeline. Pure.
+"""Compares two contracts of one app. Names and labels are equal only byte for byte.
 
-A name or a label is the same only byte for byte. A pipeline that means one of another spacing would still run, but
-what it sends is other content then, and every row of it would be bought again.
+A pipeline that spells a label in another way would still run. But it would send other content, and every row would be
+bought again.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
-from lamina_batch.apps.input_schema import match
 from lamina_batch.pipeline.names import normalise_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from lamina_batch.apps.app import App, Parameter
 
 
 class ChangeKind(StrEnum):
-    """What kind of change an app went through."""
+    """What can change in a contract."""
 
     PARAMETER_REMOVED = "parameter removed"
     PARAMETER_ADDED = "parameter added"
@@ -40,285 +40,138 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One change of an app's contract."""
+    """One change of one parameter."""
 
     kind: ChangeKind
-    #: the parameter as it was; None if it is new
+    #: None: the parameter is new
     before: Parameter | None
-    #: the parameter as it is; None if it is gone
+    #: None: the parameter is removed
     after: Parameter | None
-    #: the label that is gone or new
+    #: the label that is removed or new
     label: str | None = None
-    #: of a parameter or a label that is gone: what it is probably called now
-    likely: str | None = None
+    #: the probable new name of a removed parameter or label
+    likely_new_name: str | None = None
 
     @property
     def parameter(self) -> str:
-        """The name of the parameter: the one that a pipeline of before knows, where there is one."""
-        known = self.before or self.after
-        return known.name if known is not None else ""
+        """The name of the parameter before the change; of a new parameter, its name now."""
+        parameter = self.before or self.after
+        return parameter.name if parameter is not None else ""
 
 
 def compare(before: App, after: App) -> tuple[Change, ...]:
-    """Every change that matters to what may be sent, in the order of the parameters before, the new ones last.
+    """Every change that matters to the inputs a pipeline may send. Changes of new parameters come last.
 
-    Descriptions, ids and the order of things do not matter, nor does the generation of the API (see `must_supply`).
+    Descriptions, ids and the order of things do not matter. Nor does the generation of the API: one generation calls
+    every parameter required, so `must_supply` is compared.
     """
     was = {p.name: p for p in before.parameters}
     now = {p.name: p for p in after.parameters}
-    gone = [p for p in before.parameters if p.name not in now]
-    new = [p for p in after.parameters if p.name not in was]
-    likely = _likely_parameters(gone, new)
+    added = [p for p in after.parameters if p.name not in was]
+    likely = _likely_parameters([p for p in before.parameters if p.name not in now], added)
     changes: list[Change] = []
-    for parameter in before.parameters:
-        still = now.get(parameter.name)
-        if still is None:
-            changes.append(
-                Change(
-                    kind=ChangeKind.PARAMETER_REMOVED, before=parameter, after=None, likely=likely.get(parameter.name)
-                )
-            )
+    for name, parameter in was.items():
+        if name in now:
+            changes += _parameter_changes(parameter, now[name])
         else:
-            changes += (change for rule in _COMPARISON_RULES for change in rule(parameter, still))
-    changes += (Change(kind=ChangeKind.PARAMETER_ADDED, before=None, after=parameter) for parameter in new)
-    return tuple(changes)
+            kind, new_name = ChangeKind.PARAMETER_REMOVED, likely.get(name)
+            changes.append(Change(kind=kind, before=parameter, after=None, likely_new_name=new_name))
+    return (*changes, *(Change(kind=ChangeKind.PARAMETER_ADDED, before=None, after=new) for new in added))
 
 
-# -- what can change of one parameter: a rule for each ----------------------------------------------------------
-
-
-def _type_changes(before: Parameter, after: Parameter) -> Iterator[Change]:
+def _parameter_changes(before: Parameter, after: Parameter) -> Iterator[Change]:
+    change = partial(Change, before=before, after=after)
     if before.type != after.type:
-        yield Change(kind=ChangeKind.RETYPED, before=before, after=after)
-
-
-def _required_changes(before: Parameter, after: Parameter) -> Iterator[Change]:
+        yield change(kind=ChangeKind.RETYPED)
     if before.must_supply != after.must_supply:
-        kind = ChangeKind.MADE_REQUIRED if after.must_supply else ChangeKind.NO_LONGER_REQUIRED
-        yield Change(kind=kind, before=before, after=after)
+        yield change(kind=ChangeKind.MADE_REQUIRED if after.must_supply else ChangeKind.NO_LONGER_REQUIRED)
+    if before.type == after.type:
+        yield from _label_changes(before, after)
+    # A default that makes the parameter optional is reported as that.
+    if before.default != after.default and before.must_supply == after.must_supply:
+        yield change(kind=ChangeKind.DEFAULT_CHANGED)
+    if before.type == after.type and set(before.accept) != set(after.accept):
+        yield change(kind=ChangeKind.ACCEPT_CHANGED)
+    if before.multiple != after.multiple:
+        yield change(kind=ChangeKind.MULTIPLE_GIVEN if after.multiple else ChangeKind.MULTIPLE_WITHDRAWN)
 
 
 def _label_changes(before: Parameter, after: Parameter) -> Iterator[Change]:
-    if before.type != after.type:
-        return  # with another type there are no labels to look for
-    gone = [label for label in before.options if label not in after.options]
-    new = [label for label in after.options if label not in before.options]
-    likely = likely_names(gone, new)
-    if not likely and len(gone) == len(new) == 1 and before.options.index(gone[0]) == after.options.index(new[0]):
-        likely = {gone[0]: new[0]}
-    for label in gone:
+    change = partial(Change, before=before, after=after)
+    removed = [label for label in before.options if label not in after.options]
+    added = [label for label in after.options if label not in before.options]
+    likely = likely_names(removed, added)
+    if not likely and len(removed) == len(added) == 1:
+        # A label at the same index probably has a new name.
+        [old], [new] = removed, added
+        likely = {old: new} if before.options.index(old) == after.options.index(new) else {}
+    for label in removed:
         kind = ChangeKind.LABEL_RENAMED if label in likely else ChangeKind.LABEL_REMOVED
-        yield Change(kind=kind, before=before, after=after, label=label, likely=likely.get(label))
-    for label in new:
-        if label not in likely.values():
-            yield Change(kind=ChangeKind.LABEL_ADDED, before=before, after=after, label=label)
+        yield change(kind=kind, label=label, likely_new_name=likely.get(label))
+    yield from (change(kind=ChangeKind.LABEL_ADDED, label=label) for label in added if label not in likely.values())
 
 
-def _default_changes(before: Parameter, after: Parameter) -> Iterator[Change]:
-    # Where a default decides whether the parameter may be left out, that is what is said of it.
-    if before.default != after.default and before.must_supply == after.must_supply:
-        yield Change(kind=ChangeKind.DEFAULT_CHANGED, before=before, after=after)
+def likely_names(removed: Sequence[str], added: Iterable[str]) -> dict[str, str]:
+    """Removed name -> its probable new name. Each new name is used once.
 
-
-def _accept_changes(before: Parameter, after: Parameter) -> Iterator[Change]:
-    if before.type == after.type and set(before.accept) != set(after.accept):
-        yield Change(kind=ChangeKind.ACCEPT_CHANGED, before=before, after=after)
-
-
-def _multiple_changes(before: Parameter, after: Parameter) -> Iterator[Change]:
-    if before.multiple != after.multiple:
-        kind = ChangeKind.MULTIPLE_GIVEN if after.multiple else ChangeKind.MULTIPLE_WITHDRAWN
-        yield Change(kind=kind, before=before, after=after)
-
-
-_COMPARISON_RULES: tuple[Callable[[Parameter, Parameter], Iterator[Change]], ...] = (
-    _type_changes,
-    _required_changes,
-    _label_changes,
-    _default_changes,
-    _accept_changes,
-    _multiple_changes,
-)
-
-
-def likely_names(gone: Sequence[str], new: Iterable[str]) -> dict[str, str]:
-    """For names that are gone the new one that each probably became; no new one is given twice.
-
-    The same but for case and spaces comes first, then what is most alike.
+    A name that differs only in case and spaces comes first, then the most similar one.
     """
-    left = list(new)
-    found: dict[str, str] = {}
-    for old in gone:
-        same = [name for name in left if normalise_name(name) == normalise_name(old)]
-        if same:
-            found[old] = same[0]
-            left.remove(same[0])
-    for old in gone:
-        if old not in found:
-            forms = {normalise_name(name): name for name in left}
-            near = difflib.get_close_matches(normalise_name(old), forms, n=1, cutoff=0.6)
-            if near:
-                found[old] = forms[near[0]]
-                left.remove(forms[near[0]])
-    return found
-
-
-def _likely_parameters(gone: Sequence[Parameter], new: Sequence[Parameter]) -> dict[str, str]:
+    unused = list(added)
     likely: dict[str, str] = {}
-    for kind in dict.fromkeys(p.type for p in gone):
-        olds = [p.name for p in gone if p.type == kind]
-        news = [p.name for p in new if p.type == kind]
-        found = likely_names(olds, news)
-        likely |= found or (dict(zip(olds, news, strict=True)) if len(olds) == len(news) == 1 else {})
+    for cutoff in (1.0, 0.6):
+        for old in removed:
+            if old in likely:
+                continue
+            names = {normalise_name(name): name for name in reversed(unused)}
+            similar = difflib.get_close_matches(normalise_name(old), names, n=1, cutoff=cutoff)
+            if similar:
+                likely[old] = names[similar[0]]
+                unused.remove(likely[old])
     return likely
 
 
-# -- what breaks a pipeline -------------------------------------------------------------------------------------
+def _likely_parameters(removed: Sequence[Parameter], added: Sequence[Parameter]) -> dict[str, str]:
+    """As likely_names, among parameters of the same type. One removed and one added are a pair."""
+    likely: dict[str, str] = {}
+    for kind in dict.fromkeys(p.type for p in removed):
+        old = [p.name for p in removed if p.type == kind]
+        new = [p.name for p in added if p.type == kind]
+        pair = dict(zip(old, new, strict=True)) if len(old) == len(new) == 1 else {}
+        likely |= likely_names(old, new) or pair
+    return likely
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """Where a pipeline uses something of a contract."""
-
-    #: keys of the pipeline file that name it: `inputs.Style.map.Luxe`
-    places: tuple[str, ...] = ()
-    #: rows whose cells come to it, as the spreadsheet numbers them; of several files `12 of a.csv`
-    rows: tuple[str, ...] = ()
-
-    @property
-    def used(self) -> bool:
-        """Whether the pipeline file or a row uses it."""
-        return bool(self.places or self.rows)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContractUsage:
-    """What a pipeline, and the rows of its catalog, use of the contract that it was made for."""
-
-    #: parameters as the pipeline writes them, in `inputs` and `matrix`
-    written: frozenset[str] = frozenset()
-    #: by name
-    parameters: Mapping[str, Usage] = field(default_factory=dict)
-    #: by name and label
-    labels: Mapping[tuple[str, str], Usage] = field(default_factory=dict)
-    #: parameters that get several values at once
-    several: Mapping[str, Usage] = field(default_factory=dict)
-    #: rows that leave out a parameter, by name; a parameter that no rule gives is left out of all
-    blank: Mapping[str, int] = field(default_factory=dict)
-
-    def supplies(self, parameter: str, among: Iterable[str]) -> bool:
-        """Whether the pipeline means this one of the contract's parameters with something that it writes."""
-        names = tuple(among)
-        return any(match(written, names) == parameter for written in self.written)
-
-
-def full_usage(app: App) -> ContractUsage:
-    """The uses of a pipeline that leaves nothing out: for what could break some pipeline."""
-    use = Usage(places=("inputs",))
-    return ContractUsage(
-        written=frozenset(p.name for p in app.parameters),
-        parameters={p.name: use for p in app.parameters},
-        labels={(p.name, label): use for p in app.parameters for label in p.options},
-        several={p.name: use for p in app.parameters if p.multiple},
-    )
-
-
-def broken_usage(change: Change, uses: ContractUsage, after: App) -> Usage | None:
-    """What of the pipeline this change breaks; None: nothing, the change is only worth telling."""
-    use = _BREAKAGE_RULES[change.kind](change, uses, after)
-    return use if use is not None and use.used else None
-
-
-def _never(_change: Change, _uses: ContractUsage, _after: App) -> None:
-    return None
-
-
-def _if_given(change: Change, uses: ContractUsage, _after: App) -> Usage | None:
-    return uses.parameters.get(change.parameter)
-
-
-def _if_label_used(change: Change, uses: ContractUsage, _after: App) -> Usage | None:
-    return uses.labels.get((change.parameter, change.label or ""))
-
-
-def _if_several_sent(change: Change, uses: ContractUsage, _after: App) -> Usage | None:
-    return uses.several.get(change.parameter)
-
-
-def _if_needed(change: Change, uses: ContractUsage, after: App) -> Usage | None:
-    new = change.after
-    if new is None or not new.must_supply or uses.supplies(new.name, [p.name for p in after.parameters]):
-        return None
-    return Usage(places=("inputs",))
-
-
-def _if_narrower(change: Change, uses: ContractUsage, after: App) -> Usage | None:
-    """Which kind of file an address leads to is not known, so any kind that is no longer taken counts."""
-    if change.before is None or change.after is None or not change.after.accept:
-        return None
-    withdrawn = set(change.before.accept) - set(change.after.accept)
-    return _if_given(change, uses, after) if withdrawn else None
-
-
-_BREAKAGE_RULES: Mapping[ChangeKind, Callable[[Change, ContractUsage, App], Usage | None]] = {
-    ChangeKind.PARAMETER_REMOVED: _if_given,
-    ChangeKind.PARAMETER_ADDED: _if_needed,
-    ChangeKind.RETYPED: _if_given,
-    ChangeKind.MADE_REQUIRED: _if_needed,
-    ChangeKind.NO_LONGER_REQUIRED: _never,
-    ChangeKind.LABEL_REMOVED: _if_label_used,
-    ChangeKind.LABEL_RENAMED: _if_label_used,
-    ChangeKind.LABEL_ADDED: _never,
-    ChangeKind.DEFAULT_CHANGED: _never,
-    ChangeKind.ACCEPT_CHANGED: _if_narrower,
-    ChangeKind.MULTIPLE_GIVEN: _never,
-    ChangeKind.MULTIPLE_WITHDRAWN: _if_several_sent,
+_DESCRIPTIONS = {
+    ChangeKind.PARAMETER_REMOVED: "the input {name} is gone{likely}",
+    ChangeKind.PARAMETER_ADDED: "the input {name} ({after.type}) is new{needed}",
+    ChangeKind.RETYPED: "{name} is of the type {after.type} now, and was {before.type}",
+    ChangeKind.MADE_REQUIRED: "{name} must be given now",
+    ChangeKind.NO_LONGER_REQUIRED: "{name} need not be given any more",
+    ChangeKind.LABEL_REMOVED: "{name} has no label {label} any more{likely}",
+    ChangeKind.LABEL_RENAMED: "{name} has no label {label} any more{likely}",
+    ChangeKind.LABEL_ADDED: "{name} has a new label {label}",
+    ChangeKind.DEFAULT_CHANGED: "the app's own default for {name} is {default_after} now, and was {default_before}",
+    ChangeKind.ACCEPT_CHANGED: "{name} takes {accept_after} now, and took {accept_before}",
+    ChangeKind.MULTIPLE_GIVEN: "{name} takes several values now",
+    ChangeKind.MULTIPLE_WITHDRAWN: "{name} takes one value now, and took several",
 }
-
-
-# -- in words ---------------------------------------------------------------------------------------------------
 
 
 def describe_change(change: Change) -> str:
     """The change as a sentence for people."""
-    before, after, name = change.before, change.after, repr(change.parameter)
-    likely = "" if change.likely is None else f"; it is probably {change.likely!r} now"
-    match change.kind:
-        case ChangeKind.PARAMETER_REMOVED:
-            return f"the input {name} is gone{likely}"
-        case ChangeKind.PARAMETER_ADDED:
-            needed = ", and must be given" if after is not None and after.must_supply else ""
-            return f"the input {name} ({after.type if after else ''}) is new{needed}"
-        case ChangeKind.RETYPED:
-            return f"{name} is of the type {after.type if after else ''} now, and was {before.type if before else ''}"
-        case ChangeKind.MADE_REQUIRED:
-            return f"{name} must be given now"
-        case ChangeKind.NO_LONGER_REQUIRED:
-            return f"{name} need not be given any more"
-        case ChangeKind.LABEL_REMOVED | ChangeKind.LABEL_RENAMED:
-            return f"{name} has no label {change.label!r} any more{likely}"
-        case ChangeKind.LABEL_ADDED:
-            return f"{name} has a new label {change.label!r}"
-        case ChangeKind.DEFAULT_CHANGED:
-            return f"the app's own default for {name} is {_default_text(after)} now, and was {_default_text(before)}"
-        case ChangeKind.ACCEPT_CHANGED:
-            return f"{name} takes {_accepted_media(after)} now, and took {_accepted_media(before)}"
-        case ChangeKind.MULTIPLE_GIVEN:
-            return f"{name} takes several values now"
-        case ChangeKind.MULTIPLE_WITHDRAWN:
-            return f"{name} takes one value now, and took several"
-
-
-_MAX_LISTED_ROWS = 5
-
-
-def describe_usage(use: Usage) -> str:
-    """Where it is used, as a clause for people: places in the pipeline file, and the first rows with their count."""
-    parts = list(use.places)
-    if use.rows:
-        more = f", ... ({len(use.rows)} rows)" if len(use.rows) > _MAX_LISTED_ROWS else ""
-        parts.append(f"row{'s' if len(use.rows) > 1 else ''} {', '.join(use.rows[:_MAX_LISTED_ROWS])}{more}")
-    return ", ".join(parts)
+    before, after = change.before, change.after
+    return _DESCRIPTIONS[change.kind].format(
+        name=repr(change.parameter),
+        label=repr(change.label),
+        likely="" if change.likely_new_name is None else f"; it is probably {change.likely_new_name!r} now",
+        needed=", and must be given" if after is not None and after.must_supply else "",
+        before=before,
+        after=after,
+        default_before=_default_text(before),
+        default_after=_default_text(after),
+        accept_before=_accept_text(before),
+        accept_after=_accept_text(after),
+    )
 
 
 def _default_text(parameter: Parameter | None) -> str:
@@ -326,5 +179,5 @@ def _default_text(parameter: Parameter | None) -> str:
     return "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _accepted_media(parameter: Parameter | None) -> str:
+def _accept_text(parameter: Parameter | None) -> str:
     return " or ".join(parameter.accept) if parameter is not None and parameter.accept else "any kind"

@@ -1,7 +1,7 @@
-"""Pins: an app's contract as a file beside the pipelines that were made for it, so that a change is noticed.
+"""Pins: an app's contract in a file beside the pipelines that were made for it, so that changes are found.
 
-A pin is kept in version control and read in reviews, so its text is made for that: one order, one form, a line for each
-fact. What is served is kept as it was served; what it means is asked of apps/app.py like any other contract.
+A pin is kept in version control and read in reviews: the order is fixed, and each fact has its own line. The parameters
+are those that the service served.
 """
 
 from __future__ import annotations
@@ -12,20 +12,23 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lamina_batch.apps.app import App, parse_app
+from lamina_batch.apps.app import App, canonical_json, parse_app
+from lamina_batch.atomic_files import write_text
+from lamina_batch.drift.compare import compare, describe_change
 from lamina_batch.errors import ServiceError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from jsonschema.exceptions import ValidationError
 
 PIN_VERSION = 1
-#: what a pin names as its source if it came from the stand-in
+#: `taken_from` of a pin of the sandbox
 SANDBOX_SOURCE = "sandbox"
-#: where pins are kept, below the folder of the project
+#: the default folder of pins, relative to the folder of the project
 PIN_FOLDER = Path("schemas/apps")
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}")
@@ -33,7 +36,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """An app's contract as it was at one time."""
+    """An app's contract, and where and when it was taken."""
 
     app: App
     #: base URL of the service that served it, or the word `sandbox`
@@ -43,70 +46,86 @@ class Pin:
 
     @property
     def sha256(self) -> str:
-        """Of the app's id and its parameters as served: tells whether two pins hold the same, and an edited one."""
-        return _digest(self.app.app_id, _served_data(self.app)["parameters"])
+        """The hash of the app's id and its parameters. It shows equal pins, and pins that were edited by hand."""
+        return hashlib.sha256(canonical_json([self.app.app_id, self._parameters]).encode()).hexdigest()
+
+    @property
+    def text(self) -> str:
+        """The content of the pin's file."""
+        content = {
+            "pin_version": PIN_VERSION,
+            "app_id": self.app.app_id,
+            "name": self.app.name,
+            **({} if self.app.description is None else {"description": self.app.description}),
+            "taken_from": self.taken_from,
+            "taken_at": self.taken_at,
+            "sha256": self.sha256,
+            "parameters": self._parameters,
+        }
+        return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+    @property
+    def _parameters(self) -> object:
+        return json.loads(self.app.served_json)["parameters"]
 
 
 def take_pin(app: App, app_id: str, *, taken_from: str, at: datetime) -> Pin:
-    """The pin of an app that was asked for as `app_id`; of what was served only what the contract is made of."""
-    served = json.loads(app.served)
-    kept = {"appId": app_id, "name": app.name, "parameters": served["parameters"]}
+    """The pin of an app that was asked for as `app_id`. Of the service's answer it has only the contract."""
+    kept = {"appId": app_id, "name": app.name, "parameters": json.loads(app.served_json)["parameters"]}
     if app.description is not None:
         kept["description"] = app.description
     return Pin(app=parse_app(kept), taken_from=taken_from, taken_at=f"{at:%Y-%m-%dT%H:%M:%SZ}")
 
 
-def pin_text(pin: Pin) -> str:
-    """The pin as its file holds it."""
-    served = _served_data(pin.app)
-    told = {
-        "pin_version": PIN_VERSION,
-        "app_id": pin.app.app_id,
-        "name": pin.app.name,
-        **({} if pin.app.description is None else {"description": pin.app.description}),
-        "taken_from": pin.taken_from,
-        "taken_at": pin.taken_at,
-        "sha256": pin.sha256,
-        "parameters": served["parameters"],
-    }
-    return json.dumps(told, ensure_ascii=False, indent=2) + "\n"
-
-
 def parse_pin(text: bytes, where: str) -> Pin:
     """Build a Pin from the text of its file, which errors call `where`.
 
-    Raises UsageError for what is no pin, one of another version of the format, and one that was edited by hand.
+    Raises UsageError for another kind of file, another version of the format, and a pin that was edited by hand.
     """
-    again = "`lamina-batch apps pin` writes it anew"
+
+    def refuse(what: str, hint: str = _WRITE_HINT) -> UsageError:
+        return UsageError(what, where=where, hint=hint)
+
     try:
-        told = json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"this pin is not JSON: {error}", where=where, hint=again) from error
-    if isinstance(told, dict) and told.get("pin_version", PIN_VERSION) != PIN_VERSION:
-        raise UsageError(
-            f"this pin is of version {told['pin_version']!r}, and this lamina-batch reads version {PIN_VERSION}",
-            where=where,
-            hint=again,
-        )
-    fault = _first_schema_error(told)
+        raise refuse(f"this pin is not JSON: {error}") from error
+    if isinstance(content, dict) and content.get("pin_version", PIN_VERSION) != PIN_VERSION:
+        version = content["pin_version"]
+        raise refuse(f"this pin is of version {version!r}, and this lamina-batch reads version {PIN_VERSION}")
+    fault = _first_schema_error(content)
     if fault is not None:
-        raise UsageError(f"this is not a pin: {_error_path(fault)}: {fault.message[:200]}", where=where, hint=again)
-    data = {"appId": told["app_id"], **{key: told[key] for key in ("name", "description", "parameters") if key in told}}
+        path = ".".join(map(str, fault.absolute_path)) or "the whole"
+        raise refuse(f"this is not a pin: {path}: {fault.message[:200]}")
+    served = {key: content[key] for key in ("name", "description", "parameters") if key in content}
     try:
-        pin = Pin(app=parse_app(data), taken_from=told["taken_from"], taken_at=told["taken_at"])
+        app = parse_app({"appId": content["app_id"], **served})
     except ServiceError as error:
-        raise UsageError(f"this is not a pin: {error.what}", where=where, hint=again) from error
-    if pin.sha256 != told["sha256"]:
-        raise UsageError(
+        raise refuse(f"this is not a pin: {error.what}") from error
+    pin = Pin(app=app, taken_from=content["taken_from"], taken_at=content["taken_at"])
+    if pin.sha256 != content["sha256"]:
+        raise refuse(
             "this pin was changed after it was taken: its parameters do not have the hash that stands in it",
-            where=where,
-            hint=f"a pin is taken from the service and not written by hand: {again}",
+            f"a pin is taken from the service and not written by hand: {_WRITE_HINT}",
         )
     return pin
 
 
+_WRITE_HINT = "`lamina-batch apps pin` writes it anew"
+
+
+def _first_schema_error(content: object) -> ValidationError | None:
+    # importing jsonschema takes longer than reading many pins
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+    from jsonschema.exceptions import best_match  # noqa: PLC0415
+
+    schema = json.loads((importlib.resources.files("lamina_batch") / "schemas" / "pin.schema.json").read_bytes())
+    error: ValidationError | None = best_match(Draft202012Validator(schema).iter_errors(content))
+    return error
+
+
 def read_pin(file: Path) -> Pin:
-    """Read a pin. Raises UsageError if the file is missing, unreadable or no pin (see `parse_pin`)."""
+    """Read a pin. Raises UsageError if the file is missing, cannot be read, or is not a pin (see `parse_pin`)."""
     try:
         text = file.read_bytes()
     except FileNotFoundError as error:
@@ -117,35 +136,63 @@ def read_pin(file: Path) -> Pin:
 
 
 def pin_file(app_id: str) -> Path:
-    """Where the pin of an app is kept, seen from the folder of the project.
+    """The default file of an app's pin, relative to the folder of the project.
 
-    Raises UsageError for an id that cannot name a file.
+    Raises UsageError for an id that cannot be a file name.
     """
     if not _FILE_NAME.fullmatch(app_id):
         raise UsageError(f"{app_id!r} is not an app id", hint="`lamina-batch apps list` shows the ids")
     return PIN_FOLDER / f"{app_id}.json"
 
 
-def _served_data(app: App) -> dict[str, Any]:
-    served: dict[str, Any] = json.loads(app.served)
-    return served
+def save_pin(pin: Pin, file: Path) -> tuple[str, ...]:
+    """Write the pin and return notes about what changed. A pin with the same content stays as it is.
+
+    Raises UsageError if the file is of another kind, and StateError if it cannot be written.
+    """
+    before = _read_existing_pin(file)
+    if isinstance(before, Pin) and (before.taken_from, before.sha256) == (pin.taken_from, pin.sha256):
+        return (f"unchanged since {before.taken_at}",)
+    write_text(file, pin.text)
+    return (*_replaced_lines(before, pin), *_saved_lines(pin))
 
 
-def _digest(app_id: str, parameters: object) -> str:
-    text = json.dumps([app_id, parameters], ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _read_existing_pin(file: Path) -> Pin | UsageError | None:
+    """The pin in the file. UsageError: why it cannot be used. None: there is no file."""
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"this cannot be read: {error.strerror}", where=str(file)) from error
+    try:
+        return parse_pin(text, str(file))
+    except UsageError as error:
+        if b'"pin_version"' in text:
+            return error
+        raise UsageError(
+            "this file is not a pin, and a pin does not replace it", where=str(file), hint="choose another name with -o"
+        ) from error
 
 
-def _first_schema_error(told: object) -> ValidationError | None:
-    # importing jsonschema takes longer than reading many pins
-    from jsonschema import Draft202012Validator  # noqa: PLC0415
-    from jsonschema.exceptions import best_match  # noqa: PLC0415
-
-    file = importlib.resources.files("lamina_batch") / "schemas" / "pin.schema.json"
-    schema = json.loads(file.read_text(encoding="utf-8"))
-    fault: ValidationError | None = best_match(Draft202012Validator(schema).iter_errors(told))
-    return fault
+def _saved_lines(pin: Pin) -> Iterator[str]:
+    yield f"pinned {pin.app.name!r}: {len(pin.app.parameters)} parameters, taken from {pin.taken_from}"
+    if pin.taken_from == SANDBOX_SOURCE:
+        yield "  the sandbox stands in for the real app: take the pin again with your key before the first real run"
 
 
-def _error_path(fault: ValidationError) -> str:
-    return ".".join(map(str, fault.absolute_path)) or "the whole"
+def _replaced_lines(before: Pin | UsageError | None, after: Pin) -> Iterator[str]:
+    if before is None:
+        return
+    if isinstance(before, UsageError):
+        yield f"replaced a pin that could not be used: {before.what}"
+        return
+    if before.app.app_id != after.app.app_id:
+        yield f"replaced the pin of another app, {before.app.app_id} ({before.app.name})"
+        return
+    if before.taken_from != after.taken_from:
+        yield f"replaced a pin that was taken from {before.taken_from}"
+    changes = compare(before.app, after.app)
+    yield from (f"changed: {describe_change(change)}" for change in changes)
+    if not changes:
+        yield f"nothing of it that matters to a pipeline has changed since {before.taken_at}"

@@ -1,4 +1,4 @@
-"""The values of the file against pipeline.schema.json, each problem in words."""
+"""Checks the values of a pipeline file against its JSON Schema. Each problem gets a message and a hint."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lamina_batch.pipeline.problems import (
     dotted_path,
     escape_unprintable,
 )
+from lamina_batch.pipeline.spec import SOURCES
 from lamina_batch.pipeline.typed_values import parse_scalar
 from lamina_batch.pipeline.yaml_tree import OVERRIDE_POSITION
 
@@ -25,125 +26,121 @@ if TYPE_CHECKING:
 
     from jsonschema.exceptions import ValidationError
 
-    from lamina_batch.pipeline.file_schema import Schema
-    from lamina_batch.pipeline.typed_values import Document
+    from lamina_batch.pipeline.keys import Schema
+    from lamina_batch.pipeline.typed_values import PipelineValues
 
 
-def check_document(document: Document, schema: Schema) -> list[Problem]:
-    """Every way in which the document does not fit the schema."""
-    # importing jsonschema takes longer than all the rest of loading, and --help needs none of it
+def check_document(document: PipelineValues, schema: Schema) -> list[Problem]:
+    """All problems of the document with the schema."""
+    # importing jsonschema takes longer than the rest of loading, and --help does not need it
     from jsonschema import Draft202012Validator  # noqa: PLC0415
 
-    found = Draft202012Validator(schema).iter_errors(document.values)
-    # First, because of several problems about one place the first is told.
+    errors = Draft202012Validator(schema).iter_errors(document.values)
+    # FILL_IN comes first, because of several problems of one value only the first is shown.
     return [
         *_fill_in_problems(document),
-        *(problem for error in found for problem in _translate_error(error, document, schema)),
+        *(problem for error in errors for problem in _translate_error(error, document, schema)),
     ]
 
 
-#: what `init` writes where somebody still has to decide
+#: `init` writes it where the user has to decide
 FILL_IN = "FILL_IN"
 _MAX_LISTED = 20
 
 
-def _fill_in_problems(document: Document) -> Iterator[Problem]:
-    """All places that nobody has filled in yet, as one problem."""
-    left = sorted(_unfilled_paths(document.values, ()), key=lambda steps: document.places[steps])
-    if not left:
+def _fill_in_problems(document: PipelineValues) -> Iterator[Problem]:
+    """All places with FILL_IN, as one problem."""
+    paths = sorted(_unfilled_paths(document.values, ()), key=document.positions.__getitem__)
+    if not paths:
         return
-    named = [
-        f"{dotted_path(steps)} ({f'line {line}' if (line := document.places[steps].line) else '--set'})"
-        for steps in left[:_MAX_LISTED]
+    listed = [
+        f"{dotted_path(path)} ({f'line {line}' if (line := document.positions[path].line) else '--set'})"
+        for path in paths[:_MAX_LISTED]
     ]
-    more = f", and {len(left) - _MAX_LISTED} more" if len(left) > _MAX_LISTED else ""
-    what = "1 place is" if len(left) == 1 else f"{len(left)} places are"
+    more = f", and {len(paths) - _MAX_LISTED} more" if len(paths) > _MAX_LISTED else ""
+    what = "1 place is" if len(paths) == 1 else f"{len(paths)} places are"
     yield Problem(
-        steps=left[0],
-        place=document.places[left[0]],
-        what=f"{what} still to be filled in: {', '.join(named)}{more}",
-        hint=f"write what is meant in place of {FILL_IN}; the comments above it say what that may be",
+        key_path=paths[0],
+        position=document.positions[paths[0]],
+        what=f"{what} still to be filled in: {', '.join(listed)}{more}",
+        hint=f"replace {FILL_IN} with a value; the comments above it say which values fit",
     )
 
 
-def _unfilled_paths(value: object, steps: KeyPath) -> Iterator[KeyPath]:
-    match value:
-        case str() if value == FILL_IN:
-            yield steps
-        case dict():
-            for key, inner in value.items():
-                yield from _unfilled_paths(inner, (*steps, key))
-        case list():
-            for at, inner in enumerate(value):
-                yield from _unfilled_paths(inner, (*steps, at))
-        case _:
-            pass
+def _unfilled_paths(value: object, key_path: KeyPath) -> Iterator[KeyPath]:
+    if value == FILL_IN:
+        yield key_path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, item in inner:
+        yield from _unfilled_paths(item, (*key_path, step))
 
 
-def _translate_error(error: ValidationError, document: Document, root: Schema) -> Iterator[Problem]:  # noqa: C901  # one case for each keyword of JSON Schema
-    """One complaint of jsonschema in our words; sometimes several, which as_error merges by place."""
-    steps: KeyPath = tuple(error.absolute_path)
+def _translate_error(error: ValidationError, document: PipelineValues, root: Schema) -> Iterator[Problem]:
+    """An error of jsonschema as problems. One error can be several problems; as_error merges those of one value."""
+    key_path: KeyPath = tuple(error.absolute_path)
     value: Any = error.instance
     schema: Any = error.schema
-    if error.validator == "not":  # an option that the source of this rule does not take
-        yield document.problem(steps, schema["errorMessage"], _OPTIONS_HINT)
+    if error.validator == "not":  # an option that does not go with the source of this rule
+        yield document.problem(key_path, schema["errorMessage"], _OPTIONS_HINT)
     elif error.validator == "additionalProperties":
         for key in value:
             if key not in schema["properties"]:
-                yield _unknown_key(document, (*steps, key), schema, root)
+                yield _unknown_key(document, (*key_path, key), schema, root)
     elif error.validator == "required":
         for key in schema["required"]:
             if key not in value:
-                yield _missing_key(document, (*steps, key), schema)
-    elif error.validator == "oneOf" and isinstance(value, dict):  # of another type: the message is the last one
-        given = [source for source in _SOURCE_KEYS if source in value]
-        if given:
-            what = f"gives {' and '.join(f'`{source}`' for source in given)}, and takes only one"
-            added = [source for source in given if document.places[(*steps, source)] == OVERRIDE_POSITION]
-            hint = f'--set "{dotted_path(steps)}={{{added[0]}: ...}}" replaces the whole rule' if added else "keep one"
-            yield document.problem(steps, what, hint)
-        elif value.keys() <= schema["properties"].keys():  # else the unknown key is the cause
-            yield document.problem(steps, "does not say where the value comes from", f"give one of {_SOURCE_KEYS_TEXT}")
+                yield _missing_key(document, (*key_path, key), schema)
+    elif error.validator == "oneOf" and isinstance(value, dict):  # another type has the message of the last branch
+        yield from _source_problems(document, key_path, value, schema)
     elif value is None:
-        yield document.problem(steps, "has no value", _hint_for_null(steps, schema))
+        yield document.problem(key_path, "has no value", _hint_for_null(key_path, schema))
     elif error.validator == "uniqueItems":
-        yield document.problem(steps, f"lists {display_value(_first_duplicate(value))} twice", "keep one")
+        yield document.problem(key_path, f"lists {display_value(_first_duplicate(value))} twice", "keep one")
     elif error.validator in {"minItems", "minProperties"}:
-        yield document.problem(steps, "is empty", "give at least one, or take the key out")
+        yield document.problem(key_path, "is empty", "give at least one, or take the key out")
     else:
-        # What is marked so may hold a token, and is not repeated.
+        # A value that may hold a token is writeOnly, and is not shown.
         is_what = "" if schema.get("writeOnly") else f", is {display_value(value)}"
-        what = f"{expectation(schema)}{is_what}"
-        yield document.problem(steps, what, _hint_for(value, steps, schema))
+        yield document.problem(key_path, f"{expectation(schema)}{is_what}", _hint_for(value, key_path, schema))
 
 
-_SOURCE_KEYS = ("column", "columns", "value", "template", "sql")
-_SOURCE_KEYS_TEXT = "column, columns, value, template or sql"
 _OPTIONS_HINT = "map goes with column and columns, split with column, default and blank with every source but value"
 
 
-def _unknown_key(document: Document, steps: KeyPath, schema: Schema, root: Schema) -> Problem:
-    key = str(steps[-1])
-    if steps[0] not in {"inputs", "matrix"} and (_SECRET_KEY_PATTERN.search(key) or steps == ("api", "key")):
-        return Problem(steps=steps, place=document.keys[steps], what=SECRET_REFUSED_MESSAGE, hint=SECRET_REFUSED_HINT)
-    hint = did_you_mean(key, schema["properties"]) or next(
-        (
-            f"`{key}` stands below `{section}`"
-            for section, inner in root["properties"].items()
-            if key in inner.get("properties", {})
-        ),
-        f"known here: {', '.join(schema['properties'])}",
+def _source_problems(
+    document: PipelineValues, key_path: KeyPath, rule: dict[str, Any], schema: Schema
+) -> Iterator[Problem]:
+    """A rule with several sources, or with none."""
+    given = [source for source in SOURCES if source in rule]
+    if given:
+        what = f"gives {' and '.join(f'`{source}`' for source in given)}, and takes only one"
+        added = [source for source in given if document.positions[(*key_path, source)] == OVERRIDE_POSITION]
+        hint = f'--set "{dotted_path(key_path)}={{{added[0]}: ...}}" replaces the whole rule' if added else "keep one"
+        yield document.problem(key_path, what, hint)
+    elif rule.keys() <= schema["properties"].keys():  # otherwise the unknown key is the cause
+        what, hint = "does not say where the value comes from", f"give one of {_join_alternatives(SOURCES)}"
+        yield document.problem(key_path, what, hint)
+
+
+def _unknown_key(document: PipelineValues, key_path: KeyPath, schema: Schema, root: Schema) -> Problem:
+    key = str(key_path[-1])
+    if key_path[0] not in {"inputs", "matrix"} and (_SECRET_KEY_PATTERN.search(key) or key_path == ("api", "key")):
+        position = document.key_positions[key_path]
+        return Problem(key_path=key_path, position=position, what=SECRET_REFUSED_MESSAGE, hint=SECRET_REFUSED_HINT)
+    sections = [name for name, inner in root["properties"].items() if key in inner.get("properties", {})]
+    hint = did_you_mean(key, schema["properties"]) or (
+        f"`{key}` stands below `{sections[0]}`" if sections else f"known here: {', '.join(schema['properties'])}"
     )
-    return document.problem(steps, "is not a known key", hint, at_key=True)
+    return document.problem(key_path, "is not a known key", hint, at_key=True)
 
 
 _SECRET_KEY_PATTERN = re.compile(r"api[-_ ]?key|token|secret|passw(or)?d|credential", re.IGNORECASE)
 
 
-def _missing_key(document: Document, steps: KeyPath, schema: Schema) -> Problem:
-    key = str(steps[-1])
+def _missing_key(document: PipelineValues, key_path: KeyPath, schema: Schema) -> Problem:
+    key = str(key_path[-1])
     example = yaml.safe_dump({key: schema["properties"][key]["examples"][0]}, default_flow_style=True)
-    return document.problem(steps, "is missing", f"for example {example.strip()[1:-1]}")
+    return document.problem(key_path, "is missing", f"for example {example.strip()[1:-1]}")
 
 
 _TYPE_NAMES = {
@@ -158,15 +155,15 @@ _TYPE_NAMES = {
 
 
 def expectation(schema: Schema) -> str:
-    """What a value must be: the schema's own words where it has some."""
+    """`must be ...`: the errorMessage of the schema, or a text made from its keywords."""
     if "errorMessage" in schema:
         return str(schema["errorMessage"])
     if "const" in schema:
         return f"must be {schema['const']}"
     if "enum" in schema:
         return f"must be {_join_alternatives(schema['enum'])}"
-    named = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-    text = f"must be {_join_alternatives(_TYPE_NAMES[kind] for kind in named)}"
+    types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    text = f"must be {_join_alternatives(_TYPE_NAMES[name] for name in types)}"
     match schema:
         case {"minimum": low, "maximum": high}:
             return f"{text} from {low} to {high}"
@@ -184,7 +181,7 @@ def _join_alternatives(choices: Iterable[str]) -> str:
 
 
 def display_value(value: object) -> str:
-    """The value as a message shows it."""
+    """The value for a message; long text is cut."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -202,16 +199,16 @@ def _first_duplicate(values: list[object]) -> object:
     return next(value for index, value in enumerate(values) if value in values[:index])
 
 
-def _hint_for_null(steps: KeyPath, schema: Schema) -> str:
+def _hint_for_null(key_path: KeyPath, schema: Schema) -> str:
     if schema.get("type") == "object":
         return "write its keys below it, indented, or take it out"
-    if steps[0] == "inputs" and len(steps) > 2 and "minLength" not in schema:
+    if key_path[0] == "inputs" and len(key_path) > 2 and "minLength" not in schema:
         return 'write a value after the colon; "" is an empty text'
     return "write a value after the colon, or take the key out"
 
 
-def _hint_for(value: object, steps: KeyPath, schema: Schema) -> str | None:
-    match steps, value:
+def _hint_for(value: object, key_path: KeyPath, schema: Schema) -> str | None:
+    match key_path, value:
         case ("version",), _:
             return "this lamina-batch reads version 1 of the format"
         case ("inputs", str()), str():

@@ -1,4 +1,4 @@
-"""Which file an entry of `rows.from` names, and which sheet of it."""
+"""The file and the sheet that an entry of `rows.from` names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 WORKBOOK_EXTENSIONS = (".xlsx", ".xlsm")
 
-# No sheet has a slash in its name, so that a folder may well be named `old.xlsx#1`.
+# A sheet name has no slash, so a folder can have the name `old.xlsx#1`.
 _SHEET = re.compile(r"(?P<file>.+?\.xls[xm])#(?P<sheet>[^/]*)", re.IGNORECASE | re.DOTALL)
 
 
 def split_sheet(source: str, folder: Path) -> tuple[str, str | None]:
-    """`catalog.xlsx#Summer 26` as file or pattern and sheet; the sheet is None if none is named.
+    """The file or pattern, and the sheet, of `catalog.xlsx#Summer 26`. The sheet is None without a `#`.
 
-    A file in `folder` that has the whole name is meant by itself.
+    If `folder` has a file with the whole name, that file is meant.
     """
     match = _SHEET.fullmatch(source)
     if match is None or (folder / source).exists():

@@ -1,25 +1,18 @@
-"""Templates: literal text with columns in braces. Plain substitution, no formats and no code."""
+"""Templates: literal text with columns in braces. There are no formats and no code."""
 
 from __future__ import annotations
 
 import re
 
+from lamina_batch.pipeline.problems import InvalidValueError
+
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-
-
-class TemplateError(ValueError):
-    """A template that cannot be read, with what to do about it."""
-
-    def __init__(self, what: str, hint: str) -> None:
-        self.what = what
-        self.hint = hint
-        super().__init__(what)
 
 
 def parse_template(text: str) -> tuple[str, ...]:
     """Literals and column names in turn, a literal first and last; `{{` and `}}` are braces.
 
-    A name is taken unchanged: `{a.b}` is the column `a.b`. Raises TemplateError.
+    A name is used unchanged: `{a.b}` is the column `a.b`. Raises InvalidValueError.
     """
     parts = [""]
     end = 0
@@ -29,17 +22,17 @@ def parse_template(text: str) -> tuple[str, ...]:
         name: str | None = token[1]
         if name is not None:
             if not name.strip():
-                raise TemplateError("the braces {} name no column", "write {column}; {{ and }} are braces")
+                raise InvalidValueError("the braces {} name no column", "write {column}; {{ and }} are braces")
             parts += [name, ""]
         elif token[0] in {"{{", "}}"}:
             parts[-1] += token[0][0]
         else:
-            raise TemplateError(
+            raise InvalidValueError(
                 f"the {token[0]} at character {token.start() + 1} has no partner",
                 "write {column}; {{ and }} are braces",
             )
     parts[-1] += text[end:]
     if len(parts) == 1:
         hint = "{{ and }} are braces: write {column}" if "{{" in text else "for a fixed text write {value: ...}"
-        raise TemplateError("this template names no column", hint)
+        raise InvalidValueError("this template names no column", hint)
     return tuple(parts)

@@ -1,4 +1,4 @@
-"""The tree of nodes -> plain values: typed as the schema says, with the environment read and secrets refused."""
+"""Nodes become values: typed as the schema says, with `${NAME}` from the environment, and without secrets."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lamina_batch.pipeline.file_schema import Schema, subschema, takes_only_text
+from lamina_batch.pipeline.file_schema import subschema, takes_only_text
 from lamina_batch.pipeline.problems import (
     API_KEY_PATTERN,
     SECRET_REFUSED_HINT,
     SECRET_REFUSED_MESSAGE,
+    InvalidValueError,
     KeyPath,
     Problem,
     as_error,
@@ -23,39 +24,40 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from lamina_batch.pipeline.spec import FilePosition
+    from lamina_batch.pipeline.keys import Schema
+    from lamina_batch.pipeline.problems import FilePosition
 
 
 @dataclass(slots=True, kw_only=True)
-class Document:
-    """The file as plain values, and where each of them stands."""
+class PipelineValues:
+    """The values of a pipeline file, and their positions."""
 
     file: Path
     values: dict[str, Any] = field(default_factory=dict)
-    #: of every value; of a block, where its key stands
-    places: dict[KeyPath, FilePosition] = field(default_factory=dict)
-    #: of every key
-    keys: dict[KeyPath, FilePosition] = field(default_factory=dict)
-    #: found on the way
+    #: of every value; a block has the position of its key
+    positions: dict[KeyPath, FilePosition] = field(default_factory=dict)
+    key_positions: dict[KeyPath, FilePosition] = field(default_factory=dict)
+    #: problems of single values, such as a variable that is not set
     problems: list[Problem] = field(default_factory=list)
 
-    def problem(self, steps: KeyPath, what: str, hint: str | None = None, *, at_key: bool = False) -> Problem:
-        """A problem of the value or the key at `steps`; of a value not in the file, at what should hold it."""
-        place = (
-            self.keys[steps]
+    def problem(self, key_path: KeyPath, what: str, hint: str | None = None, *, at_key: bool = False) -> Problem:
+        """A problem of the value or the key at `key_path`. A missing value has the position of its section."""
+        outwards = (key_path[:end] for end in range(len(key_path), -1, -1))
+        position = (
+            self.key_positions[key_path]
             if at_key
-            else next(self.places[steps[:end]] for end in range(len(steps), -1, -1) if steps[:end] in self.places)
+            else next(self.positions[path] for path in outwards if path in self.positions)
         )
-        return Problem(steps=steps, place=place, what=f"{dotted_path(steps)}: {what}", hint=hint)
+        return Problem(key_path=key_path, position=position, what=f"{dotted_path(key_path)}: {what}", hint=hint)
 
 
-def typed_values(tree: MappingNode, schema: Schema, file: Path, environ: Mapping[str, str]) -> Document:
-    """The values of the file. An environment variable that is not set is a problem of the document.
+def typed_values(tree: MappingNode, schema: Schema, file: Path, environ: Mapping[str, str]) -> PipelineValues:
+    """The values of the file. An environment variable that is not set becomes a problem of the result.
 
-    Raises PipelineError, which never shows the value, where something looks like an API key: nothing else may
-    be said about such a file, because another message could show it.
+    Raises PipelineError if a text looks like an API key. The message never shows the text, and no other problem is
+    reported with it, because that could show it.
     """
-    reader = _Reader(file, schema, environ)
+    reader = _Reader(file, environ)
     reader.document.values.update(reader.mapping(tree, (), schema))
     if reader.secrets:
         raise as_error(file, reader.secrets)
@@ -63,80 +65,69 @@ def typed_values(tree: MappingNode, schema: Schema, file: Path, environ: Mapping
 
 
 class _Reader:
-    def __init__(self, file: Path, root: Schema, environ: Mapping[str, str]) -> None:
-        self.document = Document(file=file)
+    def __init__(self, file: Path, environ: Mapping[str, str]) -> None:
+        self.document = PipelineValues(file=file)
         self.secrets: list[Problem] = []
-        self._root = root
         self._environ = environ
 
-    def mapping(self, node: MappingNode, steps: KeyPath, schema: Schema | None) -> dict[str, Any]:
-        self.document.places[steps] = node.place
+    def mapping(self, node: MappingNode, key_path: KeyPath, schema: Schema | None) -> dict[str, Any]:
+        self.document.positions[key_path] = node.position
         values: dict[str, Any] = {}
         for key, entry in node.entries.items():
-            inner = (*steps, key)
-            self.document.keys[inner] = node.keys[key]
+            inner = (*key_path, key)
+            self.document.key_positions[inner] = node.keys[key]
             self._check(key, inner, node.keys[key])
-            values[key] = self._value(entry, inner, subschema(self._root, schema, key))
+            values[key] = self._value(entry, inner, subschema(schema, key))
         return values
 
-    def _value(self, node: Node, steps: KeyPath, schema: Schema | None) -> object:
+    def _value(self, node: Node, key_path: KeyPath, schema: Schema | None) -> object:
         if isinstance(node, MappingNode):
-            return self.mapping(node, steps, schema)
-        self.document.places[steps] = node.place
+            return self.mapping(node, key_path, schema)
+        self.document.positions[key_path] = node.position
         if isinstance(node, ListNode):
             return [
-                self._value(item, (*steps, index), subschema(self._root, schema, index))
-                for index, item in enumerate(node.items)
+                self._value(item, (*key_path, index), subschema(schema, index)) for index, item in enumerate(node.items)
             ]
-        return self._scalar(node, steps, schema)
+        return self._scalar(node, key_path, schema)
 
-    def _scalar(self, node: ScalarNode, steps: KeyPath, schema: Schema | None) -> object:
-        if node.missing:
+    def _scalar(self, node: ScalarNode, key_path: KeyPath, schema: Schema | None) -> object:
+        if node.is_empty:
             return None
-        if not self._check(node.text, steps, node.place):
+        if not self._check(node.text, key_path, node.position):
             return node.text
         if any(match[1] == _API_KEY_VARIABLE for match in _VARIABLE_PATTERN.finditer(node.text)):
-            self._refuse_secret(steps, node.place)
+            self._refuse_secret(key_path, node.position)
             return node.text
         try:
             text = substitute_variables(node.text, self._environ)
-        except _VariableError as error:
-            self.document.problems.append(self.document.problem(steps, error.what, error.hint))
+        except InvalidValueError as error:
+            self.document.problems.append(self.document.problem(key_path, error.what, error.hint))
             return node.text
-        if not self._check(text, steps, node.place):
+        if not self._check(text, key_path, node.position):
             return text
-        return parse_scalar(text) if node.plain and not takes_only_text(schema) else text
+        return parse_scalar(text) if node.unquoted and not takes_only_text(schema) else text
 
-    def _check(self, text: str, steps: KeyPath, place: FilePosition) -> bool:
+    def _check(self, text: str, key_path: KeyPath, position: FilePosition) -> bool:
         if API_KEY_PATTERN.search(text):
-            self._refuse_secret(steps, place)
+            self._refuse_secret(key_path, position)
             return False
-        if not _is_encodable(text):
-            self.document.problems.append(
-                Problem(
-                    steps=steps,
-                    place=place,
-                    what=f"{dotted_path(steps)}: the text holds half of a character (a lone surrogate)",
-                    hint="write the character itself instead of an escape",
-                )
-            )
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            what = f"{dotted_path(key_path)}: the text holds half of a character (a lone surrogate)"
+            hint = "write the character itself instead of an escape"
+            self.document.problems.append(Problem(key_path=key_path, position=position, what=what, hint=hint))
             return False
         return True
 
-    def _refuse_secret(self, steps: KeyPath, place: FilePosition) -> None:
-        self.secrets.append(Problem(steps=steps, place=place, what=SECRET_REFUSED_MESSAGE, hint=SECRET_REFUSED_HINT))
+    def _refuse_secret(self, key_path: KeyPath, position: FilePosition) -> None:
+        self.secrets.append(
+            Problem(key_path=key_path, position=position, what=SECRET_REFUSED_MESSAGE, hint=SECRET_REFUSED_HINT)
+        )
 
 
-#: refused by name: a key without the usual shape would otherwise be sent as an input
+#: refused by its name: a key of an unusual form would otherwise be sent as an input
 _API_KEY_VARIABLE = "LAMINA_API_KEY"
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
@@ -149,7 +140,7 @@ _CONSTANTS: Mapping[str, bool | None] = {
 
 
 def parse_scalar(text: str) -> str | int | float | bool | None:
-    """A plain scalar by the YAML 1.2 core schema, decimal only: never yes and no, 1:30 or dates."""
+    """An unquoted scalar by the YAML 1.2 core schema, decimal numbers only; yes, no, 1:30 and dates are text."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INTEGER.fullmatch(text):
@@ -159,31 +150,24 @@ def parse_scalar(text: str) -> str | int | float | bool | None:
     return text
 
 
-class _VariableError(Exception):
-    def __init__(self, what: str, hint: str) -> None:
-        self.what = what
-        self.hint = hint
-        super().__init__(what)
-
-
 _VARIABLE_PATTERN = re.compile(r"\$(?:\$|\{([^{}]*)(\}?))")
 _VARIABLE_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DOLLAR_HINT = "write $$ for a dollar sign"
 
 
 def substitute_variables(text: str, environ: Mapping[str, str]) -> str:
-    """`${NAME}` from the environment, `$$` as `$`; a `$` before anything else stays."""
+    """`text` with `${NAME}` from the environment and `$$` as `$`; any other `$` stays. Raises InvalidValueError."""
 
     def replacement(match: re.Match[str]) -> str:
         name, closed = match.groups()
         if name is None:
             return "$"
         if not closed:
-            raise _VariableError("a ${ is not closed", f"write ${{NAME}}; {_DOLLAR_HINT}")
+            raise InvalidValueError("a ${ is not closed", f"write ${{NAME}}; {_DOLLAR_HINT}")
         if not _VARIABLE_NAME_PATTERN.fullmatch(name):
-            raise _VariableError(f"{name!r} cannot be an environment variable", f"write ${{NAME}}; {_DOLLAR_HINT}")
+            raise InvalidValueError(f"{name!r} cannot be an environment variable", f"write ${{NAME}}; {_DOLLAR_HINT}")
         if name not in environ:
-            raise _VariableError(
+            raise InvalidValueError(
                 f"the environment variable {name} is not set", f"set it before the run; {_DOLLAR_HINT}"
             )
         return environ[name]

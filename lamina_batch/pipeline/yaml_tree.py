@@ -1,4 +1,4 @@
-"""YAML text -> a tree of nodes with their places. Nothing is typed yet: every scalar is text as it was typed."""
+"""YAML text becomes a tree of nodes with positions. Nothing is typed yet: every scalar is the text of the file."""
 
 from __future__ import annotations
 
@@ -9,55 +9,52 @@ from typing import TYPE_CHECKING, NoReturn
 import yaml
 
 from lamina_batch.errors import PipelineError, did_you_mean
-from lamina_batch.pipeline.problems import redact
-from lamina_batch.pipeline.spec import FilePosition
+from lamina_batch.pipeline.problems import FilePosition, redact
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BYTES = 1 << 20
-#: nodes, keys included, once aliases are followed: a few lines of aliases can stand for billions
+#: nodes with keys, after aliases are followed: a few lines of aliases can mean billions of nodes
 MAX_NODES = 100_000
-#: characters of all scalars, once aliases are followed
+#: characters of all scalars, after aliases are followed
 MAX_CHARACTERS = 4 * MAX_BYTES
 MAX_DEPTH = 32
 
-#: where a value from the command line stands
+#: the position of a value from the command line
 OVERRIDE_POSITION = FilePosition(0, 0)
 
 
 @dataclass(slots=True)
 class ScalarNode:
-    """A scalar, with its place in the file."""
+    """A single value: text, a number, a boolean or null."""
 
     text: str
-    #: written without quotes
-    plain: bool
-    place: FilePosition
+    unquoted: bool
+    position: FilePosition
 
     @property
-    def missing(self) -> bool:
-        """A key with nothing after it; `""` is text."""
-        return self.plain and not self.text
+    def is_empty(self) -> bool:
+        """Whether nothing stands after the key; `""` is text."""
+        return self.unquoted and not self.text
 
 
 @dataclass(slots=True)
 class ListNode:
-    """A list, with its place in the file."""
+    """A list."""
 
     items: list[Node]
-    place: FilePosition
+    position: FilePosition
 
 
 @dataclass(slots=True)
 class MappingNode:
-    """A mapping, with the places of its keys in the file."""
+    """A mapping, with the value and the position of each key."""
 
     entries: dict[str, Node]
-    #: where each key stands
     keys: dict[str, FilePosition]
-    #: of a block, its key: that is where a person looks for it
-    place: FilePosition
+    #: a block has the position of its key, where a person looks for it
+    position: FilePosition
 
 
 Node = ScalarNode | ListNode | MappingNode
@@ -66,8 +63,8 @@ Node = ScalarNode | ListNode | MappingNode
 def read_tree(file: Path) -> MappingNode:
     """The tree of a pipeline file.
 
-    Raises PipelineError, with line and column, for a file that cannot be read, is no YAML, is too large, or
-    uses what a pipeline file has no use for: several documents, duplicate keys, tags, merge keys.
+    Raises PipelineError, with line and column, for a file that cannot be read, is not YAML, is too large, or has
+    several documents, duplicate keys, tags or merge keys.
     """
     tree = parse_yaml(_read_text(file), name=str(file))
     if tree is None:
@@ -75,31 +72,31 @@ def read_tree(file: Path) -> MappingNode:
     if not isinstance(tree, MappingNode):
         raise PipelineError(
             "a pipeline file is a mapping of keys, and this is something else",
-            where=f"{file}:{tree.place.line}:{tree.place.column}",
+            where=tree.position.format(file),
             hint="it begins with `version: 1`, and has one key of its own on each line",
         )
     return tree
 
 
-def parse_yaml(text: str, *, name: str, placed: bool = True) -> Node | None:
+def parse_yaml(text: str, *, name: str, in_file: bool = True) -> Node | None:
     """The tree of one YAML document; None if it is empty.
 
-    `name` is the file in errors. With `placed=False` the text is no file: its places are FROM_SET.
+    Errors call the text `name`. With `in_file=False` the text is a value of `--set`: positions are OVERRIDE_POSITION.
     """
-    strange = _FORBIDDEN_CHARACTER.search(text)
-    if strange is not None:
-        code = f"{ord(strange[0]):04X}"
+    forbidden = _FORBIDDEN_CHARACTER.search(text)
+    if forbidden is not None:
+        code = f"{ord(forbidden[0]):04X}"
         raise PipelineError(
             f"the character U+{code} cannot stand in a pipeline file",
-            where=_format_position(name, _end_position(text[: strange.start()]), placed=placed),
+            where=_format_position(name, _end_position(text[: forbidden.start()]), in_file=in_file),
             hint=f'delete it (many editors do not show it), or write it in double quotes as "\\u{code}"',
         )
-    # BaseLoader resolves nothing and constructs nothing: it is narrower than the safe loader. The C loader
-    # words its complaints differently, and a file this small does not need it.
+    # BaseLoader resolves and constructs nothing, so it is narrower than the safe loader. The messages of the C loader
+    # differ from those in _SYNTAX_HINTS, and a file this small does not need its speed.
     try:
         node = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
-        _refuse_syntax(error, name, placed=placed)
+        _refuse_syntax(error, name, in_file=in_file)
     except RecursionError as error:
         raise PipelineError(_TOO_DEEP_MESSAGE, where=name, hint=_SIMPLER_HINT) from error
     except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF" is no character
@@ -108,10 +105,10 @@ def parse_yaml(text: str, *, name: str, placed: bool = True) -> Node | None:
             where=name,
             hint="look for \\U in double quotes; in single quotes a backslash is a backslash",
         ) from error
-    return None if node is None else _TreeBuilder(name=name, placed=placed).build(node)
+    return None if node is None else _TreeBuilder(name=name, in_file=in_file).build(node)
 
 
-#: what YAML does not allow, and three that end a line in YAML 1.1 (which PyYAML reads) but are text in YAML 1.2
+#: characters that YAML forbids, and three that end a line in YAML 1.1, which PyYAML reads, but are text in YAML 1.2
 _FORBIDDEN_CHARACTER = re.compile(r"[^\t\n\r -~\xA0-\u2027\u202A-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
 
 _TOO_DEEP_MESSAGE = f"values stand inside each other more than {MAX_DEPTH} levels deep"
@@ -119,11 +116,11 @@ _SIMPLER_HINT = "a pipeline file needs about five levels and no aliases of alias
 
 
 class _TreeBuilder:
-    """Turns PyYAML's graph into a tree, following aliases only as far as the limits."""
+    """Turns PyYAML's graph into a tree. Follows aliases up to the limits."""
 
-    def __init__(self, *, name: str, placed: bool) -> None:
+    def __init__(self, *, name: str, in_file: bool) -> None:
         self._name = name
-        self._placed = placed
+        self._in_file = in_file
         self._nodes = 0
         self._text = 0
 
@@ -136,15 +133,15 @@ class _TreeBuilder:
                 node, f"the tag {redact(node.tag)!r} has no meaning here", "delete the word that begins with !"
             )
         if isinstance(node, yaml.ScalarNode):
-            return ScalarNode(node.value, plain=node.style is None, place=self._place(node))
+            return ScalarNode(node.value, unquoted=node.style is None, position=self._position(node))
         in_block = isinstance(node, yaml.CollectionNode) and not node.flow_style
-        place = self._place(key if key is not None and in_block else node)
+        position = self._position(key if key is not None and in_block else node)
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, place, depth)
-        return ListNode([self.build(item, depth=depth + 1) for item in node.value], place)
+            return self._mapping(node, position, depth)
+        return ListNode([self.build(item, depth=depth + 1) for item in node.value], position)
 
-    def _mapping(self, node: yaml.MappingNode, place: FilePosition, depth: int) -> MappingNode:
-        built = MappingNode({}, {}, place)
+    def _mapping(self, node: yaml.MappingNode, position: FilePosition, depth: int) -> MappingNode:
+        built = MappingNode({}, {}, position)
         for key, value in node.value:
             self._count(key)
             name = self._key(key)
@@ -156,7 +153,7 @@ class _TreeBuilder:
                     f"column {first.column}",
                     "keep one of the two",
                 )
-            built.keys[name] = self._place(key)
+            built.keys[name] = self._position(key)
             built.entries[name] = self.build(value, key, depth + 1)
         return built
 
@@ -174,15 +171,15 @@ class _TreeBuilder:
         if self._nodes > MAX_NODES or self._text > MAX_CHARACTERS:
             self._refuse(node, "the file is too large once its aliases are followed", _SIMPLER_HINT)
 
-    def _place(self, node: yaml.Node) -> FilePosition:
-        return _place(node.start_mark) if self._placed else OVERRIDE_POSITION
+    def _position(self, node: yaml.Node) -> FilePosition:
+        return _position(node.start_mark) if self._in_file else OVERRIDE_POSITION
 
     def _refuse(self, node: yaml.Node, what: str, hint: str) -> NoReturn:
-        where = _format_position(self._name, _place(node.start_mark), placed=self._placed)
+        where = _format_position(self._name, _position(node.start_mark), in_file=self._in_file)
         raise PipelineError(what, where=where, hint=hint)
 
 
-#: what the BaseLoader gives to a node that has no tag in the text
+#: the tags that the BaseLoader gives to a node without a tag in the text
 _PLAIN_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 
 
@@ -224,7 +221,7 @@ def _similar_file_hint(file: Path) -> str:
     return did_you_mean(file.name, names) or "check the path; `ls *.yaml` lists what is here"
 
 
-#: words of PyYAML's complaint -> what to do about it; the first that fits
+#: part of PyYAML's message -> what to do; the first match counts
 _SYNTAX_HINTS = (
     ("'\\t'", "YAML is indented with spaces: replace the tab"),
     ("mapping values are not allowed", "put a text that holds `: ` in quotes, and check the indentation"),
@@ -241,17 +238,17 @@ _SYNTAX_HINTS = (
 )
 
 
-def _refuse_syntax(error: yaml.MarkedYAMLError, name: str, *, placed: bool) -> NoReturn:
+def _refuse_syntax(error: yaml.MarkedYAMLError, name: str, *, in_file: bool) -> NoReturn:
     what = redact(" ".join(part for part in (error.problem, error.context) if part))
     mark = error.problem_mark or error.context_mark
     raise PipelineError(
         f"this is not YAML: {what}",
-        where=_format_position(name, _place(mark), placed=placed) if mark is not None else name,
-        hint=next((step for words, step in _SYNTAX_HINTS if words in what), "check this line and the one above"),
+        where=_format_position(name, _position(mark), in_file=in_file) if mark is not None else name,
+        hint=next((hint for part, hint in _SYNTAX_HINTS if part in what), "check this line and the one above"),
     ) from error
 
 
-def _place(mark: yaml.Mark) -> FilePosition:
+def _position(mark: yaml.Mark) -> FilePosition:
     return FilePosition(mark.line + 1, mark.column + 1)
 
 
@@ -259,5 +256,5 @@ def _end_position(text: str) -> FilePosition:
     return FilePosition(text.count("\n") + 1, len(text) - text.rfind("\n"))
 
 
-def _format_position(name: str, place: FilePosition, *, placed: bool = True) -> str:
-    return f"{name}:{place.line}:{place.column}" if placed else name
+def _format_position(name: str, position: FilePosition, *, in_file: bool = True) -> str:
+    return f"{name}:{position.line}:{position.column}" if in_file else name

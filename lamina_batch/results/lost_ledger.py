@@ -25,7 +25,6 @@ def refuse_lost(pipeline: Pipeline, ledger: Ledger | None) -> None:
     """Raise LostLedgerError if there are results of this pipeline, but no ledger that knows of them."""
     if ledger is not None and not ledger.is_empty():
         return
-    sandbox = " --sandbox" if pipeline.state.suffix == ".sandbox" else ""
     for file in (*pipeline.results.manifest, *_manifests_of_other_days(pipeline)):
         bought = count_bought_rows(file)
         if bought:
@@ -34,7 +33,7 @@ def refuse_lost(pipeline: Pipeline, ledger: Ledger | None) -> None:
                 "a run would buy them again",
                 where=str(file),
                 hint=f"put the state folder back, or `lamina-batch state import {file} "
-                f"--pipeline {pipeline.file}{sandbox}`; "
+                f"--pipeline {pipeline.file}{pipeline.sandbox_option}`; "
                 "if they are to be bought again: --new-ledger",
             )
 
@@ -45,7 +44,7 @@ _MAX_OTHER_DAYS = 10
 
 def _manifests_of_other_days(pipeline: Pipeline) -> Iterator[Path]:
     """The manifests of other days, newest first."""
-    for pattern in pipeline.results.other_days:
+    for pattern in pipeline.results.other_days_globs:
         found = (Path(name) for name in sorted(glob.glob(pattern), reverse=True))  # noqa: PTH207  # it is absolute
         yield from [file for file in found if file not in pipeline.results.manifest][:_MAX_OTHER_DAYS]
 

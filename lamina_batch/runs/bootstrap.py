@@ -102,7 +102,7 @@ class PipelineTarget:
             "overrides": self.overrides,
             "environ": os.environ,
             "today": date.today(),  # noqa: DTZ011  # {date} is the local date, as people name their files
-            "suffix": "sandbox" if self.service.sandbox else None,
+            "sandbox": self.service.sandbox,
         }
 
     @contextmanager

@@ -122,7 +122,7 @@ async def _run_engine(context: RunContext, prepared: Prepared, plan: Plan, files
         outcome = engine.outcome
         outcome.stopped_by = StopReason.SIGNAL
         ledger.recover(at=context.runtime.wall(), run_id=context.run_id)
-    if outcome.stopped_by is StopReason.REFUSED and context.pipeline.api.generation == "auto":
+    if outcome.stopped_by is StopReason.REFUSED and context.pipeline.api.api_version == "auto":
         # The service may serve another version of its API now: the next run asks again.
         ledger.set_meta({"generation_doubted": "yes"})
     if submits:

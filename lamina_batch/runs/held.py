@@ -45,7 +45,7 @@ def find_held_jobs(pipeline: Pipeline, ledger: Ledger) -> HeldJobs:
 
 
 def _api_version(pipeline: Pipeline, ledger: Ledger) -> str:
-    asked = pipeline.api.generation
+    asked = pipeline.api.api_version
     return (ledger.meta("generation") or EXECUTIONS.name) if asked == "auto" else asked
 
 

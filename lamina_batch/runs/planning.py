@@ -176,7 +176,7 @@ def _check_rerun(pipeline: Pipeline, plan: Plan, rerun: frozenset[str]) -> None:
         what, hint = (
             ("still running", "let a plain run collect it first")
             if status == "running"
-            else ("held: it may have been bought already", f"settle it first: see `{pipeline.command('held')}`")
+            else ("held: it may have been bought already", f"settle it first: see `{pipeline.command_line('held')}`")
         )
         raise UsageError(f"{key!r} cannot be run again: it is {what}", hint=hint)
 

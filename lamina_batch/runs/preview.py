@@ -157,7 +157,7 @@ def _forecasts(
     video = ledger is not None and ledger.meta(makes_video_meta_key(app)) == "True"
     least = min_poll_interval(pipeline, video=video, speed=speed)
     remembered = ledger.meta("generation") if ledger is not None else None
-    generation = remembered if pipeline.api.generation == "auto" else pipeline.api.generation
+    generation = remembered if pipeline.api.api_version == "auto" else pipeline.api.api_version
 
     def by(completion: Completion) -> Forecast:
         return forecast(

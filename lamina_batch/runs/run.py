@@ -162,7 +162,7 @@ def _check_result_files(pipeline: Pipeline) -> None:
 
 async def _choose_api_version(context: RunContext) -> ApiVersion:
     """The API version to submit to: the pipeline's, the one found by an earlier run, or the one that answers."""
-    wanted, ledger = context.pipeline.api.generation, context.ledger
+    wanted, ledger = context.pipeline.api.api_version, context.ledger
     if wanted != "auto":
         return API_VERSIONS[wanted]
     same_service = ledger.meta("service") == context.access.service
@@ -179,7 +179,7 @@ def _bind_ledger(context: RunContext, app: App) -> None:
     ledger.bind(binding(context.pipeline, context.access.service), adopt=context.request.adopt_state)
     ledger.set_meta(
         {
-            "app": app.served,
+            "app": app.served_json,
             "app_id": app.app_id,
             "generation": context.client.generation.name,
             "generation_doubted": "",
@@ -202,7 +202,7 @@ def _publish(context: RunContext, publisher: Publisher) -> Published:
         pipeline.results.layout,
         at=context.runtime.wall(),
         unchanged=kept,
-        on_error=lambda error: note(f"{error}\n  `{pipeline.command('results')}` writes it again"),
+        on_error=lambda error: note(f"{error}\n  `{pipeline.command_line('results')}` writes it again"),
     )
 
 

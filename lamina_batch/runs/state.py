@@ -113,5 +113,5 @@ def _no_ledger(pipeline: Pipeline) -> UsageError:
     return UsageError(
         "this pipeline has not run yet: there is no ledger",
         where=str(pipeline.state),
-        hint=f"`{pipeline.command('run')}` makes one (with --sandbox it is another one)",
+        hint=f"`{pipeline.command_line('run')}` makes one (with --sandbox it is another one)",
     )

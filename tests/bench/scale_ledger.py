@@ -97,7 +97,7 @@ def main() -> None:
     checked.jobs.select("key", "content").write_parquet(keys)
     with open_ledger(pipeline.state) as ledger:
         ledger.bind(binding(pipeline, service))
-        ledger.set_meta({"app": app.served, "app_id": app.app_id, "generation": "executions"})
+        ledger.set_meta({"app": app.served_json, "app_id": app.app_id, "generation": "executions"})
         fill(ledger._db, checked, app)
     os._exit(0)
 

@@ -1,4 +1,6 @@
-"""The parts of docs/ that are made from the schemas and the commands: `make docs` writes them, a test finds stale ones.
+"""The parts of docs/ that are made from the schemas and the commands, and the schema of the pipeline file.
+
+`make docs` writes them, a test finds stale ones.
 
 A page holds such a part between two comments, `<!-- generated: NAME -->` and `<!-- end of generated -->`. PARTS says
 what NAME means. All else on the page is written by hand.
@@ -18,6 +20,7 @@ from process import TOP
 from docs.markdown import PAGES, name_of
 from lamina_batch.cli import main
 from lamina_batch.ledger.job import LEGAL_TRANSITIONS, State
+from lamina_batch.pipeline.file_schema import pipeline_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +40,8 @@ def parts_of(text: str) -> set[str]:
 
 
 def write() -> None:
+    schema = json.dumps(pipeline_schema(), ensure_ascii=False, indent=2)
+    (TOP / "schemas" / "pipeline.schema.json").write_text(f"{schema}\n", encoding="utf-8")
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         fresh = regenerated(text)
@@ -71,35 +76,24 @@ def read_schema(name: str) -> Schema:
     return schema
 
 
-def _resolved(root: Schema, schema: Schema) -> Schema:
-    if "$ref" not in schema:
-        return schema
-    kind = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
-    # The examples of a kind are of something else than this key.
-    return {**{word: said for word, said in kind.items() if word != "examples"}, **schema}
-
-
-def _flat(root: Schema, schema: Schema, prefix: str = "", *, deep: bool = True) -> Iterator[tuple[str, Schema, bool]]:
+def _flat(schema: Schema, prefix: str = "", *, deep: bool = True) -> Iterator[tuple[str, Schema, bool]]:
     """Dotted name, subschema and whether it is required, of every key below `schema`; of a section, only its keys."""
-    for name, found in schema["properties"].items():
-        inner = _resolved(root, found)
+    for name, inner in schema["properties"].items():
         if deep and "properties" in inner:
-            yield from _flat(root, inner, f"{prefix}{name}.")
+            yield from _flat(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", inner, name in schema.get("required", ())
 
 
 def pipeline_keys(section: str | None) -> str:
     """The keys of the pipeline file below `section`; None: those at its top."""
-    root = read_schema("pipeline")
-    schema = root if section is None else _resolved(root, root["properties"][section])
-    lines = _flat(root, schema, deep=section is not None)
+    schema = pipeline_schema() if section is None else pipeline_schema()["properties"][section]
+    lines = _flat(schema, deep=section is not None)
     return table(["key", "meaning", "default"], ((f"`{n}`", _meaning(s), _default(s, r)) for n, s, r in lines))
 
 
 def rule_keys() -> str:
-    root = read_schema("pipeline")
-    lines = _flat(root, root["$defs"]["rule"], deep=False)
+    lines = _flat(pipeline_schema()["properties"]["inputs"]["additionalProperties"])
     return table(["key", "meaning"], ((f"`{name}`", _meaning(schema)) for name, schema, _ in lines))
 
 
@@ -143,10 +137,8 @@ def _default(schema: Schema, required: bool) -> str:
 
 def described(name: str, column: str) -> str:
     """Every key of schemas/`name`.schema.json and what it says of it."""
-    root = read_schema(name)
-    return table(
-        [column, "meaning"], ((f"`{key}`", _prose(schema["description"])) for key, schema, _ in _flat(root, root))
-    )
+    lines = _flat(read_schema(name))
+    return table([column, "meaning"], ((f"`{key}`", _prose(schema["description"])) for key, schema, _ in lines))
 
 
 def transitions() -> str:
@@ -206,7 +198,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "pipeline": lambda: pipeline_keys(None),
     **{
         f"pipeline {section}": partial(pipeline_keys, section)
-        for section, schema in read_schema("pipeline")["properties"].items()
+        for section, schema in pipeline_schema()["properties"].items()
         if "properties" in schema
     },
     "rule": rule_keys,

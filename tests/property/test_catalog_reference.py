@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_batch.apps.app import App, Parameter
-from lamina_batch.apps.input_schema import input_schema, match, value_schema
+from lamina_batch.apps.input_schema import input_schema, value_schema
 from lamina_batch.catalog.check_rows import check_rows
 from lamina_batch.catalog.content_hash import content_hash
 from lamina_batch.catalog.input_validator import InputValidator, Verdict, quote_value
 from lamina_batch.catalog.mapping import map_rows
+from lamina_batch.pipeline.names import match_name
 from lamina_batch.pipeline.spec import (
     Api,
     BlankPolicy,
@@ -145,7 +146,7 @@ def pipeline_of(*rules: InputRule) -> Pipeline:
 
 
 def app_of(*parameters: Parameter) -> App:
-    return App(app_id="an-app", name="An app", description=None, parameters=parameters, served="{}")
+    return App(app_id="an-app", name="An app", description=None, parameters=parameters, served_json="{}")
 
 
 @given(rows=ROWS, rule=RULE)
@@ -204,7 +205,7 @@ def on_the_wire(parameter: Parameter, value: str | list[str]) -> str | list[str]
     """Labels in the app's spelling, one value without an array."""
     values = [value] if isinstance(value, str) else value
     if parameter.type == "options":
-        values = [match(text, parameter.options) or text for text in values]
+        values = [match_name(text, parameter.options) or text for text in values]
     return values[0] if len(values) == 1 else values
 
 
@@ -287,7 +288,7 @@ def test_whole_columns_are_judged_as_the_json_schema_judges_each_value(
     found = {value: Verdict(*verdict) for value, *verdict in said.iter_rows()}
     assert set(found) == {value for value in values if not authority.is_valid(value)}
     for value, verdict in found.items():
-        label = match(value, parameter.options)
+        label = match_name(value, parameter.options)
         assert verdict.refused == (label is None)
         assert verdict.sent == (value if label is None else label)
         if verdict.refused:

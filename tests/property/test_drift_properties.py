@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_batch.apps.app import App, Parameter
-from lamina_batch.drift.compare import ChangeKind, broken_usage, compare, describe_change, full_usage
+from lamina_batch.drift.compare import ChangeKind, compare, describe_change
+from lamina_batch.drift.usage import broken_usage, full_usage
 
 NAMES = st.sampled_from(["Front", "front", "Model  Body", "Model Body", "Prompt"])
 LABELS = st.lists(st.sampled_from(["Standard ", "Standard", "Plus Size", "Tall", "1:1"]), unique=True, max_size=4)
@@ -25,7 +26,9 @@ PARAMETER = st.builds(
 @st.composite
 def apps(draw: st.DrawFn) -> App:
     parameters = draw(st.lists(PARAMETER, max_size=4, unique_by=lambda p: p.name))
-    return App(app_id="an-app", name="A", description=None, parameters=tuple(parameters), served='{"parameters": []}')
+    return App(
+        app_id="an-app", name="A", description=None, parameters=tuple(parameters), served_json='{"parameters": []}'
+    )
 
 
 def contract(app: App) -> dict[str, object]:
@@ -55,9 +58,9 @@ def test_there_and_back_names_the_same_parameters(before: App, after: App) -> No
 def test_a_lost_name_is_probably_a_new_one_and_none_is_given_twice(before: App, after: App) -> None:
     for parameter in (None, *before.parameters):
         likely = [
-            change.likely
+            change.likely_new_name
             for change in compare(before, after)
-            if change.likely is not None
+            if change.likely_new_name is not None
             and (change.kind is ChangeKind.PARAMETER_REMOVED) == (parameter is None)
             and (parameter is None or change.before == parameter)
         ]

@@ -14,11 +14,10 @@ from lamina_batch.apps.input_schema import (
     URL_FORBIDDEN_PATTERN,
     URL_PATTERN,
     input_schema,
-    match,
     parameter_schema,
     value_schema,
 )
-from lamina_batch.pipeline.names import normalise_name
+from lamina_batch.pipeline.names import match_name, normalise_name
 
 
 def an_app(*parameters: dict[str, Any]) -> App:
@@ -194,11 +193,11 @@ def test_leniency_is_about_case_and_spaces_only() -> None:
 
 
 def test_the_exact_spelling_wins_and_is_what_comes_back() -> None:
-    assert match("Standard", ["standard", "Standard", "Standard "]) == "Standard"
-    assert match("model ethnicity", ["Model  Ethnicity", "Model Gender"]) == "Model  Ethnicity"
-    assert match(" STANDARD", ["Standard ", "Plus Size"]) == "Standard "
+    assert match_name("Standard", ["standard", "Standard", "Standard "]) == "Standard"
+    assert match_name("model ethnicity", ["Model  Ethnicity", "Model Gender"]) == "Model  Ethnicity"
+    assert match_name(" STANDARD", ["Standard ", "Plus Size"]) == "Standard "
 
 
 def test_what_could_be_two_things_is_neither() -> None:
-    assert match("standard", ["Standard", "Standard "]) is None
-    assert match("Luxury", ["Standard"]) is None
+    assert match_name("standard", ["Standard", "Standard "]) is None
+    assert match_name("Luxury", ["Standard"]) is None

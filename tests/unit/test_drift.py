@@ -11,7 +11,7 @@ from catalog_support import STOCK, Desk, app, image, options, text
 
 from lamina_batch.drift.compare import ChangeKind, compare, likely_names
 from lamina_batch.drift.judge import Baseline, Drift, assess_drift, enforce_drift_policy, find_baseline
-from lamina_batch.drift.pins import pin_text, take_pin
+from lamina_batch.drift.pins import take_pin
 from lamina_batch.errors import DriftError, PipelineError
 from lamina_batch.sources.read_catalog import read_catalog
 
@@ -64,7 +64,7 @@ def desk(tmp_path: Path) -> Desk:
 def held(desk: Desk, before: App, after: App, body: str = USES) -> Drift:
     pipeline = desk.pipeline(body)
     return assess_drift(
-        Baseline(app=before, called="the last run", accept="run"), after, pipeline, read_catalog(pipeline)
+        Baseline(app=before, label="the last run", accept_command="run"), after, pipeline, read_catalog(pipeline)
     )
 
 
@@ -326,7 +326,7 @@ def test_many_rows_are_counted(desk: Desk) -> None:
 def pinned(desk: Desk, source: str, *parameters: dict[str, Any]) -> str:
     """The text of a pipeline whose pin came from there."""
     pin = take_pin(app(*parameters or (FRONT,)), "an-app", taken_from=source, at=datetime(2026, 3, 31, tzinfo=UTC))
-    desk.write("pin.json", pin_text(pin))
+    desk.write("pin.json", pin.text)
     return LEAVES + "schema: {pin: pin.json}\n"
 
 
@@ -334,7 +334,7 @@ def test_a_pin_comes_before_the_last_run(desk: Desk) -> None:
     pipeline = desk.pipeline(pinned(desk, "https://lamina.example"))
     known = find_baseline(pipeline, "https://other.example", app(FRONT, PROMPT))
     assert isinstance(known, Baseline)
-    assert (known.called, known.app.parameters) == ("the pin of 2026-03-31", app(FRONT).parameters)
+    assert (known.label, known.app.parameters) == ("the pin of 2026-03-31", app(FRONT).parameters)
 
 
 def test_without_a_pin_the_last_run_counts_if_it_was_of_this_app(desk: Desk) -> None:
@@ -364,7 +364,7 @@ def test_a_pin_of_the_sandbox_and_the_real_service_have_nothing_to_do_with_each_
         (None, "there is no pin"),
         ("{}", "this is not a pin"),
         (
-            pin_text(take_pin(app(FRONT), "swift", taken_from="x", at=datetime(2026, 1, 1, tzinfo=UTC))),
+            take_pin(app(FRONT), "swift", taken_from="x", at=datetime(2026, 1, 1, tzinfo=UTC)).text,
             "of another app",
         ),
     ],

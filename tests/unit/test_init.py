@@ -154,8 +154,8 @@ FILLED = {
 def test_for_each_of_the_six_apps_only_what_is_marked_has_to_be_filled_in(tmp_path: Path, recipe: str) -> None:
     rows, filled = FILLED[recipe]
     shipped = load_pipeline(ROOT / "pipelines" / f"{recipe}.yaml", environ={}, today=date(2026, 1, 31))
-    assert shipped.schema.pin is not None
-    pin = read_pin(shipped.schema.pin)
+    assert shipped.schema_options.pin is not None
+    pin = read_pin(shipped.schema_options.pin)
     body = started(tmp_path, pin, ROOT / "sample_data" / rows)
     file = tmp_path / "catalog.yaml"
 

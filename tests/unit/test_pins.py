@@ -12,8 +12,7 @@ from catalog_support import STOCK, app, image, options
 
 from lamina_batch.apps.app import parse_app
 from lamina_batch.drift import pins
-from lamina_batch.drift.pinning import save_pin
-from lamina_batch.drift.pins import Pin, parse_pin, pin_file, pin_text, read_pin, take_pin
+from lamina_batch.drift.pins import Pin, parse_pin, pin_file, read_pin, save_pin, take_pin
 from lamina_batch.errors import UsageError
 from lamina_batch.sandbox.apps import load_apps
 
@@ -28,7 +27,7 @@ def taken(*parameters: dict[str, Any], source: str = "https://lamina.example") -
 
 def test_a_pin_reads_back_as_it_was_taken() -> None:
     pin = taken()
-    again = parse_pin(pin_text(pin).encode(), "pin.json")
+    again = parse_pin(pin.text.encode(), "pin.json")
     assert again == pin
     assert (
         again.app.fingerprint
@@ -38,8 +37,8 @@ def test_a_pin_reads_back_as_it_was_taken() -> None:
 
 def test_its_text_is_made_for_reviews() -> None:
     """One order whatever the service's, a line for each fact, and letters as they are."""
-    text = pin_text(taken({"type": "options", "options": ["Größe"], "name": "B"}))
-    assert text == pin_text(taken({"name": "B", "options": ["Größe"], "type": "options"}))
+    text = taken({"type": "options", "options": ["Größe"], "name": "B"}).text
+    assert text == taken({"name": "B", "options": ["Größe"], "type": "options"}).text
     assert text.endswith("}\n")
     assert [line.strip() for line in text.splitlines() if "Größe" in line] == ['"Größe"']
     assert json.loads(text)["taken_at"] == "2026-03-31T18:30:00Z"
@@ -58,7 +57,7 @@ def test_its_text_is_made_for_reviews() -> None:
     ],
 )
 def test_a_file_that_is_no_pin_says_why(change: Any, what: str) -> None:
-    text = json.dumps(change(json.loads(pin_text(taken())))).encode()
+    text = json.dumps(change(json.loads(taken().text))).encode()
     with pytest.raises(UsageError, match=what) as caught:
         parse_pin(text, "pin.json")
     assert caught.value.where == "pin.json"
@@ -96,10 +95,10 @@ def test_taking_it_again_says_what_changed_and_leaves_what_did_not(tmp_path: Pat
 def test_only_pins_are_replaced(tmp_path: Path) -> None:
     file = tmp_path / "catalog.yaml"
     file.write_text("version: 1\n")
-    with pytest.raises(UsageError, match="no pin, and is not replaced"):
+    with pytest.raises(UsageError, match="is not a pin, and a pin does not replace it"):
         save_pin(taken(), file)
     assert file.read_text() == "version: 1\n"
-    file.write_text(pin_text(taken()).replace("Front", "Forehead"))
+    file.write_text(taken().text.replace("Front", "Forehead"))
     assert "could not be used" in save_pin(taken(), file)[0]
     assert read_pin(file) == taken()
 
@@ -112,4 +111,4 @@ def test_the_pins_that_ship_hold_what_the_sandbox_serves(file: Path) -> None:
     assert pin.taken_from == pins.SANDBOX_SOURCE
     assert pin.app.app_id == file.stem
     assert pin.app.parameters == parse_app({"parameters": list(served.served_parameters)}).parameters
-    assert file.read_text(encoding="utf-8") == pin_text(pin)
+    assert file.read_text(encoding="utf-8") == pin.text

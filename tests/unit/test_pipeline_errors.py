@@ -545,6 +545,6 @@ def test_what_nobody_has_filled_in_is_told_once_with_all_its_lines(tmp_path: Pat
     )
     assert told(refusal(tmp_path, content), tmp_path) == (
         "catalog.yaml:3:29: 2 places are still to be filled in: rows.key (line 3), inputs.Style.map.a (line 6)\n"
-        "  write what is meant in place of FILL_IN; the comments above it say what that may be"
+        "  replace FILL_IN with a value; the comments above it say which values fit"
     )
     assert "1 place is" in told(refusal(tmp_path, content, "rows.key=sku"), tmp_path)

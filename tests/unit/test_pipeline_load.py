@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamina_batch.errors import PipelineError, UsageError
-from lamina_batch.pipeline.load import load_pipeline, parse_duration
+from lamina_batch.pipeline.load import load_pipeline
+from lamina_batch.pipeline.problems import FilePosition
 from lamina_batch.pipeline.spec import (
     Api,
     Column,
     Columns,
     FailureLimit,
-    FilePosition,
     InputRule,
     Notify,
     Pipeline,
@@ -27,6 +27,7 @@ from lamina_batch.pipeline.spec import (
     Template,
     Value,
 )
+from lamina_batch.pipeline.value_types import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,12 +47,12 @@ def load(
     *overrides: str,
     environ: Mapping[str, str] | None = None,
     name: str = "catalog.yaml",
-    suffix: str | None = None,
+    sandbox: bool = False,
 ) -> Pipeline:
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
-    return load_pipeline(file, overrides=overrides, environ=environ or {}, today=dt.date(2026, 1, 31), suffix=suffix)
+    return load_pipeline(file, overrides=overrides, environ=environ or {}, today=dt.date(2026, 1, 31), sandbox=sandbox)
 
 
 FULL = """\
@@ -150,7 +151,7 @@ def test_the_example_of_the_design_loads_whole(tmp_path: Path) -> None:
             )
         ),
         state=tmp_path / ".lamina-batch" / "premium-catalog",
-        places=pipeline.places,
+        positions=pipeline.positions,
     )
 
 
@@ -221,7 +222,7 @@ results: {manifest: /elsewhere/x.ndjson, layout: long}
         InputRule(parameter="Logos", source=Value(values=("a", "b"))),
         InputRule(parameter="Nothing", source=Value(values=("",))),
     )
-    assert pipeline.api == Api(generation="executions", auth="bearer")
+    assert pipeline.api == Api(api_version="executions", auth="bearer")
     assert pipeline.run == RunSettings(
         max_in_flight=7,
         requests_per_minute=60,
@@ -300,7 +301,7 @@ def test_a_file_from_windows_loads(tmp_path: Path) -> None:
     file = tmp_path / "catalog.yaml"
     file.write_bytes(b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())
     pipeline = load_pipeline(file, environ={}, today=dt.date(2026, 1, 31))
-    assert pipeline.places[("version",)] == FilePosition(1, 10)
+    assert pipeline.positions[("version",)] == FilePosition(1, 10)
     assert pipeline.inputs == (InputRule(parameter="Front", source=Column(name="front")),)
 
 
@@ -324,15 +325,15 @@ def test_the_date_is_put_into_paths_and_nowhere_else(tmp_path: Path) -> None:
     assert pipeline.name == "{date}"
 
 
-def test_the_suffix_keeps_state_and_results_apart(tmp_path: Path) -> None:
-    pipeline = load(tmp_path, MINIMAL, "results.manifest=[out/x.v1.csv, y.parquet]", suffix="sandbox")
+def test_the_sandbox_has_its_own_state_and_results(tmp_path: Path) -> None:
+    pipeline = load(tmp_path, MINIMAL, "results.manifest=[out/x.v1.csv, y.parquet]", sandbox=True)
     assert pipeline.state == tmp_path / ".lamina-batch" / "catalog.sandbox"
     assert pipeline.results.manifest == (tmp_path / "out" / "x.v1.sandbox.csv", tmp_path / "y.sandbox.parquet")
     assert pipeline.name == "catalog"
 
 
-def test_the_suffix_also_applies_to_defaults(tmp_path: Path) -> None:
-    pipeline = load(tmp_path, MINIMAL, suffix="sandbox")
+def test_the_default_manifest_of_the_sandbox_is_its_own(tmp_path: Path) -> None:
+    pipeline = load(tmp_path, MINIMAL, sandbox=True)
     assert pipeline.results.manifest == (tmp_path / "out" / "catalog.sandbox.csv",)
 
 
@@ -377,7 +378,7 @@ inputs:
 """,
         "run.canary=1",
     )
-    assert pipeline.places == {
+    assert pipeline.positions == {
         (): FilePosition(1, 1),
         ("version",): FilePosition(1, 10),
         ("app",): FilePosition(2, 6),
@@ -565,8 +566,8 @@ def test_whom_a_run_tells_and_of_what(tmp_path: Path) -> None:
 
 def test_a_run_with_results_of_its_own_tells_nobody_unless_asked(tmp_path: Path) -> None:
     text = f"{MINIMAL}notify: {{url: https://a.example, on: [failure]}}\n"
-    assert load(tmp_path, text, suffix="sandbox").notify is None
-    asked = load(tmp_path, text, "notify.url=https://b.example", suffix="sandbox").notify
+    assert load(tmp_path, text, sandbox=True).notify is None
+    asked = load(tmp_path, text, "notify.url=https://b.example", sandbox=True).notify
     assert asked == Notify(url="https://b.example", on=("failure",))
-    asked = load(tmp_path, MINIMAL, "notify={url: https://b.example}", suffix="sandbox").notify
+    asked = load(tmp_path, MINIMAL, "notify={url: https://b.example}", sandbox=True).notify
     assert asked == Notify(url="https://b.example")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_batch.pipeline.template import TemplateError, parse_template
+from lamina_batch.pipeline.problems import InvalidValueError
+from lamina_batch.pipeline.template import parse_template
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_literals_and_columns_in_turn(text: str, parts: tuple[str, ...]) -> None
     ],
 )
 def test_what_is_no_template_says_why(text: str, what: str, hint: str) -> None:
-    with pytest.raises(TemplateError) as caught:
+    with pytest.raises(InvalidValueError) as caught:
         parse_template(text)
     assert caught.value.what == what
     assert caught.value.hint.startswith(hint)
