@@ -331,7 +331,7 @@ def test_what_somebody_has_mended_is_never_written_over(desk: Desk) -> None:
     book = opened(file)
     book.worksheets[0]["D5"] = "Female"
     book.save(file)
-    with pytest.raises(UsageError, match="mended in it would be lost"):
+    with pytest.raises(UsageError, match="their corrections would be lost"):
         annotated(desk, "rows.xlsx")
     assert opened(file).worksheets[0]["D5"].value == "Female"
     desk.write("other.xlsx", b"something else")
