@@ -1,4 +1,4 @@
-"""The column names of a pipeline -> the columns of the catalog."""
+"""Match the column names of a pipeline to the columns of the catalog."""
 
 from __future__ import annotations
 
@@ -12,95 +12,100 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lamina_batch.errors import PipelineError
+    from lamina_batch.pipeline.problems import KeyPath
     from lamina_batch.pipeline.spec import Pipeline
     from lamina_batch.sources.table import Catalog
 
-#: the keys of the pipeline file that lead to a value
-KeyPath = tuple[str | int, ...]
+#: columns that the hint of an error lists
+_MAX_LISTED_COLUMNS = 20
 
 
 class ColumnReference(NamedTuple):
     """A column name in the pipeline file."""
 
     path: KeyPath
-    written: str
+    name: str
 
 
 class ColumnMatches(NamedTuple):
-    """Which column of the catalog each name in the pipeline means."""
+    """The column of the catalog for each name in the pipeline."""
 
-    #: name as written -> column of `Catalog.frame`
-    found: Mapping[str, str]
-    #: a line for each name that matched leniently only
+    #: name in the pipeline -> column of `Catalog.frame`
+    columns: Mapping[str, str]
+    #: one line for each name that differs from its column
     notes: tuple[str, ...]
 
 
-def find_columns(catalog: Catalog, pipeline: Pipeline, uses: Iterable[ColumnReference]) -> ColumnMatches:
-    """Match names exactly, or else leniently where only one column does: by case, spaces and a mark ` *` at the end.
+def find_columns(catalog: Catalog, pipeline: Pipeline, references: Iterable[ColumnReference]) -> ColumnMatches:
+    """Find the column of each name: the same name, or the only one that differs in case, spaces or a final ` *`.
 
-    Raises PipelineError for all that are lacking at once, and for a name that stands twice in the header.
+    Raises PipelineError that names all missing columns, and names that are repeated in the header.
     """
     finder = _ColumnFinder(catalog)
-    found: dict[str, str] = {}
-    lacking: dict[str, ColumnReference] = {}
-    for use in uses:
-        column = finder.find(use.written)
+    columns: dict[str, str] = {}
+    missing: dict[str, ColumnReference] = {}
+    for reference in references:
+        column = finder.find(reference.name)
         if column is not None:
-            found[use.written] = column
+            columns[reference.name] = column
         else:
-            lacking.setdefault(use.written, use)
-    if lacking:
-        raise _missing_columns_error(finder, pipeline, tuple(lacking.values()))
+            missing.setdefault(reference.name, reference)
+    if missing:
+        raise _missing_columns_error(finder, pipeline, tuple(missing.values()))
     notes = tuple(
-        f"the column {column!r} is taken for {written!r}, which the pipeline names"
-        for written, column in found.items()
-        if without_required_mark(column) != without_required_mark(written)
+        f"the column {column!r} is taken for {name!r}, which the pipeline names"
+        for name, column in columns.items()
+        if without_required_mark(column) != without_required_mark(name)
     )
-    return ColumnMatches(found, notes)
+    return ColumnMatches(columns, notes)
 
 
 class _ColumnFinder:
     def __init__(self, catalog: Catalog) -> None:
         self.counts = collections.Counter(catalog.headers)
         self.names = [header for header in catalog.headers if header and self.counts[header] == 1]
-        if catalog.several:
+        if catalog.has_source_column:
             self.names.append(SOURCE_COLUMN)
-        self._by_form: dict[str, list[str]] = {}
+        self._by_form = collections.defaultdict[str, list[str]](list)
         for name in self.names:
-            self._by_form.setdefault(normalise_header(name), []).append(name)
+            self._by_form[normalise_header(name)].append(name)
 
-    def find(self, written: str) -> str | None:
-        if written in self.names:
-            return written
-        # A header that stands twice is never half of a match: which of them is meant?
-        if written in self.counts:
-            return None
-        same = self._by_form.get(normalise_header(written), [])
-        return same[0] if len(same) == 1 else None
+    def find(self, name: str) -> str | None:
+        if name in self.names:
+            return name
+        similar = self.similar(name)
+        # A repeated header never matches: it is not clear which of the columns is meant.
+        return similar[0] if len(similar) == 1 and name not in self.counts else None
 
-    def alike(self, written: str) -> Sequence[str]:
-        return self._by_form.get(normalise_header(written), [])
+    def similar(self, name: str) -> Sequence[str]:
+        return self._by_form.get(normalise_header(name), [])
 
 
-def _missing_columns_error(finder: _ColumnFinder, pipeline: Pipeline, uses: Sequence[ColumnReference]) -> PipelineError:
-    complaints = [_missing_column_message(finder, use) for use in uses]
-    if len(uses) == 1:
-        shown = ", ".join(repr(name) for name in finder.names[:20])
-        more = f", and {len(finder.names) - 20} more" if len(finder.names) > 20 else ""
-        return pipeline.error(uses[0].path, complaints[0], f"its columns are {shown}{more}")
-    lines = [f"{'.'.join(map(str, use.path))}: {complaint}" for use, complaint in zip(uses, complaints, strict=True)]
-    return pipeline.error(uses[0].path, f"the catalog lacks {len(uses)} columns", "\n  ".join(lines))
+def _missing_columns_error(
+    finder: _ColumnFinder, pipeline: Pipeline, references: Sequence[ColumnReference]
+) -> PipelineError:
+    messages = [_missing_column_message(finder, reference) for reference in references]
+    if len(references) == 1:
+        listed = ", ".join(repr(name) for name in finder.names[:_MAX_LISTED_COLUMNS])
+        rest = len(finder.names) - _MAX_LISTED_COLUMNS
+        more = f", and {rest} more" if rest > 0 else ""
+        return pipeline.error(references[0].path, messages[0], f"its columns are {listed}{more}")
+    lines = [
+        f"{'.'.join(map(str, reference.path))}: {message}"
+        for reference, message in zip(references, messages, strict=True)
+    ]
+    return pipeline.error(references[0].path, f"the catalog lacks {len(references)} columns", "\n  ".join(lines))
 
 
-def _missing_column_message(finder: _ColumnFinder, use: ColumnReference) -> str:
-    written = use.written
-    if finder.counts[written] > 1:
-        return f"the column {written!r} stands {finder.counts[written]} times in the header: rename one of them"
-    if alike := finder.alike(written):
-        return f"the column {written!r} could be any of {', '.join(map(repr, alike))}: name one of them exactly"
-    near = closest_match(written, finder.names)
-    if near is not None:
-        return f"the catalog has no column {written!r}: did you mean {near!r}?"
-    if use.path[-1] in {"where", "sql"}:
-        return f"the catalog has no column {written!r} (SQL takes a text in single quotes: '{written}')"
-    return f"the catalog has no column {written!r}"
+def _missing_column_message(finder: _ColumnFinder, reference: ColumnReference) -> str:
+    name = reference.name
+    if finder.counts[name] > 1:
+        return f"the column {name!r} stands {finder.counts[name]} times in the header: rename one of them"
+    if similar := finder.similar(name):
+        return f"the column {name!r} could be any of {', '.join(map(repr, similar))}: name one of them exactly"
+    suggestion = closest_match(name, finder.names)
+    if suggestion is not None:
+        return f"the catalog has no column {name!r}: did you mean {suggestion!r}?"
+    if reference.path[-1] in {"where", "sql"}:
+        return f"the catalog has no column {name!r} (SQL takes a text in single quotes: '{name}')"
+    return f"the catalog has no column {name!r}"

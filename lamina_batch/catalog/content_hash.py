@@ -1,16 +1,16 @@
-"""The canonical form of what is sent, and its hash: this decides what is paid for twice.
+"""The canonical form of the inputs of a job, and its hash. Jobs with the same hash are bought once.
 
-Two jobs are the same content exactly when their hashes are equal, so every job must be written in one way only:
+Equal inputs must have equal hashes, so there is one form only:
 
-- the inputs as a JSON object, keys sorted by code point, `,` and `:` without spaces, text as it
-  stands but for the escapes that JSON demands, precisely those of Python's json.dumps(ensure_ascii=False);
-- a blank is left out, never null or "": the service then applies its default;
-- labels and names in the service's spelling, so that `plus size` and `Plus Size` in a sheet are the same content;
-- one value as a string, several as an array in their order (apps/schema.py);
-- then SHA-256 over the UTF-8 of {"app":…,"base_url":…,"inputs":…}. Another app or another service is other content;
-  the row's key, its place and the columns that no input uses are not in it.
+- The inputs are a JSON object: keys sorted by code point, `,` and `:` without spaces, text with the escapes of
+  Python's json.dumps(ensure_ascii=False) and no others.
+- A blank is left out, never null or "": the service then applies its default.
+- Labels and names have the service's spelling: `plus size` and `Plus Size` in a sheet are the same content.
+- One value is a string; several are an array in their order (apps/input_schema.py).
+- The hash is SHA-256 over the UTF-8 of {"app":…,"base_url":…,"inputs":…}. So another app or another service is other
+  content; the key of the row, its position and the columns that no input uses are not part of it.
 
-A change to any of this makes every finished row look new and buys it again. Do not change it.
+Do not change any of this: every finished row would look new, and would be bought again.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ _QUOTED = r'["\\]'
 class Member(NamedTuple):
     """One value of the `inputs` object, for each row."""
 
-    #: what its JSON is made of, in order: fixed text, and columns of text
+    #: the JSON of the value, in pieces: fixed text and text expressions
     pieces: tuple[str | pl.Expr, ...]
-    #: null where a row leaves it out; None: no row does
+    #: null in rows that leave it out; None if no row does
     optional: pl.Expr | None = None
 
 
 def text_member(text: pl.Expr, *, optional: bool, plain: bool = False) -> Member:
-    """A text as a JSON string. `plain`: there are no control characters in it."""
+    """A text as a JSON string. `plain` means that it has no control characters."""
     return Member(('"', _escape(text, plain=plain), '"'), text if optional else None)
 
 
 def verbatim_member(text: pl.Expr, *, optional: bool) -> Member:
-    """A text that holds nothing to escape as a JSON string."""
+    """A text without characters to escape as a JSON string."""
     return Member(('"', text, '"'), text if optional else None)
 
 
 def list_member(texts: pl.Expr) -> Member:
-    """A list of texts in its wire form: one as a JSON string, several as an array, left out if there is none."""
+    """A list of texts: one is a JSON string, several are an array, and an empty list is left out."""
     items = texts.list.eval(pl.concat_str(pl.lit('"'), _escape(pl.element(), plain=False), pl.lit('"')))
     array = pl.concat_str(pl.lit("["), items.list.join(","), pl.lit("]"))
     json_text = (
@@ -73,12 +73,12 @@ def list_member(texts: pl.Expr) -> Member:
 
 
 def _escape(text: pl.Expr, *, plain: bool) -> pl.Expr:
-    """The text with the escapes that JSON demands."""
+    """The text with the escapes that JSON requires."""
     return text.map_batches(partial(_escape_series, plain=plain), return_dtype=pl.String, is_elementwise=True)
 
 
 def _escape_series(text: pl.Series, *, plain: bool) -> pl.Series:
-    # Few columns hold any of these signs, and whether one does is found much faster than each of them is replaced.
+    # Few columns have characters to escape, and finding them is much faster than replacing them.
     if plain and not text.str.contains(_QUOTED).any():
         return text
     least = None if plain else text.to_frame().select(utf8_bytes(pl.first()).explode().min()).item()
@@ -88,9 +88,9 @@ def _escape_series(text: pl.Series, *, plain: bool) -> pl.Series:
 
 
 def inputs_expression(members: Mapping[str, Member], before: str = "", after: str = "") -> pl.Expr:
-    """The canonical `inputs` object of members by their parameters' names, between two fixed texts."""
+    """The canonical `inputs` object, between two fixed texts. `members` has the names of parameters as keys."""
     names = sorted(members)  # Python orders text by code point
-    # Commas are set around the first member that no row leaves out, or without one as the others turn out.
+    # If one member is in every row, the members before it end with a comma and those after it begin with one.
     fixed = next((at for at, name in enumerate(names) if members[name].optional is None), None)
     if fixed is None:
         texts = [_concatenate((f"{string_json(name)}:", *members[name].pieces)) for name in names]
@@ -113,7 +113,7 @@ def inputs_expression(members: Mapping[str, Member], before: str = "", after: st
 
 
 def _concatenate(pieces: Iterable[str | pl.Expr]) -> pl.Expr:
-    """One text of all, copied once; null where one is."""
+    """All pieces as one text; null if one of them is null. Adjacent fixed texts are joined first."""
     parts: list[pl.Expr] = []
     for fixed, group in itertools.groupby(pieces, key=lambda piece: isinstance(piece, str)):
         if fixed:
@@ -124,18 +124,18 @@ def _concatenate(pieces: Iterable[str | pl.Expr]) -> pl.Expr:
 
 
 def content_hash(service: str, app_id: str, inputs_json: str) -> str:
-    """The content of one job, as hexadecimal digits; `service` is the base URL, or the word `sandbox`."""
+    """The content hash of one job, in hexadecimal digits; `service` is the base URL, or `sandbox`."""
     return hashlib.sha256((_hash_prefix(service, app_id) + inputs_json + "}").encode()).hexdigest()
 
 
 def with_content_hash(rows: pl.DataFrame, service: str, app_id: str, members: Mapping[str, Member]) -> pl.DataFrame:
-    """The rows with `content`, the `content_hash` of what the members make, and `inputs_bytes`, how long that is."""
+    """The rows with `content`, their `content_hash`, and `inputs_bytes`, the bytes of their canonical inputs."""
     before, after = _hash_prefix(service, app_id), "}"
-    beside = len(before.encode()) + len(after)
+    other_bytes = len(before.encode()) + len(after)
     return rows.with_columns(inputs_expression(members, before, after).alias("lamina_sent")).select(
         pl.exclude("lamina_sent"),
         content=pl.col("lamina_sent").chash.sha2_256(),  # type: ignore[attr-defined]  # polars-hash adds it
-        inputs_bytes=pl.col("lamina_sent").str.len_bytes() - beside,
+        inputs_bytes=pl.col("lamina_sent").str.len_bytes() - other_bytes,
     )
 
 
@@ -144,5 +144,5 @@ def _hash_prefix(service: str, app_id: str) -> str:
 
 
 def string_json(text: str) -> str:
-    """The text as a JSON string: what `text_member` is for columns."""
+    """The text as a JSON string, in the form of `text_member`."""
     return json.dumps(text, ensure_ascii=False)

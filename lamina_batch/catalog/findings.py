@@ -1,4 +1,4 @@
-"""Findings in the making: what each check says about the rows it names, and all of it put in order."""
+"""Build findings, and merge those of all checks."""
 
 from __future__ import annotations
 
@@ -9,48 +9,47 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: what a finding says: all text, "" where one does not apply
+#: texts of a finding; "" if one does not apply
 _TEXT_COLUMNS = ("column", "parameter", "value", "code", "severity", "message", "hint")
-#: where it belongs: the row, the check among the checks, the cell within its list
+#: the order of findings: by row, by check, by position of the value in its list
 _ORDER_COLUMNS = {"lamina_index": pl.UInt32, "order": pl.Int64, "position": pl.Int64}
-#: what `said` answers
+#: columns of `make_findings`
 FINDING_SCHEMA = dict(sorted((_ORDER_COLUMNS | dict.fromkeys(_TEXT_COLUMNS, pl.String)).items()))
 
 
-def make_findings(rows: pl.DataFrame, order: int, **words: str | pl.Expr) -> pl.DataFrame:
-    """A finding for each of the rows, an error unless `words` gives another severity.
+def make_findings(rows: pl.DataFrame, order: int, **texts: str | pl.Expr) -> pl.DataFrame:
+    """One finding for each row; its severity is error unless `texts` has another.
 
-    `words` holds its text, fixed or an expression over `rows`, by the names of the columns of the findings;
-    `position` tells several of one row and check apart.
+    `texts` holds the texts by column, each fixed or an expression over `rows`. `position` orders findings of one row
+    and check.
     """
-    given: dict[str, str | pl.Expr] = {
+    columns: dict[str, str | pl.Expr] = {
         **dict.fromkeys(_TEXT_COLUMNS, ""),
         "severity": "error",
         "position": pl.lit(0),
-        **words,
+        **texts,
         "order": pl.lit(order),
         "lamina_index": pl.col("lamina_index"),
     }
     return rows.select(
-        (pl.lit(word) if isinstance(word, str) else word).cast(FINDING_SCHEMA[name]).alias(name)
-        for name in FINDING_SCHEMA
-        for word in [given[name]]
+        (pl.lit(text) if isinstance(text, str) else text).cast(dtype).alias(name)
+        for name, dtype in FINDING_SCHEMA.items()
+        for text in [columns[name]]
     )
 
 
-def merge_findings(found: Iterable[pl.DataFrame], rows: pl.DataFrame) -> pl.DataFrame:
-    """All findings with the rows they are about, by row and then in order."""
+def merge_findings(frames: Iterable[pl.DataFrame], rows: pl.DataFrame) -> pl.DataFrame:
+    """All findings in order, joined with the names of their rows."""
     source = ["source"] if "lamina_source" in rows.columns else []
-    told = pl.concat([pl.DataFrame(schema=FINDING_SCHEMA), *(one for one in found if not one.is_empty())])
-    about = rows if not told.is_empty() else rows.clear()
-    about = about.select(
+    findings = pl.concat([pl.DataFrame(schema=FINDING_SCHEMA), *(frame for frame in frames if not frame.is_empty())])
+    named_rows = (rows.clear() if findings.is_empty() else rows).select(
         "lamina_index",
         pl.col("lamina_row").cast(pl.String).alias("row"),
         pl.col("lamina_key").alias("key"),
         *(pl.col(f"lamina_{name}").alias(name) for name in source),
     )
     return (
-        told.join(about, on="lamina_index", how="inner")
+        findings.join(named_rows, on="lamina_index", how="inner")
         .sort(list(_ORDER_COLUMNS), maintain_order=True)
         .select("lamina_index", "row", "key", *_TEXT_COLUMNS, *source)
     )

@@ -1,7 +1,7 @@
-"""One value against one parameter: whether the service would take it, what would be sent, and why not.
+"""Validate values of one parameter: whether the service accepts them, and what is sent.
 
-The JSON Schema of apps/schema.py decides, its keywords read as expressions over a whole column. About a keyword that
-has none here, jsonschema is asked, value by value. That both always agree is what a property test holds.
+The JSON Schema of apps/input_schema.py decides. Its keywords become expressions over a whole column; a property test
+compares them with jsonschema.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lamina_batch.apps.app import Parameter
 
-#: docs/rows-and-inputs.md explains each
+#: docs/rows-and-inputs.md explains each code
 FindingCode = Literal[
     "blank_key",
     "duplicate_key",
@@ -35,7 +35,7 @@ FindingCode = Literal[
     "too_many_values",
     "invalid_value",
     "lenient_match",
-    # of media/judgement.py, where the URLs are asked
+    # from preflight, which requests the URLs
     "url_not_found",
     "url_refused",
     "url_unanswered",
@@ -50,90 +50,94 @@ FindingCode = Literal[
 ]
 Severity = Literal["error", "warning"]
 
-#: keyword of the schema that refused a value -> what that is called
+#: keyword of the schema -> code of the finding
 _KEYWORD_CODES: Mapping[str, FindingCode] = {"enum": "invalid_option", "pattern": "invalid_url", "not": "invalid_url"}
 _MAX_LISTED_LABELS = 12
 _MAX_QUOTED_LENGTH = 80
+#: wrong labels in one series for which a suggestion is searched: it is slow, and many wrong ones mean a wrong column
+_MAX_GUESSES = 500
+#: the first character after the printable ones of ASCII
+_DELETE_CHARACTER = 0x7F
+#: the characters that `str.strip` removes
+_WHITE_SPACE = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+#: texts that `repr` only puts in single quotes
+_REPR_SAFE = r"^[ -&(-\[\]-~]*$"
 
 
 class Verdict(NamedTuple):
-    """What is sent for one value, and what is wrong with it."""
+    """What is sent for one value, and the finding about it."""
 
-    #: what is sent: the value unchanged, or the service's own spelling of it
+    #: the value unchanged, or the service's own spelling of it
     sent: str
-    #: None: nothing to say
+    #: None if there is no finding
     code: FindingCode | None = None
     severity: Severity = "error"
     message: str = ""
     hint: str = ""
 
     @property
-    def refused(self) -> bool:
+    def is_error(self) -> bool:
         """Whether the service would refuse the value."""
         return self.code is not None and self.severity == "error"
 
 
 class InputValidator:
-    """Judges the values of one parameter, each by itself: of several, every one must pass.
+    """Validates single values of one parameter. A list is valid if all of its values are.
 
-    `known` are verdicts on values that the schema lets through, by what was learned elsewhere. `words` are those that a
-    `map` of the pipeline translates: a cell may hold them and a label.
+    `known_verdicts` holds verdicts on values that the schema accepts, such as those on URLs that were requested.
+    `map_keys` are the keys of the rule's `map`, which a cell may hold besides labels.
     """
 
     def __init__(
-        self, parameter: Parameter, known: Mapping[str, Verdict] = MappingProxyType({}), *, words: Sequence[str] = ()
+        self,
+        parameter: Parameter,
+        known_verdicts: Mapping[str, Verdict] = MappingProxyType({}),
+        *,
+        map_keys: Sequence[str] = (),
     ) -> None:
         self.parameter = parameter
-        self._map_keys = tuple(words)
-        self._known = pl.DataFrame(
-            [(value, *verdict) for value, verdict in known.items()], schema=_VERDICT_SCHEMA, orient="row"
-        )
+        self._map_keys = tuple(map_keys)
+        self._known_verdicts = _verdict_frame(known_verdicts)
         self._schema = value_schema(parameter)
-        self._lenient = {normalise_name(label) for label in parameter.options}
+        self._normalised_labels = {normalise_name(label) for label in parameter.options}
 
     def valid_expression(self, value: pl.Expr) -> pl.Expr:
-        """True if the text is valid; False also where only the authority can tell."""
-        return reduce(operator.and_, [_keyword_holds(key, rule, value) for key, rule in self._schema.items()])
+        """Whether the text is valid by the schema."""
+        return reduce(operator.and_, [_keyword_expression(key, rule, value) for key, rule in self._schema.items()])
 
-    def verdict(self, value: str) -> Verdict:
+    def validate(self, value: str) -> Verdict:
         """The verdict on one value."""
-        said = self.verdicts(pl.Series([value], dtype=pl.String))
-        return Verdict(*said.row(0)[1:]) if said.height else Verdict(value)
+        verdicts = self.validate_series(pl.Series([value], dtype=pl.String))
+        return Verdict(*verdicts.row(0)[1:]) if verdicts.height else Verdict(value)
 
-    def verdicts(self, values: pl.Series) -> pl.DataFrame:
-        """A line for each distinct value about which there is something to say, or that is sent in another spelling.
+    def validate_series(self, values: pl.Series) -> pl.DataFrame:
+        """One line for each distinct value that has a finding or is sent in another spelling.
 
-        `value` and what Verdict has. There is no null among the values.
+        The columns are `value` and the fields of Verdict. The values must not be null.
         """
-        if self._known.is_empty():
-            return self._validate(values)
-        met = self._known.join(values.to_frame("value"), on="value", how="semi", maintain_order="left")
-        judged = self._validate(values)
-        return pl.concat([met.join(judged, on="value", how="anti", maintain_order="left"), judged])
+        verdicts = self._validate(values)
+        if self._known_verdicts.is_empty():
+            return verdicts
+        known = self._known_verdicts.join(values.to_frame("value"), on="value", how="semi", maintain_order="left")
+        return pl.concat([known.join(verdicts, on="value", how="anti", maintain_order="left"), verdicts])
 
     def _validate(self, values: pl.Series) -> pl.DataFrame:
-        """What the schema says."""
-        doubtful = (
+        """The verdicts by the schema alone."""
+        invalid = (
             self._not_plain_urls(values).filter(~self.valid_expression(pl.col("value"))).unique(maintain_order=True)
         )
-        if not _is_exact(self._schema):
-            # No app that we know needs it, and no command should wait for it.
-            import jsonschema  # noqa: PLC0415
-
-            authority = jsonschema.Draft202012Validator(self._schema)
-            valid = [authority.is_valid(value) for value in doubtful.get_column("value")]
-            doubtful = doubtful.filter(~pl.Series(valid, dtype=pl.Boolean))
-        if self.parameter.options:
-            meant = [self._meant(value) for value in doubtful.get_column("value")]
-            is_meant = pl.Series([verdict is not None for verdict in meant], dtype=pl.Boolean)
-            refused = doubtful.filter(~is_meant)
-            named = zip(doubtful.get_column("value"), meant, strict=True)
-            known = [(value, *verdict) for value, verdict in named if verdict is not None]
-            return pl.concat([pl.DataFrame(known, schema=_VERDICT_SCHEMA, orient="row"), self._refused(refused)])
-        return self._refused(doubtful)
+        if not self.parameter.options:
+            return self._refusal_verdicts(invalid)
+        verdicts = {value: self._label_verdict(value) for value in invalid.get_column("value")}
+        labels = _verdict_frame({value: verdict for value, verdict in verdicts.items() if verdict is not None})
+        refused = invalid.join(labels, on="value", how="anti", maintain_order="left")
+        return pl.concat([labels, self._refusal_verdicts(refused)])
 
     def _not_plain_urls(self, values: pl.Series) -> pl.DataFrame:
-        """The values without those of which the bytes say already that they are URLs: that is found much faster."""
+        """The values without URLs of printable ASCII: looking at bytes is much faster than the second pattern."""
         frame = values.to_frame("value")
         if self._schema.get("not") != {"pattern": URL_FORBIDDEN_PATTERN}:
             return frame
@@ -144,13 +148,13 @@ class InputValidator:
             .select("value")
         )
 
-    def _meant(self, value: str) -> Verdict | None:
-        """The verdict on what is a label in all but case and spaces; None if it is none."""
-        label = match_name(value, self.parameter.options) if normalise_name(value) in self._lenient else None
+    def _label_verdict(self, value: str) -> Verdict | None:
+        """The verdict on a value that differs from a label in case and spaces only; None for any other value."""
+        label = match_name(value, self.parameter.options) if normalise_name(value) in self._normalised_labels else None
         if label is None:
             return None
         if value.split() == label.split():
-            # Spreadsheets trim cells and no eye sees the difference: nothing that anybody could mend.
+            # Spaces cannot be seen, and spreadsheets trim them: a warning would not help.
             return Verdict(label)
         return Verdict(
             label,
@@ -160,21 +164,21 @@ class InputValidator:
             f"write {label!r}",
         )
 
-    def _refused(self, values: pl.DataFrame) -> pl.DataFrame:
+    def _refusal_verdicts(self, values: pl.DataFrame) -> pl.DataFrame:
         """The verdicts on values that the schema refuses."""
         codes = (_KEYWORD_CODES[keyword] for keyword in self._schema if keyword in _KEYWORD_CODES)
         code: FindingCode = next(codes, "invalid_value")
-        wrong, hint = self._words(code, values.get_column("value"))
+        problem, hint = self._problem_and_hint(code, values.get_column("value"))
         return values.select(
             "value",
             sent="value",
             code=pl.lit(code),
             severity=pl.lit("error"),
-            message=pl.concat_str(quote_values(values.get_column("value")), pl.lit(wrong)),
+            message=pl.concat_str(quote_values(values.get_column("value")), pl.lit(problem)),
             hint=hint,
         )
 
-    def _words(self, code: FindingCode, values: pl.Series) -> tuple[str, pl.Expr | pl.Series]:
+    def _problem_and_hint(self, code: FindingCode, values: pl.Series) -> tuple[str, pl.Expr | pl.Series]:
         name = self.parameter.name
         match code:
             case "invalid_option":
@@ -194,7 +198,6 @@ class InputValidator:
             few, more = self._map_keys[:_MAX_LISTED_LABELS], ", …" if len(self._map_keys) > _MAX_LISTED_LABELS else ""
             listed = f"`map` takes {', '.join(map(repr, few))}{more}; {listed}"
         choices = (*self._map_keys, *labels)
-        # A guess takes longer than all the rest. Where so many are wrong, the column is, and no guess helps.
         guesses = (did_you_mean(value, choices) for value in values.head(_MAX_GUESSES))
         hints = [f"{guess} {listed}" if guess else listed for guess in guesses]
         return pl.Series(hints, dtype=pl.String).extend_constant(listed, values.len() - len(hints))
@@ -214,48 +217,31 @@ class InputValidator:
         )
 
 
-#: the first sign after the printable ones of ASCII
-_DELETE_CHARACTER = 0x7F
-#: what `verdicts` answers
+#: of `InputValidator.validate_series`
 _VERDICT_SCHEMA = dict.fromkeys(("value", *Verdict._fields), pl.String)
-#: distinct wrong labels, of those that are judged together, for which the label that may be meant is looked for
-_MAX_GUESSES = 500
-#: what Python strips from a text
-_WHITE_SPACE = (
-    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000"
-)
 
 
 def quote_values(values: pl.Series) -> pl.Series:
-    """`shown` of each."""
-    plain = values.str.contains(_REPR_SAFE) & (values.str.len_bytes() <= _MAX_QUOTED_LENGTH)
-    if plain.all():
+    """`quote_value` of each."""
+    safe = values.str.contains(_REPR_SAFE) & (values.str.len_bytes() <= _MAX_QUOTED_LENGTH)
+    if safe.all():
         return "'" + values + "'"
     return pl.Series([quote_value(value) for value in values], dtype=pl.String)
 
 
-#: what Python shows in single quotes unchanged
-_REPR_SAFE = r"^[ -&(-\[\]-~]*$"
-
-
 def quote_value(value: str) -> str:
-    """The value in quotes, without control characters, cut where it is long."""
+    """The value in quotes, with escapes for control characters, shortened to 80 characters."""
     return repr(value if len(value) <= _MAX_QUOTED_LENGTH else value[: _MAX_QUOTED_LENGTH - 1] + "…")
 
 
-def _is_exact(schema: Mapping[str, Any]) -> bool:
-    """Whether `_holds` says all that the schema says."""
-    return all(_keyword_expression(keyword, rule, pl.lit("")) is not None for keyword, rule in schema.items())
+def _verdict_frame(verdicts: Mapping[str, Verdict]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [(value, *verdict) for value, verdict in verdicts.items()], schema=_VERDICT_SCHEMA, orient="row"
+    )
 
 
-def _keyword_holds(keyword: str, rule: Any, value: pl.Expr) -> pl.Expr:
-    """Whether the text satisfies one keyword of a schema; False for a keyword that only the authority knows."""
-    found = _keyword_expression(keyword, rule, value)
-    return pl.lit(value=False) if found is None else found
-
-
-def _keyword_expression(keyword: str, rule: Any, value: pl.Expr) -> pl.Expr | None:
+def _keyword_expression(keyword: str, rule: Any, value: pl.Expr) -> pl.Expr:
+    """Whether the text satisfies one keyword of a schema."""
     match keyword, rule:
         case "type", "string":
             return pl.lit(value=True)
@@ -266,4 +252,4 @@ def _keyword_expression(keyword: str, rule: Any, value: pl.Expr) -> pl.Expr | No
         case "not", {"pattern": pattern, **rest} if not rest:
             return ~value.str.contains(pattern)
         case _:
-            return None
+            raise NotImplementedError(f"the schema keyword {keyword!r} has no expression")

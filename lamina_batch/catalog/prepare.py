@@ -1,4 +1,4 @@
-"""Map and check in one step: the catalog as jobs, checked against one contract."""
+"""Map and check a catalog in one step."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class UrlFindings(Protocol):
-    """What was found out about mapped URLs by asking for them."""
+    """The findings about mapped URLs that were requested."""
 
     @property
     def verdicts(self) -> Mapping[str, Mapping[str, Verdict]]:
-        """By parameter and value."""
+        """The verdicts by parameter and value."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """About all of them, for people."""
+        """Warnings about all URLs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,21 +39,23 @@ class Prepared:
     app: App
     catalog: Catalog
     checked: CheckedRows
-    #: about the contract and the URLs, for people
+    #: warnings about the contract and the URLs
     extra_notes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know about the whole catalog."""
-        read = self.catalog.frame.select(pl.len()).collect().item()
+        """All warnings about the catalog, with the number of rows that are left out."""
+        total = self.catalog.frame.select(pl.len()).collect().item()
         used = self.checked.jobs["lamina_index"].n_unique()
         skipped = self.checked.skipped_rows
         keys = self.checked.skipped_keys
-        left_out = [f"{skipped} by `blank: skip_row`: {', '.join(keys)}{', …' if skipped > len(keys) else ''}"]
-        left_out = left_out if skipped else []
-        if read - used - skipped:
-            left_out.insert(0, f"{read - used - skipped} by `where`")
-        counts = [f"of {read} rows, {used} are used: left out {', '.join(left_out)}"] if left_out else []
+        left_out = []
+        if skipped:
+            more = ", …" if skipped > len(keys) else ""
+            left_out.append(f"{skipped} by `blank: skip_row`: {', '.join(keys)}{more}")
+        if total - used - skipped:
+            left_out.insert(0, f"{total - used - skipped} by `where`")
+        counts = [f"of {total} rows, {used} are used: left out {', '.join(left_out)}"] if left_out else []
         return (*self.extra_notes, *self.checked.notes, *counts, *(["there are no rows to run"] if not used else []))
 
 
@@ -63,18 +65,18 @@ def prepare(
     app: App,
     service: str,
     *,
-    contents: bool = True,
+    all_hashes: bool = True,
     contract_notes: tuple[str, ...] = (),
     check_urls: Callable[[RowMapping], UrlFindings] | None = None,
 ) -> Prepared:
-    """Map every row and check it against the contract of `app`, with what `check_urls` finds about the mapped URLs.
+    """Map every row and check it against the contract of `app`; `check_urls` adds findings about the mapped URLs.
 
-    `service` is the base URL or `sandbox`. Without `contents` only the content hashes are made that tell equal rows.
-    Raises PipelineError if the pipeline does not fit the app or the catalog.
+    `service` and `all_hashes` are those of `check_rows`. Raises PipelineError if the pipeline does not fit the app or
+    the catalog.
     """
     mapped = map_rows(catalog, pipeline, app)
-    found = check_urls(mapped) if check_urls is not None else None
-    verdicts = found.verdicts if found is not None else {}
-    checked = check_rows(mapped, pipeline, app, service=service, contents=contents, known=verdicts)
-    notes = (*contract_notes, *(found.notes if found is not None else ()))
-    return Prepared(app=app, catalog=catalog, checked=checked, extra_notes=notes)
+    url_findings = check_urls(mapped) if check_urls is not None else None
+    verdicts = url_findings.verdicts if url_findings is not None else {}
+    checked = check_rows(mapped, pipeline, app, service=service, all_hashes=all_hashes, url_verdicts=verdicts)
+    url_notes = url_findings.notes if url_findings is not None else ()
+    return Prepared(app=app, catalog=catalog, checked=checked, extra_notes=(*contract_notes, *url_notes))

@@ -1,10 +1,11 @@
-"""Names and constants of the pipeline -> the app's own spelling of them, byte for byte.
+"""Resolve names and constants of the pipeline to the app's own spelling, byte for byte.
 
-Everything here is decided by the pipeline and the app alone: a fault is one of the file, not of a row.
+It depends on the pipeline and the app alone, so an error is about the pipeline file and not about a row.
 """
 
 from __future__ import annotations
 
+import collections
 import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,24 +19,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lamina_batch.apps.app import App, Parameter
-    from lamina_batch.catalog.columns import KeyPath
+    from lamina_batch.pipeline.problems import KeyPath
     from lamina_batch.pipeline.spec import InputRule, Pipeline
 
 
 class ResolvedInputs(NamedTuple):
     """The pipeline's inputs and matrix with the app's parameters."""
 
-    #: each rule with its parameter; the constants in it are valid and in the app's spelling
+    #: each parameter with its rule, whose constants are valid and in the app's spelling
     inputs: tuple[tuple[Parameter, InputRule], ...]
     matrix: tuple[tuple[Parameter, tuple[str, ...]], ...]
-    #: warnings about the whole, for people
+    #: warnings about the whole pipeline
     notes: tuple[str, ...]
 
 
 def resolve_inputs(pipeline: Pipeline, app: App) -> ResolvedInputs:
-    """Raises PipelineError for a name the app lacks, a constant it would refuse, an input it needs and nobody gives."""
+    """Find the parameter of each name, and the app's spelling of each constant.
+
+    Raises PipelineError for a name that the app lacks, a constant that it would refuse, and a required input without a
+    rule.
+    """
     parameters = {p.name: p for p in app.parameters}
-    places: dict[str, KeyPath] = {}
+    paths: dict[str, KeyPath] = {}
 
     def parameter_at(path: KeyPath, written: str) -> Parameter:
         name = match_name(written, parameters)
@@ -44,7 +49,7 @@ def resolve_inputs(pipeline: Pipeline, app: App) -> ResolvedInputs:
             raise pipeline.error(
                 path, f"the app {app.name!r} has no input {written!r}", hint or f"it has {_quoted_list(parameters)}"
             )
-        places[name] = path
+        paths[name] = path
         return parameters[name]
 
     inputs = []
@@ -58,19 +63,19 @@ def resolve_inputs(pipeline: Pipeline, app: App) -> ResolvedInputs:
         matrix.append((parameter, _matrix_values(pipeline, written, values, parameter)))
     _refuse_duplicate_variant_names(pipeline, matrix)
 
-    lacking = [p.name for p in app.parameters if p.must_supply and p.name not in places]
-    if lacking:
+    missing = [p.name for p in app.parameters if p.must_supply and p.name not in paths]
+    if missing:
         raise pipeline.error(
             ("inputs",),
-            f"the app {app.name!r} needs {_quoted_list(lacking)}, and neither inputs nor matrix gives "
-            f"{'it' if len(lacking) == 1 else 'them'}",
-            f"add a line such as  {lacking[0]}: {{column: name_of_a_column}}",
+            f"the app {app.name!r} needs {_quoted_list(missing)}, and neither inputs nor matrix gives "
+            f"{'it' if len(missing) == 1 else 'them'}",
+            f"add a line such as  {missing[0]}: {{column: name_of_a_column}}",
         )
-    return ResolvedInputs(tuple(inputs), tuple(matrix), tuple(_notes(app, places)))
+    return ResolvedInputs(tuple(inputs), tuple(matrix), tuple(_notes(app, paths)))
 
 
 def _with_constants(pipeline: Pipeline, path: KeyPath, rule: InputRule, parameter: Parameter) -> InputRule:
-    judge = InputValidator(parameter)
+    validator = InputValidator(parameter)
     if isinstance(rule.source, Value):
         values = rule.source.values
         if len(values) > 1 and not parameter.multiple:
@@ -79,25 +84,25 @@ def _with_constants(pipeline: Pipeline, path: KeyPath, rule: InputRule, paramete
             )
         paths = [(*path, "value", at) for at in range(len(values))] if len(values) > 1 else [(*path, "value")]
         sent = tuple(
-            _resolve_constant(pipeline, where, value, judge) for where, value in zip(paths, values, strict=True)
+            _resolve_constant(pipeline, where, value, validator) for where, value in zip(paths, values, strict=True)
         )
         rule = replace(rule, source=Value(values=sent))
     if rule.default is not None:
-        rule = replace(rule, default=_resolve_constant(pipeline, (*path, "default"), rule.default, judge))
-    # A cell may be mapped to nothing: it is then as blank as an empty one.
+        rule = replace(rule, default=_resolve_constant(pipeline, (*path, "default"), rule.default, validator))
+    # `map` may make a cell blank.
     targets = {
-        cell: _resolve_constant(pipeline, (*path, "map", cell), target, judge) if target.strip() else target
+        cell: _resolve_constant(pipeline, (*path, "map", cell), target, validator) if target.strip() else target
         for cell, target in rule.map.items()
     }
     return replace(rule, map=targets)
 
 
 def _matrix_values(pipeline: Pipeline, written: str, values: tuple[str, ...], parameter: Parameter) -> tuple[str, ...]:
-    judge = InputValidator(parameter)
+    validator = InputValidator(parameter)
     sent: list[str] = []
     for at, value in enumerate(values):
         path = ("matrix", written, at)
-        label = _resolve_constant(pipeline, path, value, judge)
+        label = _resolve_constant(pipeline, path, value, validator)
         if label in sent:
             raise pipeline.error(path, f"{label!r} stands here twice", "keep one of the two")
         sent.append(label)
@@ -105,7 +110,7 @@ def _matrix_values(pipeline: Pipeline, written: str, values: tuple[str, ...], pa
 
 
 def variants(matrix: Sequence[tuple[Parameter, tuple[str, ...]]]) -> list[dict[str, str]]:
-    """Each combination of the matrix as parameter -> value; a single empty one without a matrix."""
+    """Every combination of the matrix as parameter -> value; one empty combination without a matrix."""
     names = [parameter.name for parameter, _ in matrix]
     return [dict(zip(names, values, strict=True)) for values in itertools.product(*(values for _, values in matrix))]
 
@@ -116,31 +121,29 @@ def variant_name(variant: Mapping[str, str]) -> str:
 
 
 def _refuse_duplicate_variant_names(pipeline: Pipeline, matrix: Sequence[tuple[Parameter, tuple[str, ...]]]) -> None:
-    """A job is known by its key and the name of its variant: two of one name would get each other's inputs."""
-    seen: set[str] = set()
-    for name in map(variant_name, variants(matrix)):
-        if name in seen:
+    """Refuse variants of the same name: the key and the name of its variant identify a job."""
+    for name, count in collections.Counter(map(variant_name, variants(matrix))).items():
+        if count > 1:
             raise pipeline.error(
                 ("matrix",), f"two combinations have the name {name!r}", "write the values without `; ` and `=` in them"
             )
-        seen.add(name)
 
 
-def _resolve_constant(pipeline: Pipeline, path: KeyPath, value: str, judge: InputValidator) -> str:
+def _resolve_constant(pipeline: Pipeline, path: KeyPath, value: str, validator: InputValidator) -> str:
     if not value.strip():
         raise pipeline.error(path, "this is blank, and a blank is never sent", "leave the line out, or give a value")
-    verdict = judge.verdict(value)
-    if verdict.refused:
+    verdict = validator.validate(value)
+    if verdict.is_error:
         raise pipeline.error(path, verdict.message, verdict.hint)
     return verdict.sent
 
 
-def _notes(app: App, places: dict[str, KeyPath]) -> Iterator[str]:
-    for name, path in places.items():
+def _notes(app: App, paths: dict[str, KeyPath]) -> Iterator[str]:
+    for name, path in paths.items():
         if path[-1] != name:
             yield f"{'.'.join(map(str, path))} is taken for the app's input {name!r}"
     for p in app.parameters:
-        if p.type == "url" and p.default is not None and p.name not in places:
+        if p.type == "url" and p.default is not None and p.name not in paths:
             kind = p.accept[0] if p.accept else "file"
             yield f"{p.name!r} is not given by the pipeline: every row is made with the app's own stock {kind}"
 

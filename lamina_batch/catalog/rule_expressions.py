@@ -1,4 +1,4 @@
-"""One rule of `inputs` -> one expression: the value that each row gives for one input of the app."""
+"""The expression of a rule of `inputs`: the value that each row gives for one input of the app."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lamina_batch.catalog.cells import CellExpressions
-    from lamina_batch.catalog.columns import KeyPath
+    from lamina_batch.pipeline.problems import KeyPath
     from lamina_batch.pipeline.spec import InputRule
 
 
 def rule_column_references(path: KeyPath, rule: InputRule) -> Iterator[ColumnReference]:
-    """The columns that a rule names outside of SQL; `path` leads to the rule."""
+    """The columns that a rule names outside of SQL; `path` is the key path of the rule."""
     match rule.source:
         case Column(name=name):
             yield ColumnReference((*path, "column"), name)
@@ -34,40 +34,39 @@ def rule_column_references(path: KeyPath, rule: InputRule) -> Iterator[ColumnRef
 
 
 def source_expression(cells: CellExpressions, path: KeyPath, rule: InputRule) -> pl.Expr:
-    """What a rule other than SQL begins with: a text or a list of texts for each row."""
+    """The value of a rule's source, other than SQL: a text or a list of texts for each row."""
     match rule.source:
-        case Column(name=name, split=None) if cells.kind(name) == pl.List:
+        case Column(name=name, split=None) if cells.dtype(name) == pl.List:
             return cells.texts((*path, "column"), name)
         case Column(name=name, split=None):
             return cells.text((*path, "column"), name)
         case Column(name=name, split=separator):
             return cells.text((*path, "column"), name).str.split(separator)
         case Columns():
-            return pl.concat_list(cells.text(*use) for use in rule_column_references(path, rule))
+            return pl.concat_list(cells.text(*reference) for reference in rule_column_references(path, rule))
         case Template(parts=parts):
             return pl.concat_str(
                 blank_to_null(cells.text((*path, "template"), part)) if at % 2 else pl.lit(part)
                 for at, part in enumerate(parts)
             )
         case Value(values=values):
-            one = len(values) == 1
-            return pl.lit(values[0]) if one else pl.lit(list(values), dtype=pl.List(pl.String))
+            return pl.lit(values[0]) if len(values) == 1 else pl.lit(list(values), dtype=pl.List(pl.String))
         case Sql():
             raise TypeError("SQL is run over the rows, not built into an expression")
         case _:
             assert_never(rule.source)
 
 
-def rule_expression(source: pl.Expr, rule: InputRule, *, several: bool) -> pl.Expr:
-    """The value to send: translated, with its default, null where it is blank."""
-    if not several:
-        # A template is null where a column of it is blank, and a constant is never blank.
+def rule_expression(source: pl.Expr, rule: InputRule, *, is_list: bool) -> pl.Expr:
+    """The value after `map` and `default`; null if it is blank."""
+    if not is_list:
+        # A template is null if one of its columns is blank, and a constant is never blank.
         blank_is_null = isinstance(rule.source, Template | Value) and not rule.map
         value = source if blank_is_null else _apply_map(source, rule)
         return value if rule.default is None else value.fill_null(rule.default)
     element = pl.element()
     if isinstance(rule.source, Column) and rule.source.split is not None:
-        element = element.str.strip_chars()  # the spaces around a separator are no part of a value
+        element = element.str.strip_chars()  # spaces around a separator do not belong to the value
     values = source.list.eval(_apply_map(element, rule))
     values = pl.when(values.list.drop_nulls().list.len() > 0).then(values)
     return values if rule.default is None else values.fill_null(pl.lit([rule.default]))

@@ -166,7 +166,7 @@ def _add_rows(usage: ContractUsage, pipeline: Pipeline, catalog: Catalog, parame
             pipeline,
             App(app_id=pipeline.app, name="", description=None, parameters=any_values, served_json="{}"),
         )
-        frame = mapped.whole().frame
+        frame = mapped.map_all().frame
     except UsageError:
         return
     row = pl.col("lamina_row").cast(pl.String)
@@ -175,11 +175,11 @@ def _add_rows(usage: ContractUsage, pipeline: Pipeline, catalog: Catalog, parame
         parameter = parameters.get(item.rule.parameter)
         if parameter is None:
             continue
-        rows = frame.select(label_of_row.alias("row"), pl.col(item.slot).alias("value"))
+        rows = frame.select(label_of_row.alias("row"), pl.col(item.value_column).alias("value"))
         usage.blank_rows[parameter.name] = rows["value"].null_count()
         if isinstance(item.rule.source, Value):
             continue
-        if item.several:
+        if item.is_list:
             several = rows.filter(pl.col("value").list.drop_nulls().list.len() > 1)
             usage.multiple[parameter.name].rows += several["row"].to_list()
             rows = rows.explode("value")

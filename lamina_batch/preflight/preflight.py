@@ -140,11 +140,11 @@ def _row_urls(mapped: RowMapping) -> Iterator[tuple[Parameter, list[str]]]:
     """The distinct URLs for each parameter that takes some, without values that are no URL."""
     items = [item for item in mapped.inputs if item.parameter.type == "url"]
     found: list[dict[str, None]] = [{} for _ in items]
-    for rows in mapped.parts(_ROWS_PER_BATCH):
-        frame = mapped.part(rows).frame
+    for rows in mapped.slices(_ROWS_PER_BATCH):
+        frame = mapped.map_slice(rows).frame
         for item, urls in zip(items, found, strict=True):
-            values = frame.get_column(item.slot)
-            values = (values.explode() if item.several else values).drop_nulls().unique(maintain_order=True)
+            values = frame.get_column(item.value_column)
+            values = (values.explode() if item.is_list else values).drop_nulls().unique(maintain_order=True)
             proper = InputValidator(item.parameter).valid_expression(pl.col("value"))
             urls.update(dict.fromkeys(values.to_frame("value").filter(proper).get_column("value")))
     for item, urls in zip(items, found, strict=True):

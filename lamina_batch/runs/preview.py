@@ -76,7 +76,9 @@ def validate(
     with find_ledger(pipeline.state) or nullcontext() as ledger:
         notes = check_contract(pipeline, catalog, app, access.service, ledger)
     check_urls = _make_url_check(pipeline, access, runtime, on_progress) if on_progress is not None else None
-    return prepare(pipeline, catalog, app, access.service, contents=False, contract_notes=notes, check_urls=check_urls)
+    return prepare(
+        pipeline, catalog, app, access.service, all_hashes=False, contract_notes=notes, check_urls=check_urls
+    )
 
 
 def validate_offline(pipeline: Pipeline) -> Prepared:
@@ -91,7 +93,7 @@ def validate_offline(pipeline: Pipeline) -> Prepared:
             "schema: {pin: FILE}",
         )
     note = f"checked against the pin of {pin.taken_at}, taken from {pin.taken_from}; the app may have changed since"
-    return prepare(pipeline, read_catalog(pipeline), pin.app, pin.taken_from, contents=False, contract_notes=(note,))
+    return prepare(pipeline, read_catalog(pipeline), pin.app, pin.taken_from, all_hashes=False, contract_notes=(note,))
 
 
 def _make_url_check(
@@ -123,7 +125,7 @@ async def preview(pipeline: Pipeline, access: Access, runtime: Runtime, request:
         budget = make_budget(pipeline)
         app = await fetch_app(pipeline, access, runtime, budget)
         notes = check_contract(pipeline, catalog, app, access.service, ledger)
-        prepared = prepare(pipeline, catalog, app, access.service, contents=has_jobs, contract_notes=notes)
+        prepared = prepare(pipeline, catalog, app, access.service, all_hashes=has_jobs, contract_notes=notes)
         plan = plan_jobs(
             pipeline,
             prepared,

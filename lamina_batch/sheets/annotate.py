@@ -34,7 +34,7 @@ from lamina_batch.sheets.summary import (
 )
 from lamina_batch.sheets.words import explain_for_merchandiser, named_columns, split_columns
 from lamina_batch.sheets.xlsx import column_width, create_workbook, refuse_too_large
-from lamina_batch.sources.workbook import list_worksheets
+from lamina_batch.sources.workbook_xml import list_worksheets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,9 +89,13 @@ def annotate(checked: CheckedRows, file: Path, *, catalog: Catalog, fields: Sequ
     if own is not None:
         places = [
             MarkedSheet(
-                part.sheet or "", part.header_row, part.places, part.ours.get(REASON_COLUMN), found[part.source]
+                part.sheet or "",
+                part.header_row,
+                part.column_numbers,
+                part.own_columns.get(REASON_COLUMN),
+                found[part.source],
             )
-            for part in catalog.parts
+            for part in catalog.files
         ]
         _mark_workbook(own, places, file, rows)
         return
@@ -117,7 +121,7 @@ def refuse_source_name(catalog: Catalog, file: Path) -> None:
 
 def _is_own_workbook(catalog: Catalog) -> Path | None:
     """The one workbook that all rows are of."""
-    paths = {part.path for part in catalog.parts}
+    paths = {part.path for part in catalog.files}
     own = next(iter(paths))
     return own if len(paths) == 1 and own.suffix.lower() in WORKBOOK_EXTENSIONS else None
 
@@ -130,7 +134,7 @@ def _findings_by_file(
 ) -> dict[str, list[CellFinding]]:
     """The findings of each file, by what `lamina_source` calls it."""
     known = named_columns(catalog)
-    found: dict[str, list[CellFinding]] = {part.source: [] for part in catalog.parts}
+    found: dict[str, list[CellFinding]] = {part.source: [] for part in catalog.files}
     # Only those rows, so that the others need not become Python's.
     cells = catalog.frame.join(findings.select("lamina_index").lazy(), on="lamina_index", how="semi").collect()
     rows = {row["lamina_index"]: row for row in cells.iter_rows(named=True)}
@@ -140,7 +144,7 @@ def _findings_by_file(
             row = rows[line["lamina_index"]]
             columns = tuple(name for name in columns if _is_blank(row[name])) or columns
         message, hint = explain_for_merchandiser(line, [choice for name in columns for choice in choices.get(name, ())])
-        found[line.get("source") or catalog.parts[0].source].append(
+        found[line.get("source") or catalog.files[0].source].append(
             CellFinding(
                 row=int(line["row"]),
                 columns=columns,
@@ -163,7 +167,7 @@ def _is_blank(cell: object) -> bool:
 
 def _write_cells(catalog: Catalog, found: Mapping[str, Sequence[CellFinding]], file: Path) -> list[MarkedSheet]:
     """A new workbook: a sheet for each file with findings, or for the first if there are none."""
-    parts = [part for part in catalog.parts if found[part.source]] or [catalog.parts[0]]
+    parts = [part for part in catalog.files if found[part.source]] or [catalog.files[0]]
     places = {name: at for at, name in enumerate(catalog.columns, start=1)}
     taken: set[str] = {SUMMARY_SHEET}
     written: list[MarkedSheet] = []
@@ -171,7 +175,7 @@ def _write_cells(catalog: Catalog, found: Mapping[str, Sequence[CellFinding]], f
         head = book.style(bold=True, bg_color="#E7E6E6", bottom=1)
         for part in parts:
             rows = catalog.frame
-            if catalog.several:
+            if catalog.has_source_column:
                 rows = rows.filter(pl.col("lamina_source") == part.source)
             frame = rows.select("lamina_row", *catalog.columns).collect()
             last = int(frame["lamina_row"].max() or 0)  # type: ignore[arg-type]  # row numbers

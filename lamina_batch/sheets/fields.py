@@ -48,7 +48,7 @@ class SheetField:
     @property
     def name(self) -> str:
         """As the pipeline file writes it."""
-        return self.use.written
+        return self.use.name
 
 
 def fields(pipeline: Pipeline, app: App, catalog: Catalog | None = None) -> tuple[SheetField, ...]:
@@ -62,7 +62,7 @@ def fields(pipeline: Pipeline, app: App, catalog: Catalog | None = None) -> tupl
         # What counts as the same name where there is only one column for it.
         names = {part.name: normalise_header(part.name) for part in parts}
     else:
-        names = dict(find_columns(catalog, pipeline, [part.use for part in parts]).found)
+        names = dict(find_columns(catalog, pipeline, [part.use for part in parts]).columns)
     found: dict[str, SheetField] = {}
     for part in parts:
         name = names[part.name]

@@ -1,9 +1,8 @@
-"""CSV and TSV files -> cells, every one of them text exactly unchanged.
+"""Read CSV and TSV files: every cell is text, unchanged.
 
-polars reads the plain files, fast. It refuses some that spreadsheets and Python's csv module read well (a lone inch
-mark in `5" heel`), rarely joins two cells around such marks without a word, and does not say in which line it
-stopped. So wherever it refuses, or returns a cell that could have been joined, the csv module in its strict mode
-decides: it returns the cells or names the line.
+polars is fast, but it refuses some files that spreadsheets and Python's csv module read well (a lone inch mark in
+`5" heel`), may join two cells around such marks, and does not name the line of an error. So if polars refuses a file,
+or returns a cell that it may have joined, the csv module in strict mode reads the file or names the line.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ if TYPE_CHECKING:
 _TAB = "\t"
 SEPARATORS = (",", ";", _TAB, "|")
 _SEPARATOR_NAMES = {",": "commas", ";": "semicolons", _TAB: "tabs", "|": "vertical bars"}
-#: bytes at the end of a file in which its last line is looked for
+#: bytes at the end of a file in which the last line is searched
 _TAIL_BYTES = 65_536
-#: records turned into a frame at a time
+#: records that become a frame at a time
 _BATCH_RECORDS = 50_000
-#: rows of which what polars read is held against what the csv module reads at a time
+#: rows of polars and of the csv module that are compared at a time
 _COMPARE_ROWS = 10_000
 
 
 def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table:
-    """Read one CSV or TSV file; `separator` None finds it from the header.
+    """Read one CSV or TSV file. If `separator` is None, the header decides.
 
-    Raises CatalogError with file and line where the file has no header, is not in the encoding, or has a record
+    Raises CatalogError, with the file and the line, if the file has no header, is not in the encoding, or has a record
     that does not fit the header; OSError.
     """
     codec = codec_for(path, encoding)
@@ -63,19 +62,19 @@ def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table
 
 
 def _likely_separator(path: Path, codec: str) -> str:
-    """The one that parts the header into the most names."""
+    """The separator that splits the header into the most names."""
     return max(SEPARATORS, key=lambda separator: _count_header_names(path, codec, separator))
 
 
 def _count_header_names(path: Path, codec: str, separator: str) -> int:
     try:
         return len(_read_header(path, codec, separator)[0])
-    except CatalogError:  # quoted cells do not end where another separator stands
+    except CatalogError:  # with a wrong separator, quoted cells do not end where they should
         return 0
 
 
 def _read_header(path: Path, codec: str, separator: str) -> tuple[tuple[str, ...], int]:
-    """The names in the first line that is not empty, and the row number it has."""
+    """The names in the first line that is not empty, and the row number of that line."""
     for row, (_, record) in enumerate(_read_records(path, codec, separator), start=1):
         if record:
             return tuple(record), row
@@ -99,15 +98,18 @@ def _refuse_wrong_separator(path: Path, codec: str, separator: str, headers: tup
 
 
 def _refuse_truncated(path: Path, codec: str, separator: str, width: int) -> None:
-    """A last line that stops short, without a line end, is what a broken export leaves: half a URL looks like one."""
+    """Refuse a file whose last line has too few cells and no line end: the export was interrupted.
+
+    The last cell of such a file may be half a URL.
+    """
     if not "a\n".encode(codec).endswith(b"a\n"):
-        return  # in UTF-16 a line end is no single byte to look for
+        return  # a line end in UTF-16 is not a single byte
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
         tail = file.read()
     last = tail[max(tail.rfind(b"\n"), tail.rfind(b"\r")) + 1 :].decode(codec, "replace")
     cells = last.count(separator) + 1
-    # A cell in quotes may span lines, so that less than a record is seen here; the csv module judges those.
+    # A quoted cell may span lines, and then the last line is not a whole record. The csv module checks those.
     if last and '"' not in tail.decode(codec, "replace") and cells < width:
         raise CatalogError(
             f"the file ends in the middle of a row: its last line has {cells} of {width} cells and no line end",
@@ -117,14 +119,13 @@ def _refuse_truncated(path: Path, codec: str, separator: str, width: int) -> Non
 
 
 def _read_with_polars(path: Path, codec: str, separator: str, headers: tuple[str, ...]) -> pl.LazyFrame | None:
-    """What polars makes of the file; None if the csv module must decide."""
-    plain = codec in {"utf-8", "utf-8-sig"}
-    source = path if plain else path.read_bytes().decode(codec).encode()
+    """The rows as polars reads them, or None if the csv module must decide."""
+    source = path if codec in {"utf-8", "utf-8-sig"} else path.read_bytes().decode(codec).encode()
     try:
         frame = _compress_in_memory(pl.scan_csv(source, separator=separator, infer_schema=False, glob=False))
     except pl.exceptions.PolarsError:
         return None
-    # polars ends lines at \n only, so the old Mac's \r leaves it with other columns than the header has.
+    # polars ends lines at \n only. In a file with the line end \r it finds other columns than the header has.
     names = frame.collect_schema().names()
     if len(names) != len(headers) or names[0] != headers[0]:
         return None
@@ -134,17 +135,14 @@ def _read_with_polars(path: Path, codec: str, separator: str, headers: tuple[str
             & (pl.col(names).str.contains(separator, literal=True) | pl.col(names).str.contains("\n", literal=True))
         )
     )
-    return (
-        frame
-        if _csv_agrees(source, separator, _compress_in_memory(doubtful), frame.select(pl.len()).collect().item())
-        else None
-    )
+    row_count = frame.select(pl.len()).collect().item()
+    return frame if _csv_agrees(source, separator, _compress_in_memory(doubtful), row_count) else None
 
 
 def _compress_in_memory(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """The same rows, held in memory in a tenth of the room: they are read once and come back byte for byte.
+    """The same rows, read once and kept in memory in about a tenth of their size.
 
-    The file may change during a run of hours, and every stage must see the same rows.
+    The file may change during a run, and every stage must see the same rows.
     """
     memory = io.BytesIO()
     rows.sink_parquet(memory, compression="lz4", row_group_size=65_536)
@@ -152,31 +150,29 @@ def _compress_in_memory(rows: pl.LazyFrame) -> pl.LazyFrame:
     return pl.scan_parquet(memory)
 
 
-def _csv_agrees(source: Path | bytes, separator: str, doubtful: pl.LazyFrame, rows: int) -> bool:
-    """Whether the csv module reads these rows from their lines as polars did; False if that cannot be told.
+def _csv_agrees(source: Path | bytes, separator: str, doubtful: pl.LazyFrame, row_count: int) -> bool:
+    """Whether the csv module reads the same cells from the lines of the doubtful rows.
 
-    `lamina_line` counts the lines below the header, of which there must be as many as `rows`.
+    `lamina_line` numbers the lines below the header. If there are not `row_count` of them, rows span lines, and the
+    answer is False.
     """
     wanted = doubtful.select("lamina_line").collect().lazy()
     count = wanted.select(pl.len()).collect().item()
     if not count:
         return True
-    # No text file holds this sign: each line is one cell.
+    # This character is in no text file, so each line is one cell.
     lines = pl.scan_csv(source, separator="\x01", quote_char=None, infer_schema=False, glob=False)
     lines = lines.select(pl.first().alias("line")).with_row_index("lamina_line")
     try:
-        if lines.select(pl.len()).collect().item() != rows:
+        if lines.select(pl.len()).collect().item() != row_count:
             return False
-        found = _compress_in_memory(
-            lines.join(wanted, on="lamina_line", how="semi", maintain_order="left").select("line")
-        )
+        doubtful_lines = lines.join(wanted, on="lamina_line", how="semi", maintain_order="left").select("line")
+        doubtful_lines = _compress_in_memory(doubtful_lines)
         for start in range(0, count, _COMPARE_ROWS):
-            texts = found.slice(start, _COMPARE_ROWS).collect().get_column("line").fill_null("")
+            texts = doubtful_lines.slice(start, _COMPARE_ROWS).collect().get_column("line").fill_null("")
             records = csv.reader(texts, delimiter=separator, strict=True)
-            cells = (
-                doubtful.slice(start, _COMPARE_ROWS).drop("lamina_line").with_columns(pl.all().fill_null("")).collect()
-            )
-            if [tuple(record) for record in records] != cells.rows():
+            cells = doubtful.slice(start, _COMPARE_ROWS).drop("lamina_line").select(pl.all().fill_null(""))
+            if [tuple(record) for record in records] != cells.collect().rows():
                 return False
     except (csv.Error, pl.exceptions.PolarsError):
         return False
@@ -184,7 +180,7 @@ def _csv_agrees(source: Path | bytes, separator: str, doubtful: pl.LazyFrame, ro
 
 
 def _read_with_csv(path: Path, codec: str, separator: str, width: int, header_row: int) -> pl.LazyFrame:
-    """What the csv module makes of the file, or the line at which it is wrong."""
+    """The rows as the csv module reads them. Raises CatalogError with the line of an error."""
     records = itertools.islice(_read_records(path, codec, separator), header_row, None)
     schema = [(f"column_{number}", pl.String) for number in range(width)]
     frames = [pl.DataFrame(schema=schema)]
@@ -195,7 +191,7 @@ def _read_with_csv(path: Path, codec: str, separator: str, width: int, header_ro
 
 
 def _fit_to_header(path: Path, line: int, record: list[str], width: int) -> list[str | None]:
-    """The record at the header's width. Nothing is lost: separators at the end of a line may stand over."""
+    """The record with as many cells as the header. Further cells are dropped if they are blank."""
     if any(cell.strip() for cell in record[width:]):
         raise CatalogError(
             f"this line has {len(record)} cells, and the header has {width}",
@@ -206,7 +202,7 @@ def _fit_to_header(path: Path, line: int, record: list[str], width: int) -> list
 
 
 def _read_records(path: Path, codec: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Each record with the line it begins in. A record spans several lines where a quoted cell does."""
+    """Each record with the number of its first line. A record spans several lines if a quoted cell does."""
     with path.open(encoding=codec, newline="") as text:
         reader = csv.reader(text, delimiter=separator, strict=True)
         while True:

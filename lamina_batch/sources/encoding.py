@@ -1,4 +1,4 @@
-"""Bytes of a text file -> text: which encoding it is in, and where it is not in that one."""
+"""Decoding of text files, with the position of a byte that does not fit the encoding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lamina_batch.errors import CatalogError
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: the marks that spreadsheets put first in a text file; each with the names of codecs it agrees with
+#: byte order mark -> names of the codecs that it fits
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, ("utf-8", "utf-8-sig")),
     (codecs.BOM_UTF16_LE, ("utf-16", "utf-16-le")),
@@ -20,30 +20,30 @@ _BYTE_ORDER_MARKS = (
 
 
 def codec_for(path: Path, encoding: str) -> str:
-    """The Python codec that reads `path` and drops its byte order mark.
+    """The Python codec that reads `path` without its byte order mark.
 
-    Raises CatalogError if the mark says that the file is in another encoding.
+    Raises CatalogError if the mark belongs to another encoding; OSError.
     """
     name = codecs.lookup(encoding).name
     with path.open("rb") as file:
         start = file.read(4)
-    for mark, agreeing in _BYTE_ORDER_MARKS:
+    for mark, names in _BYTE_ORDER_MARKS:
         if not start.startswith(mark):
             continue
-        if name not in agreeing:
+        if name not in names:
             raise CatalogError(
-                f"the file begins with the mark of {agreeing[0]}, and rows.encoding says {encoding}",
+                f"the file begins with the mark of {names[0]}, and rows.encoding says {encoding}",
                 where=str(path),
-                hint=f"set `encoding: {agreeing[0]}` under `rows`",
+                hint=f"set `encoding: {names[0]}` under `rows`",
             )
-        return "utf-8-sig" if agreeing[0] == "utf-8" else "utf-16"
+        return "utf-8-sig" if names[0] == "utf-8" else "utf-16"
     return name
 
 
 def read_text(path: Path, encoding: str) -> str:
-    """The whole file as text, line ends as they stand.
+    """The whole file as text, line ends unchanged.
 
-    Raises CatalogError with line and byte where it is not in that encoding.
+    Raises CatalogError with the line and the byte that does not fit the encoding; OSError.
     """
     codec = codec_for(path, encoding)
     content = path.read_bytes()
@@ -59,16 +59,15 @@ def read_text(path: Path, encoding: str) -> str:
 
 
 def _encoding_hint(content: bytes, offset: int, encoding: str) -> str:
-    """What to write under `rows.encoding`, with the word at the bad byte as it would then read."""
+    """What to set as `rows.encoding`, with the word at the bad byte as that encoding reads it."""
     if b"\x00" in content[:64]:
         return "the file has zero bytes as UTF-16 has: set `encoding: utf-16-le` (or utf-16-be) under `rows`"
     try:
         content.decode("cp1252")
+        is_cp1252 = codecs.lookup(encoding).name != "cp1252"
     except UnicodeDecodeError:
-        readable = False
-    else:
-        readable = codecs.lookup(encoding).name != "cp1252"
-    if not readable:
+        is_cp1252 = False
+    if not is_cp1252:
         return "set `encoding` under `rows` to what the file was saved in, or save it as UTF-8"
     start = max(0, offset - 20)
     around = _WORD.finditer(content[start : offset + 20].decode("cp1252"))

@@ -1,7 +1,6 @@
-"""Files -> product rows: everything that `rows.from` names as one table, in the order of the files.
+"""Read all files that `rows.from` names as one table of product rows, in the order of the files.
 
-Cells of CSV and TSV files are text exactly as they stand, those of workbooks are made text; Parquet and NDJSON keep
-their types.
+Cells of CSV and TSV files are text, unchanged; cells of workbooks become text; Parquet and NDJSON keep their types.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import polars as pl
 from lamina_batch.errors import CatalogError, did_you_mean
 from lamina_batch.sources.delimited import read_delimited
 from lamina_batch.sources.encoding import read_text
-from lamina_batch.sources.table import OWN_PREFIX, Catalog, SourceFile, Table, collect, first_line
+from lamina_batch.sources.table import OWN_PREFIX, SOURCE_COLUMN, Catalog, SourceFile, Table, first_line
 from lamina_batch.sources.text import is_blank
 from lamina_batch.sources.workbook import read_workbook
 
@@ -33,46 +32,46 @@ if TYPE_CHECKING:
 def read_catalog(pipeline: Pipeline) -> Catalog:
     """Read every file that `rows.from` names.
 
-    Raises CatalogError, with file and line, where one cannot be read as the pipeline says or the files do not fit
-    together.
+    Raises CatalogError, with the file and the line, if a file cannot be read as the pipeline says, or if the files do
+    not have the same columns and types.
     """
     files = _list_files(pipeline.rows)
     tables = [(file, _read(file, pipeline)) for file in files]
-    several = len(pipeline.rows.sources) > 1 or any(_is_pattern(source) for source in pipeline.rows.sources)
+    has_source_column = len(pipeline.rows.sources) > 1 or any(map(_is_pattern, pipeline.rows.sources))
     headers = _common_headers(tables)
     columns = _unique_names(headers)
     if not columns:
         raise CatalogError("the file has no columns", where=str(files[0]))
     folder = os.path.commonpath([file.path.parent for file in files])
-    parts = tuple(_source_file(file, table, folder) for file, table in tables)
+    source_files = tuple(_source_file(file, table, folder) for file, table in tables)
     frames = [
         table.frame.with_row_index("lamina_row", table.first_row).select(
             "lamina_row",
-            *([pl.lit(part.source).alias("lamina_source")] if several else []),
+            *([pl.lit(source_file.source).alias(SOURCE_COLUMN)] if has_source_column else []),
             *columns,
         )
-        for part, (_, table) in zip(parts, tables, strict=True)
+        for source_file, (_, table) in zip(source_files, tables, strict=True)
     ]
     rows = _concatenate(frames, files)
     return Catalog(
         frame=_drop_blank_rows(rows, columns, pipeline.rows.key).with_row_index("lamina_index"),
         columns=columns,
         headers=headers,
-        several=several,
+        has_source_column=has_source_column,
         notes=tuple(note for _, table in tables for note in table.notes),
-        parts=parts,
+        files=source_files,
     )
 
 
 def _source_file(file: _SourcePath, table: Table, folder: str) -> SourceFile:
-    places = table.places or range(1, len(table.headers) + 1)
+    numbers = table.column_numbers or range(1, len(table.headers) + 1)
     return SourceFile(
         path=file.path,
         sheet=table.sheet,
         source=os.path.relpath(str(file), folder),
         header_row=table.first_row - 1,
-        places=dict(zip(_unique_names(table.headers), places, strict=True)),
-        ours=table.ours,
+        column_numbers=dict(zip(_unique_names(table.headers), numbers, strict=True)),
+        own_columns=table.own_columns,
     )
 
 
@@ -81,41 +80,37 @@ def _source_file(file: _SourcePath, table: Table, folder: str) -> SourceFile:
 
 class _SourcePath(NamedTuple):
     path: Path
-    #: the sheet that the pipeline names; None in files that have none, and for the first
+    #: the sheet that the pipeline names, if any
     sheet: str | None = None
-
-    @property
-    def name(self) -> str:
-        return Path(str(self)).name
 
     def __str__(self) -> str:
         return str(self.path) if self.sheet is None else f"{self.path}#{self.sheet}"
 
 
 def _list_files(rows: Rows) -> tuple[_SourcePath, ...]:
-    """The files in the order of the list, those of a pattern by name; a file that stands twice is read once."""
+    """The files in the order of the list, those of a pattern sorted by name. A repeated file is read once."""
     files: dict[_SourcePath, None] = {}
     for index, source in enumerate(rows.sources):
         sheet = rows.sheets.get(index)
         if not _is_pattern(source):
             files[_SourcePath(_require_file(Path(source)), sheet)] = None
             continue
-        found = sorted(Path(name) for name in glob.glob(source, recursive=True))  # noqa: PTH207 - it may be absolute
-        found = [file for file in found if file.is_file() and not file.name.startswith(_LOCK_FILE_PREFIX)]
-        files |= dict.fromkeys(_SourcePath(file, sheet) for file in found)
-        if not found:
+        paths = sorted(Path(name) for name in glob.glob(source, recursive=True))  # noqa: PTH207 - it may be absolute
+        paths = [path for path in paths if path.is_file() and not path.name.startswith(_LOCK_FILE_PREFIX)]
+        files |= dict.fromkeys(_SourcePath(path, sheet) for path in paths)
+        if not paths:
             raise CatalogError(
                 "no file matches this pattern", where=source, hint=_similar_file_hint(_pattern_root(source))
             )
     return tuple(files)
 
 
-#: begins the file that Excel keeps beside a workbook while it is open
+#: the prefix of the lock file that Excel writes beside an open workbook
 _LOCK_FILE_PREFIX = "~$"
 
 
 def _is_pattern(source: str) -> bool:
-    """Whether it stands for several files; a file of that very name is meant by itself."""
+    """Whether the source is a glob pattern, and not the name of a file."""
     return glob.has_magic(source) and not Path(source).exists()
 
 
@@ -137,15 +132,15 @@ def _require_file(file: Path) -> Path:
 
 
 def _similar_file_hint(file: Path) -> str:
-    """What there is in its folder that may be meant."""
+    """A hint with the catalog files in the same folder."""
     try:
         names = sorted(entry.name for entry in file.parent.iterdir() if entry.suffix.lower() in _READERS)
     except OSError:
         return f"there is no folder {file.parent} either; `from` is relative to the pipeline file"
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    there = f"the folder has {shown}" if names else f"the folder {file.parent} has no catalog file"
+    listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    contents = f"the folder has {listed}" if names else f"the folder {file.parent} has no catalog file"
     to_fill = "; `lamina-batch sheet` makes one to fill" if file.suffix.lower() == ".xlsx" else ""
-    return did_you_mean(file.name, names) or there + to_fill
+    return did_you_mean(file.name, names) or contents + to_fill
 
 
 # --- reading one file ---
@@ -160,13 +155,13 @@ def _read(file: _SourcePath, pipeline: Pipeline) -> Table:
     headers, frame = table.headers, table.frame
     names = _unique_names(headers)
     kept = [at for at, header in enumerate(headers) if not header.startswith(OWN_PREFIX)]
-    found = frame.collect_schema().names()
-    places = table.places or range(1, len(headers) + 1)
+    columns = frame.collect_schema().names()
+    numbers = table.column_numbers or range(1, len(headers) + 1)
     return table._replace(
         headers=tuple(headers[at] for at in kept),
-        frame=frame.select(pl.col(found[at]).alias(names[at]) for at in kept),
-        places=tuple(places[at] for at in kept),
-        ours={header: places[at] for at, header in enumerate(headers) if header.startswith(OWN_PREFIX)},
+        frame=frame.select(pl.col(columns[at]).alias(names[at]) for at in kept),
+        column_numbers=tuple(numbers[at] for at in kept),
+        own_columns={header: numbers[at] for at, header in enumerate(headers) if header.startswith(OWN_PREFIX)},
     )
 
 
@@ -179,7 +174,7 @@ def _read_workbook(file: _SourcePath, pipeline: Pipeline) -> Table:
 
 
 def _read_parquet(source: _SourcePath, _pipeline: Pipeline) -> Table:
-    # Held in memory as it is packed: the file may change during a run of hours, and every stage must see the same rows.
+    # The file may change during a run, and every stage must see the same rows: its bytes are kept in memory.
     try:
         frame = pl.scan_parquet(io.BytesIO(source.path.read_bytes()))
         headers = tuple(frame.collect_schema().names())
@@ -209,7 +204,7 @@ def _read_ndjson(source: _SourcePath, _pipeline: Pipeline) -> Table:
     return Table(tuple(frame.columns), frame.lazy(), first_row=2)
 
 
-#: each ending that load.py lets through
+#: reader for each file extension that the pipeline loader accepts
 _READERS: dict[str, Callable[[_SourcePath, Pipeline], Table]] = {
     ".csv": _read_delimited,
     ".tsv": _read_delimited,
@@ -226,14 +221,14 @@ def _refuse_json_line(file: Path, text: str) -> None:
         if not line.strip():
             continue
         try:
-            found = json.loads(line, parse_constant=functools.partial(_refuse_constant, file, number))
+            value = json.loads(line, parse_constant=functools.partial(_refuse_constant, file, number))
         except json.JSONDecodeError as error:
             raise CatalogError(
                 f"this line is not JSON: {error.msg} at character {error.colno}",
                 where=f"{file}:{number}",
                 hint="each line must hold one JSON object, and nothing else",
             ) from error
-        if not isinstance(found, dict):
+        if not isinstance(value, dict):
             raise CatalogError(
                 "this line is JSON, but not an object",
                 where=f"{file}:{number}",
@@ -249,7 +244,7 @@ def _refuse_constant(file: Path, line: int, constant: str) -> NoReturn:
 
 
 def _unique_names(headers: Sequence[str]) -> tuple[str, ...]:
-    """A name for each header: itself where that is clear, otherwise one that names its place."""
+    """The headers as unique names. A header that is empty or repeated is named by its column."""
     counts = collections.Counter(headers)
     names: list[str] = []
     for number, header in enumerate(headers, start=1):
@@ -261,24 +256,21 @@ def _unique_names(headers: Sequence[str]) -> tuple[str, ...]:
 
 
 def _common_headers(tables: Sequence[tuple[_SourcePath, Table]]) -> tuple[str, ...]:
-    """The headers of the first file, which every other must have too, in whatever order."""
-    (first, one), *others = tables
-    headers = one.headers
-    expected = _unique_names(headers)
+    """The headers of the first file. All other files must have the same ones, in any order."""
+    (first, first_table), *others = tables
+    expected = _unique_names(first_table.headers)
     for file, table in others:
-        found = _unique_names(table.headers)
-        lacking = [name for name in expected if name not in found]
-        extra = [name for name in found if name not in expected]
-        if lacking or extra:
-            words = [f"lacks {_quoted_list(lacking)}"] * bool(lacking) + [f"has {_quoted_list(extra)} more"] * bool(
-                extra
-            )
+        names = _unique_names(table.headers)
+        missing = ", ".join(repr(name) for name in expected if name not in names)
+        extra = ", ".join(repr(name) for name in names if name not in expected)
+        if missing or extra:
+            differences = ([f"lacks {missing}"] if missing else []) + ([f"has {extra} more"] if extra else [])
             raise CatalogError(
-                f"the columns differ from those of {first.name}: this file {' and '.join(words)}",
+                f"the columns differ from those of {Path(str(first)).name}: this file {' and '.join(differences)}",
                 where=str(file),
                 hint="the files of one catalog must have the same columns; run others from a pipeline of their own",
             )
-    return headers
+    return first_table.headers
 
 
 def _concatenate(frames: Sequence[pl.LazyFrame], files: Sequence[_SourcePath]) -> pl.LazyFrame:
@@ -286,10 +278,10 @@ def _concatenate(frames: Sequence[pl.LazyFrame], files: Sequence[_SourcePath]) -
     for schema, file in zip(schemas, files, strict=True):
         for name, kind in schema.items():
             expected = schemas[0][name]
-            known = pl.Null not in (kind, expected)
-            if known and kind != expected and not (kind.is_numeric() and expected.is_numeric()):
+            same = kind == expected or pl.Null in (kind, expected) or (kind.is_numeric() and expected.is_numeric())
+            if not same:
                 raise CatalogError(
-                    f"the column {name!r} holds {kind}, and in {files[0].name} it holds {expected}",
+                    f"the column {name!r} holds {kind}, and in {Path(str(files[0])).name} it holds {expected}",
                     where=str(file),
                     hint="the files of one catalog must have the same types",
                 )
@@ -297,18 +289,14 @@ def _concatenate(frames: Sequence[pl.LazyFrame], files: Sequence[_SourcePath]) -
 
 
 def _drop_blank_rows(rows: pl.LazyFrame, columns: Sequence[str], key: Sequence[str]) -> pl.LazyFrame:
-    """The rows in which some cell is filled."""
+    """The rows with at least one filled cell."""
     schema = rows.collect_schema()
 
     def blank(names: Sequence[str]) -> pl.Expr:
         return pl.all_horizontal([is_blank(pl.col(name), schema[name]) for name in names])
 
-    # A row without a blank key is not wholly blank, and so the other columns need not be read for it.
+    # A row with a key is not blank. If all rows have one, no other column needs to be read.
     named = [name for name in key if name in columns] or columns[:1]
-    if not collect(rows.select(blank(named).any())).item():
+    if not Catalog.collect(rows.select(blank(named).any())).item():
         return rows
     return rows.filter(~blank(columns))
-
-
-def _quoted_list(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names)

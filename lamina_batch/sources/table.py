@@ -1,4 +1,4 @@
-"""One table of a file, the catalog made of all of them, and the form in which names of columns are compared."""
+"""The table in a file, the catalog made of all tables, and how column names are compared."""
 
 from __future__ import annotations
 
@@ -16,99 +16,90 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-#: columns of ours in a source are ignored, so that a manifest can be fed back in
+#: the prefix of our own columns. They are ignored in a source, so that a manifest can be a source
 OWN_PREFIX = "lamina_"
-#: those of ours in a catalog's frame that say which row it is
-ROW_ID_COLUMNS = ("lamina_index", "lamina_row", "lamina_source")
-#: rows that are decoded at once only to see that they can be
-_DECODED_AT_A_TIME = 20_000
-
-
-#: names the file of a row, where there are several
+#: the column with the file of a row, if the catalog is a list or a pattern of files
 SOURCE_COLUMN = "lamina_source"
+#: the columns that identify a row of a catalog's frame
+ROW_ID_COLUMNS = ("lamina_index", "lamina_row", SOURCE_COLUMN)
+#: rows that `Catalog.refuse_damaged` decodes at a time
+_DECODE_BATCH_ROWS = 20_000
 
 
 class Table(NamedTuple):
     """The table in one file."""
 
-    #: as they stand in the file
+    #: as written in the file
     headers: tuple[str, ...]
     #: one column for each header, in the file's order; blank lines are rows of nulls
     frame: pl.LazyFrame
-    #: the row number, as a spreadsheet shows it, of the first line of `frame`
+    #: the row number, as a spreadsheet shows it, of the first row of `frame`
     first_row: int
-    #: what a person should know about the file as a whole
+    #: warnings about the whole file
     notes: tuple[str, ...] = ()
-    #: the sheet that was read, as its workbook spells it; None in files that have none
+    #: the sheet, as its workbook spells it; None if the file has no sheets
     sheet: str | None = None
-    #: which column of the file each header stands in, from 1; None: they are all of its columns
-    places: tuple[int, ...] | None = None
-    #: where columns of ours stand that were left out
-    ours: Mapping[str, int] = MappingProxyType({})
+    #: the column of the file for each header, from 1; None if `headers` has all columns of the file
+    column_numbers: tuple[int, ...] | None = None
+    #: our own columns, which `frame` leaves out -> their columns in the file, from 1
+    own_columns: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """One of the files of a catalog, and where in it the cells stand."""
+    """One file of a catalog, and the positions of the cells in it."""
 
     path: Path
-    #: as the workbook spells it; None in files that have none
+    #: the sheet, as its workbook spells it; None if the file has no sheets
     sheet: str | None
-    #: what `lamina_source` says for its rows, where there are several files
+    #: the value of `lamina_source` in its rows
     source: str
-    #: the last row of the header, as a spreadsheet shows it; 1 where the rows have no line for it
+    #: the last row of the header, as a spreadsheet shows it; 1 in files without a header
     header_row: int
     #: column of the catalog -> its column in this file, from 1
-    places: Mapping[str, int]
-    #: the same for columns of ours, which the catalog leaves out
-    ours: Mapping[str, int]
+    column_numbers: Mapping[str, int]
+    #: our own columns, which the catalog leaves out -> their columns in this file, from 1
+    own_columns: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
     """All rows that `rows.from` names, as one table."""
 
-    #: the rows that are not wholly blank, in the order of the source: `lamina_index` (UInt32, from 0), `lamina_row`
-    #: (UInt32, as a spreadsheet shows it: the header is row 1, in each file), `lamina_source` (only when rows.from is
-    #: a glob or a list), then `columns`. Only the columns that are asked for are ever decoded; use `collect`
+    #: the rows with at least one filled cell, in the order of the source: `lamina_index` (UInt32, from 0),
+    #: `lamina_row` (UInt32, as a spreadsheet shows it: the header is row 1 of each file), `lamina_source` (only if
+    #: rows.from is a pattern or a list), then `columns`. Compute it with `collect`
     frame: pl.LazyFrame
-    #: the source's columns by names that are unique, in its order
+    #: the columns of the source by unique names, in their order
     columns: tuple[str, ...]
-    #: the same columns by the names they have in the file: some may be empty or stand twice
+    #: the names of the same columns in the file; some may be empty or repeated
     headers: tuple[str, ...]
     #: whether `frame` has `lamina_source`
-    several: bool
-    #: what a person should know about the files as a whole
+    has_source_column: bool
+    #: warnings about whole files
     notes: tuple[str, ...] = ()
-    #: the files in the order in which they were read
-    parts: tuple[SourceFile, ...] = ()
+    #: the files, in the order of their rows
+    files: tuple[SourceFile, ...] = ()
 
     @property
-    def marks(self) -> tuple[str, ...]:
-        """The columns of ours in `frame` that say which row it is."""
-        return ROW_ID_COLUMNS if self.several else ROW_ID_COLUMNS[:-1]
+    def row_id_columns(self) -> tuple[str, ...]:
+        """The columns of `frame` that identify a row."""
+        return ROW_ID_COLUMNS if self.has_source_column else ROW_ID_COLUMNS[:-1]
 
-    def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
-        """What was made of `frame`. Raises CatalogError if a file turns out to be damaged."""
-        return collect(rows)
+    @staticmethod
+    def collect(rows: pl.LazyFrame) -> pl.DataFrame:
+        """Compute rows made of `frame`. Raises CatalogError if a file is damaged."""
+        with _damage_as_catalog_error():
+            return rows.collect()
 
     def refuse_damaged(self) -> None:
-        """Decode every cell once, some rows at a time, those included that no rule reads.
-
-        Raises CatalogError if a file turns out to be damaged.
-        """
-        # Files of other forms were read whole.
-        if not any(part.path.suffix.lower() == ".parquet" for part in self.parts):
+        """Decode every cell once, also those that no rule reads. Raises CatalogError if a file is damaged."""
+        # Other formats are decoded when they are read.
+        if not any(file.path.suffix.lower() == ".parquet" for file in self.files):
             return
         with _damage_as_catalog_error():
-            for _ in self.frame.collect_batches(chunk_size=_DECODED_AT_A_TIME, maintain_order=False):
+            for _ in self.frame.collect_batches(chunk_size=_DECODE_BATCH_ROWS, maintain_order=False):
                 pass
-
-
-def collect(rows: pl.LazyFrame) -> pl.DataFrame:
-    """Compute the rows. Raises CatalogError if a file turns out to be damaged."""
-    with _damage_as_catalog_error():
-        return rows.collect()
 
 
 @contextmanager
@@ -129,10 +120,10 @@ def first_line(error: Exception) -> str:
 
 
 def without_required_mark(name: str) -> str:
-    """Without the mark that `lamina-batch sheet` puts on columns that must be filled."""
+    """The name without the mark ` *`, which `lamina-batch sheet` puts on columns that must be filled."""
     return name.removesuffix(" *")
 
 
 def normalise_header(name: str) -> str:
-    """The form in which two names of a column count as the same."""
+    """The form in which column names are compared."""
     return normalise_name(without_required_mark(name.strip()))

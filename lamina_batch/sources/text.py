@@ -1,4 +1,4 @@
-"""Cells as text: what a blank cell is, and how a typed one (Parquet, NDJSON, the result of SQL) reads."""
+"""Expressions over cells: which are blank, the text of typed ones, and text read as a type."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import polars as pl
 if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import ColumnType
 
-# Past this, not every whole number has a float of its own.
+#: above it, two integers may have the same float
 _MAX_EXACT_INTEGER = 2.0**53
 
 
 def is_blank(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
-    """Whether there is nothing in the cell: no value, white space only, or a list without elements."""
+    """Whether the cell is null, white space, NaN or an empty list."""
     if kind == pl.String:
         return cell.is_null() | (cell.str.strip_chars() == "")
     if isinstance(kind, pl.List):
@@ -25,25 +25,25 @@ def is_blank(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
 
 
 def blank_to_null(text: pl.Expr) -> pl.Expr:
-    """The text unchanged; null where it is blank."""
+    """The text unchanged, or null if it is blank."""
     return pl.when(text.str.strip_chars() != "").then(text)
 
 
 def utf8_bytes(text: pl.Expr) -> pl.Expr:
-    """The bytes of the text, as UTF-8 has them. To compare those takes a fraction of what a regular expression does."""
+    """The UTF-8 bytes of the text. Comparing them is much faster than a regular expression."""
     return text.cast(pl.Binary).cast(pl.List(pl.UInt8))
 
 
 def can_be_text(kind: pl.DataType) -> bool:
-    """Whether a cell of this kind is one value that has a plain spelling."""
+    """Whether cells of this type have a text: they are single values, and not bytes."""
     return not (kind.is_nested() or kind in (pl.Binary, pl.Object))
 
 
 def as_text(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
-    """The cell as a person would write it; null if there is none.
+    """The cell as a person would write it, or null if there is no value.
 
-    Whole numbers have no decimals, also those that a data frame has made floats because a cell was missing;
-    NaN is a missing value for the same reason. Dates and times are ISO 8601.
+    Whole numbers have no decimals. NaN is no value: a data frame turns integers into floats with NaN if one is missing.
+    Dates and times are ISO 8601.
     """
     if kind == pl.String:
         return cell
@@ -59,7 +59,7 @@ def as_text(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
 
 
 def parse_as(text: pl.Expr, kind: ColumnType) -> pl.Expr:
-    """The text read as `rows.types` says; null where it is blank or cannot be read so."""
+    """The text as a value of a type under `rows.types`; null if it is blank or has no such value."""
     if kind == "text":
         return blank_to_null(text)
     word = text.str.strip_chars()
@@ -68,7 +68,7 @@ def parse_as(text: pl.Expr, kind: ColumnType) -> pl.Expr:
             return word.cast(pl.Int64, strict=False)
         case "float":
             number = word.cast(pl.Float64, strict=False)
-            # `nan` and `inf` in a price column are accidents, and NaN would be greater than any number.
+            # `nan` and `inf` in a price column are mistakes, and NaN compares as greater than any number.
             return pl.when(number.is_finite()).then(number)
         case "boolean":
             answer = word.str.to_lowercase()

@@ -83,7 +83,7 @@ class Desk:
         ).look(self.mapped)
 
     def check(self, seen: PreflightResult) -> CheckedRows:
-        return check_rows(self.mapped, self.pipeline, self.app, service="sandbox", known=seen.verdicts)
+        return check_rows(self.mapped, self.pipeline, self.app, service="sandbox", url_verdicts=seen.verdicts)
 
 
 async def found(

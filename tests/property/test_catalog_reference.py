@@ -127,7 +127,9 @@ def catalog_of(rows: Sequence[Mapping[str, str | None]]) -> Catalog:
         [{"key": str(at), **row} for at, row in enumerate(rows)], schema=dict.fromkeys(names, pl.String)
     ).with_row_index("lamina_index")
     row = (pl.col("lamina_index") + 2).alias("lamina_row")
-    return Catalog(frame=frame.lazy().select("lamina_index", row, *names), columns=names, headers=names, several=False)
+    return Catalog(
+        frame=frame.lazy().select("lamina_index", row, *names), columns=names, headers=names, has_source_column=False
+    )
 
 
 def pipeline_of(*rules: InputRule) -> Pipeline:
@@ -152,13 +154,13 @@ def app_of(*parameters: Parameter) -> App:
 @given(rows=ROWS, rule=RULE)
 def test_mapped_columns_equal_the_rules_row_by_row(rows: list[dict[str, str | None]], rule: InputRule) -> None:
     mapped = map_rows(catalog_of(rows), pipeline_of(rule), app_of(Parameter(name="P", type="text", multiple=True)))
-    found = mapped.whole().frame[mapped.inputs[0].slot].to_list()
+    found = mapped.map_all().frame[mapped.inputs[0].value_column].to_list()
     found = [[part for part in value if part is not None] if isinstance(value, list) else value for value in found]
     expected = {str(at): reference(rule, row) for at, row in enumerate(rows)}
     if rule.blank == "skip_row":
         expected = {key: value for key, value in expected.items() if value is not None}
-    assert dict(zip(mapped.whole().frame["lamina_key"], found, strict=True)) == expected
-    assert mapped.whole().skipped_rows == len(rows) - len(expected)
+    assert dict(zip(mapped.map_all().frame["lamina_key"], found, strict=True)) == expected
+    assert mapped.map_all().skipped_rows == len(rows) - len(expected)
 
 
 LABELS = ["Big", "Big ", "big", "Plus Size", "plus  size", " Standard", "É", "é ", 'q"\\', "a|b", "\t"]
@@ -284,14 +286,14 @@ def test_whole_columns_are_judged_as_the_json_schema_judges_each_value(
     """Which values are refused, under which keyword, and how each is shown."""
     parameter = Parameter(name="P", type=kind, options=tuple(labels) if kind == "options" else ())
     authority = jsonschema.Draft202012Validator(value_schema(parameter))
-    said = InputValidator(parameter).verdicts(pl.Series(values, dtype=pl.String))
+    said = InputValidator(parameter).validate_series(pl.Series(values, dtype=pl.String))
     found = {value: Verdict(*verdict) for value, *verdict in said.iter_rows()}
     assert set(found) == {value for value in values if not authority.is_valid(value)}
     for value, verdict in found.items():
         label = match_name(value, parameter.options)
-        assert verdict.refused == (label is None)
+        assert verdict.is_error == (label is None)
         assert verdict.sent == (value if label is None else label)
-        if verdict.refused:
+        if verdict.is_error:
             assert verdict.message.startswith(f"{quote_value(value)} is not ")
             assert verdict.code == {"options": "invalid_option", "url": "invalid_url"}[kind]
         if kind == "url":
@@ -304,5 +306,5 @@ def test_every_sign_in_a_url_is_judged_as_the_json_schema_judges_it(url: str) ->
     authority = jsonschema.Draft202012Validator(value_schema(parameter))
     signs = ["", *(chr(code) for code in range(0x11000) if not 0xD800 <= code < 0xE000)]
     values = [url.format(sign) for sign in signs]
-    said = InputValidator(parameter).verdicts(pl.Series(values, dtype=pl.String))
+    said = InputValidator(parameter).validate_series(pl.Series(values, dtype=pl.String))
     assert set(said["value"]) == {value for value in values if not authority.is_valid(value)}

@@ -65,10 +65,10 @@ class Desk:
         pipeline = self.pipeline(body)
         return map_rows(read_catalog(pipeline), pipeline, app)
 
-    def check(self, app: App, body: str, *, contents: bool = True) -> CheckedRows:
+    def check(self, app: App, body: str, *, all_hashes: bool = True) -> CheckedRows:
         pipeline = self.pipeline(body)
         mapped = map_rows(read_catalog(pipeline), pipeline, app)
-        return check_rows(mapped, pipeline, app, service="sandbox", contents=contents)
+        return check_rows(mapped, pipeline, app, service="sandbox", all_hashes=all_hashes)
 
 
 def with_inputs(checked: CheckedRows) -> pl.DataFrame:

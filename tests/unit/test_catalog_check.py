@@ -515,7 +515,7 @@ def test_without_contents_those_are_made_that_tell_which_rows_are_equal(desk: De
     body = f'{ROWS}inputs: {{P: {{column: c}}, S: {{column: c, map: {{x: "", y: "", "": Big}}}}}}\n'
     wanted = app(text("P"), options("S", "Big"))
     every = desk.check(wanted, body).jobs
-    few = desk.check(wanted, body, contents=False).jobs
+    few = desk.check(wanted, body, all_hashes=False).jobs
     assert few["content"].to_list() == [every["content"][0], None, every["content"][2], None, None, None]
     assert few["inputs_bytes"].to_list() == [every["inputs_bytes"][0], None, every["inputs_bytes"][2], None, None, None]
     assert few.drop("content", "inputs_bytes").equals(every.drop("content", "inputs_bytes"))

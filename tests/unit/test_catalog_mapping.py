@@ -28,7 +28,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def values(mapped: RowMapping, at: int = 0) -> list[Any]:
-    return mapped.whole().frame[mapped.inputs[at].slot].to_list()
+    return mapped.map_all().frame[mapped.inputs[at].value_column].to_list()
 
 
 def mapped(desk: Desk, app: App, rule: str, *, rows: str = ROWS) -> list[Any]:
@@ -151,7 +151,7 @@ def test_a_typed_column_is_typed_for_sql_and_text_elsewhere(desk: Desk) -> None:
         """,
     )
     assert [values(result, at) for at in range(3)] == [["19.90"], ["001: 19.90"], ["20.9"]]
-    assert result.whole().frame["lamina_key"].to_list() == ["001"]
+    assert result.map_all().frame["lamina_key"].to_list() == ["001"]
 
 
 @pytest.mark.parametrize(
@@ -175,15 +175,15 @@ def test_cells_that_are_not_of_their_type_are_kept_as_they_stand(
     desk.write("rows.csv", "sku;c\n" + "".join(f"{n};{cell}\n" for n, cell in enumerate([*good, "", " ", *bad])))
     rows = f"rows: {{from: rows.csv, key: sku, types: {{c: {kind}}}}}\n"
     result = desk.map(PROMPT, rows + "inputs: {Prompt: {value: x}}\n")
-    assert result.whole().mistyped["value"].to_list() == bad
-    assert set(result.whole().mistyped["type"]) <= {kind}
+    assert result.map_all().mistyped["value"].to_list() == bad
+    assert set(result.map_all().mistyped["type"]) <= {kind}
 
 
 def test_a_column_typed_under_two_spellings_is_one_column(desk: Desk) -> None:
     desk.write("rows.csv", "sku,Price\nA,x\n")
     rows = "rows: {from: rows.csv, key: sku, types: {price: integer, PRICE: float}}\n"
     result = desk.map(PROMPT, rows + "inputs: {Prompt: {value: x}}\n")
-    assert result.whole().mistyped.select("column", "value").rows() == [("Price", "x")]
+    assert result.map_all().mistyped.select("column", "value").rows() == [("Price", "x")]
 
 
 def parquet(desk: Desk, frame: pl.DataFrame) -> None:
@@ -218,7 +218,7 @@ def test_a_float_that_is_no_number_is_blank(desk: Desk) -> None:
     parquet(desk, pl.DataFrame({"sku": [1.0, float("nan")], "c": [float("nan"), 2.0]}))
     result = desk.map(PROMPT, "rows: {from: rows.parquet, key: sku}\ninputs: {Prompt: {column: c}}\n")
     assert values(result) == [None, "2"]
-    assert result.whole().frame.select("lamina_key", "lamina_blank_key").rows() == [("1", None), ("", "sku")]
+    assert result.map_all().frame.select("lamina_key", "lamina_blank_key").rows() == [("1", None), ("", "sku")]
 
 
 def test_a_list_column_is_a_list(desk: Desk) -> None:
@@ -251,7 +251,7 @@ def test_where_leaves_out_rows_for_which_it_is_not_true(desk: Desk) -> None:
     result = desk.map(
         PROMPT, "rows: {from: rows.csv, key: sku, where: \"active = 'yes'\"}\ninputs: {Prompt: {column: sku}}"
     )
-    assert (values(result), result.whole().frame["lamina_row"].to_list(), result.whole().skipped_rows) == (
+    assert (values(result), result.map_all().frame["lamina_row"].to_list(), result.map_all().skipped_rows) == (
         ["A", "D"],
         [2, 5],
         0,
@@ -269,7 +269,7 @@ def test_where_keeps_a_row_that_it_cannot_decide_over_a_mistyped_cell(desk: Desk
         """,
     )
     assert values(result) == ["A", "B"]
-    assert result.whole().mistyped.select("column", "value").rows() == [("price", "ten"), ("stock", "x")]
+    assert result.map_all().mistyped.select("column", "value").rows() == [("price", "ten"), ("stock", "x")]
 
 
 def test_sql_is_run_over_the_rows_that_where_lets_through_alone(desk: Desk) -> None:
@@ -284,7 +284,7 @@ def test_skip_row_leaves_out_rows_and_counts_them(desk: Desk) -> None:
         app(text("Front"), text("Back")),
         f"{ROWS}inputs:\n  Front: {{column: front, blank: skip_row}}\n  Back: {{column: back, blank: skip_row}}\n",
     )
-    assert (result.whole().frame["lamina_key"].to_list(), result.whole().skipped_rows) == (["A"], 3)
+    assert (result.map_all().frame["lamina_key"].to_list(), result.map_all().skipped_rows) == (["A"], 3)
 
 
 def test_a_default_saves_a_row_from_being_skipped(desk: Desk) -> None:
@@ -298,7 +298,7 @@ def test_a_row_is_not_skipped_over_a_mistyped_cell(desk: Desk) -> None:
         PROMPT,
         "rows: {from: rows.csv, key: sku, types: {price: float}}\ninputs: {Prompt: {sql: price, blank: skip_row}}\n",
     )
-    assert (result.whole().frame["lamina_key"].to_list(), result.whole().skipped_rows) == (["A"], 1)
+    assert (result.map_all().frame["lamina_key"].to_list(), result.map_all().skipped_rows) == (["A"], 1)
 
 
 # --- keys
@@ -307,15 +307,15 @@ def test_a_row_is_not_skipped_over_a_mistyped_cell(desk: Desk) -> None:
 def test_the_key_is_the_text_of_the_column(desk: Desk) -> None:
     desk.write("rows.csv", 'sku,x\n001|a\\, 1\n B ,1\n,1\n" ",1\n')
     result = desk.map(PROMPT, f"{ROWS}inputs: {{Prompt: {{column: x}}}}\n")
-    assert result.whole().frame["lamina_key"].to_list() == ["001|a\\", " B ", "", " "]
-    assert result.whole().frame["lamina_blank_key"].to_list() == [None, None, "sku", "sku"]
+    assert result.map_all().frame["lamina_key"].to_list() == ["001|a\\", " B ", "", " "]
+    assert result.map_all().frame["lamina_blank_key"].to_list() == [None, None, "sku", "sku"]
 
 
 def test_the_parts_of_a_composite_key_are_escaped(desk: Desk) -> None:
     desk.write("rows.csv", "brand,sku\na|b,c\na,b|c\na\\,|b\n,c\na,\n")
     result = desk.map(PROMPT, "rows: {from: rows.csv, key: [brand, sku]}\ninputs: {Prompt: {value: x}}\n")
-    assert result.whole().frame["lamina_key"].to_list() == ["a\\|b|c", "a|b\\|c", "a\\\\|\\|b", "|c", "a|"]
-    assert result.whole().frame["lamina_blank_key"].to_list() == [None, None, None, "brand", "sku"]
+    assert result.map_all().frame["lamina_key"].to_list() == ["a\\|b|c", "a|b\\|c", "a\\\\|\\|b", "|c", "a|"]
+    assert result.map_all().frame["lamina_blank_key"].to_list() == [None, None, None, "brand", "sku"]
 
 
 def test_the_file_of_a_row_can_be_used_like_a_column(desk: Desk) -> None:
@@ -328,7 +328,7 @@ def test_the_file_of_a_row_can_be_used_like_a_column(desk: Desk) -> None:
         inputs: {Prompt: {template: "{sku} of {lamina_source}"}}
         """,
     )
-    assert result.whole().frame["lamina_key"].to_list() == ["a.csv|A", "b.csv|A"]
+    assert result.map_all().frame["lamina_key"].to_list() == ["a.csv|A", "b.csv|A"]
     assert values(result) == ["A of a.csv", "A of b.csv"]
 
 

@@ -39,7 +39,7 @@ def catalog() -> Catalog:
         },
         schema_overrides={"lamina_index": pl.UInt32, "lamina_row": pl.UInt32},
     )
-    return Catalog(frame=frame.lazy(), columns=("sku", "unnamed"), headers=("sku", ""), several=False)
+    return Catalog(frame=frame.lazy(), columns=("sku", "unnamed"), headers=("sku", ""), has_source_column=False)
 
 
 def jobs() -> pl.DataFrame:

@@ -51,7 +51,7 @@ def catalog() -> Catalog:
         schema_overrides={"lamina_index": pl.UInt32, "lamina_row": pl.UInt32},
     )
     columns = ("sku", "sku_1", "price", "tags")
-    return Catalog(frame=frame.lazy(), columns=columns, headers=("sku", "sku", "price", ""), several=False)
+    return Catalog(frame=frame.lazy(), columns=columns, headers=("sku", "sku", "price", ""), has_source_column=False)
 
 
 def outcomes(folder: Path) -> Outcomes:

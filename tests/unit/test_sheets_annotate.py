@@ -54,7 +54,7 @@ def annotated(
     """What `validate --findings` does with the rows of `source`; `known` is what hosts of pictures answered."""
     pipeline = desk.pipeline(PIPELINE.format(source))
     catalog = read_catalog(pipeline)
-    checked = check_rows(map_rows(catalog, pipeline, APP), pipeline, APP, service="sandbox", known=known or {})
+    checked = check_rows(map_rows(catalog, pipeline, APP), pipeline, APP, service="sandbox", url_verdicts=known or {})
     return write_marked(checked, desk.folder / to, catalog=catalog, pipeline=pipeline, app=APP)
 
 

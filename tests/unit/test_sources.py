@@ -420,7 +420,7 @@ def test_a_single_file_is_not_named_in_its_rows(desk: Desk) -> None:
 def test_a_file_whose_name_reads_like_a_pattern_is_that_file(desk: Desk) -> None:
     desk.write("rows[1].csv", "sku\nA\n")
     catalog = desk.read("{from: 'rows[1].csv', key: sku}")
-    assert (cells(catalog), catalog.several) == ([("A",)], False)
+    assert (cells(catalog), catalog.has_source_column) == ([("A",)], False)
 
 
 def test_each_file_may_have_a_separator_of_its_own(desk: Desk) -> None:

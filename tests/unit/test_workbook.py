@@ -477,7 +477,7 @@ def test_a_header_of_two_rows_is_one_where_the_key_is_merged_over_both(desk: Des
     catalog = desk.read(ROWS)
     assert catalog.headers == ("sku", "front", "back", "Title")
     assert (cells(catalog), numbers(catalog)) == ([("00017", "f", "b", "Dress")], [3])
-    assert catalog.parts[0].header_row == 2
+    assert catalog.files[0].header_row == 2
 
 
 def test_a_product_under_another_merged_header_cell_stays_a_product(desk: Desk) -> None:
@@ -500,10 +500,10 @@ def test_every_column_knows_its_place_in_the_sheet(desk: Desk) -> None:
     sheet = book(desk, [], [None, "sku", "lamina_status", None, "Title"], [None, "1", "failed", None, "Dress"])
     sheet["H7"].fill = PatternFill("solid", fgColor="FFFF0000")
     save(desk, sheet)
-    [part] = desk.read(ROWS).parts
-    assert part.places == {"sku": 2, "Title": 5}
+    [part] = desk.read(ROWS).files
+    assert part.column_numbers == {"sku": 2, "Title": 5}
     assert (part.sheet, part.header_row) == ("Catalog", 2)
     # A cell that was never calculated is nothing to the reader of the cells.
     sheet["A3"] = "=1+1"
     save(desk, sheet)
-    assert desk.read(ROWS).parts[0].places == {"sku": 2, "Title": 5}
+    assert desk.read(ROWS).files[0].column_numbers == {"sku": 2, "Title": 5}

@@ -244,12 +244,12 @@ class _SourceCells:
         plain = [(parameter.name, rule) for parameter, rule in rules if isinstance(rule.source, Column | Columns)]
         uses = {name: tuple(rule_column_references(("inputs", rule.parameter), rule)) for name, rule in plain}
         keys = tuple(key_column_references(pipeline))
-        found = find_columns(catalog, pipeline, [*keys, *(use for some in uses.values() for use in some)]).found
-        self._title = next((column for column in titles if column not in {found[use.written] for use in keys}), None)
-        self._inputs = {name: [found[use.written] for use in some] for name, some in uses.items()}
+        found = find_columns(catalog, pipeline, [*keys, *(use for some in uses.values() for use in some)]).columns
+        self._title = next((column for column in titles if column not in {found[use.name] for use in keys}), None)
+        self._inputs = {name: [found[use.name] for use in some] for name, some in uses.items()}
         self._splits = {name: rule.source.split for name, rule in plain if isinstance(rule.source, Column)}
         columns = [column for some in self._inputs.values() for column in some]
-        wanted = dict.fromkeys((*catalog.marks, *columns, *([self._title] if self._title else [])))
+        wanted = dict.fromkeys((*catalog.row_id_columns, *columns, *([self._title] if self._title else [])))
         frame = catalog.frame.select(*wanted).join(rows.lazy(), on="lamina_index", how="semi").collect()
         self._rows = {row["lamina_index"]: row for row in frame.iter_rows(named=True)}
 
