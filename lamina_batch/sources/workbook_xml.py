@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _MAX_PART_BYTES = 4_000_000
 #: bytes of a sheet that are parsed at a time
 _CHUNK_BYTES = 1_000_000
+_DIGITS = "0123456789"
+_RANGE = re.compile("([A-Z]{1,3})([0-9]{1,7}):([A-Z]{1,3})([0-9]{1,7})", re.IGNORECASE)
 #: what reading raises if the archive is damaged, or is not a workbook
 ARCHIVE_ERRORS = (
     BadZipFile,
@@ -194,8 +196,10 @@ class _SheetScanner:
             self._scan.uncalculated_cells.append((self._column, self._row))
 
     def _start_merged_range(self, attributes: dict[str, str]) -> None:
-        first, _, last = attributes["ref"].partition(":")
-        self._scan.merged_ranges[_position(first)] = _position(last or first)
+        cells = _RANGE.fullmatch(attributes.get("ref", ""))
+        if cells is not None:
+            left, top, right, bottom = cells.groups()
+            self._scan.merged_ranges[_column_number(left), int(top)] = (_column_number(right), int(bottom))
 
     def _extend(self) -> None:
         self._columns.add(self._column)
@@ -203,21 +207,13 @@ class _SheetScanner:
             self._last_row = self._row
 
 
-_DIGITS = "0123456789"
-
-
-def _position(cell: str) -> Position:
-    letters = cell.rstrip(_DIGITS)
-    return _column_number(letters), int(cell[len(letters) :])
-
-
 @cache
 def _column_number(letters: str) -> int:
     """A is 1, Z is 26, AA is 27. Raises ValueError if these are not the letters of a column."""
-    if not re.fullmatch("[A-Z]{1,3}", letters):
+    if not re.fullmatch("[A-Za-z]{1,3}", letters):
         raise ValueError(f"{letters!r} is not a column")
     number = 0
-    for letter in letters:
+    for letter in letters.upper():
         number = number * 26 + ord(letter) - ord("A") + 1
     return number
 

@@ -237,6 +237,75 @@ def test_cells_with_an_error_are_blank_and_named(desk: Desk) -> None:
     )
 
 
+MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+STRICT = "http://purl.oclc.org/ooxml/spreadsheetml/main"
+
+
+def write_sheet_xml(desk: Desk, root: str, content: str) -> None:
+    """A workbook whose only sheet is this XML; its first row is `sku`, `x`."""
+    book(desk, ["sku", "x"])
+    with zipfile.ZipFile(desk.folder / "rows.xlsx") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts[SHEET_1] = f"<{root}>{content}</{root.split(maxsplit=1)[0]}>".encode()
+    with zipfile.ZipFile(desk.folder / "rows.xlsx", "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+
+
+def inline(name: str, text: str) -> str:
+    return f'<c r="{name}" t="inlineStr"><is><t>{text}</t></is></c>'
+
+
+@pytest.mark.parametrize("namespace", [MAIN, STRICT])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        '<c r="B2" t="e"><v>#N/A</v></c>',
+        "<c\n t='e'\n r='B2' ><v>#N/A</v></c>",
+        '<c r="B2" s="0" t="e"><f>1/0</f><v>#DIV/0!</v></c>',
+        '<c t="e"><v>#REF!</v></c>',
+        '<!-- <c r="ZZ9" t="e"/> --><c r="B2" t="e"><v><![CDATA[#N/A]]></v></c>',
+    ],
+    ids=["plain", "single quotes", "formula", "no name", "comment"],
+)
+def test_an_error_is_found_however_the_xml_is_written(desk: Desk, cell: str, namespace: str) -> None:
+    header, key = inline("A1", "sku") + inline("B1", "x"), inline("A2", "a")
+    content = f'<sheetData><row r="1">{header}</row><row r="2">{key}{cell}</row></sheetData>'
+    write_sheet_xml(desk, f'worksheet xmlns="{namespace}"', content)
+    catalog = desk.read(ROWS)
+    assert cells(catalog) == [("a", None)]
+    assert catalog.notes == ("rows.xlsx#Catalog: a cell with an error (such as #N/A) read as blank: B2",)
+
+
+def test_formulas_and_cells_of_extensions_are_not_those_of_the_sheet(desk: Desk) -> None:
+    header, row = inline("A1", "sku") + inline("B1", "x"), inline("A2", "a") + '<c r="B2"><v>1</v></c>'
+    content = (
+        f'<sheetData><row r="1">{header}</row><row r="2">{row}</row></sheetData>'
+        '<mergeCells count="1"><mergeCell ref="C:D"/></mergeCells>'
+        '<extLst><ext xmlns:xm="urn:other"><xm:c t="e"><xm:f>A1</xm:f></xm:c></ext></extLst>'
+    )
+    write_sheet_xml(desk, f'worksheet xmlns="{MAIN}"', content)
+    catalog = desk.read(ROWS)
+    assert (cells(catalog), catalog.notes) == ([("a", "1")], ())
+
+
+@pytest.mark.parametrize(
+    ("formula", "uncalculated"),
+    [
+        ('<c r="B2"><f>1+1</f></c>', True),
+        ('<c r="B2"><f t="shared" si="0"/><v/></c>', True),
+        ('<c r="B2"><f>1+1</f><v> </v></c>', True),
+        ('<c r="B2"><f>1+1</f><v>2</v></c>', False),
+        ('<c r="B2" t="str"><f>A1</f><v></v></c>', False),
+    ],
+)
+def test_a_formula_without_a_result_was_never_calculated(desk: Desk, formula: str, uncalculated: bool) -> None:
+    header, key = inline("A1", "sku") + inline("B1", "x"), inline("A2", "a")
+    content = f'<sheetData><row r="1">{header}</row><row r="2">{key}{formula}</row></sheetData>'
+    write_sheet_xml(desk, f'worksheet xmlns="{MAIN}"', content)
+    assert [note.endswith("read as blank: B2") for note in desk.read(ROWS).notes] == [True] * uncalculated
+
+
 def test_formulas_have_the_value_that_was_calculated(desk: Desk) -> None:
     """openpyxl writes formulas without a value, as other programs do that cannot calculate."""
     book(desk, ["sku", "a", "b"], ["A", "=1+1", "=2+2"], ["B", "x", '=""'])
