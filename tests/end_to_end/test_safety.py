@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 from hostile import EVIL, Asked, app, execution, hostile, raw, says, usual
-from process import PATIENCE, PIPELINE, Cli, Service, opened_by, read_manifest, row, stopping, wait_for, write_rows
+from process import APP, PATIENCE, PIPELINE, Cli, Service, opened_by, read_manifest, row, stopping, wait_for, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,7 +176,7 @@ def test_a_key_in_a_good_answer_is_cut_out(keyed: Cli) -> None:
         assert ran.code == 3, ran.text
         assert told(keyed, ran) == []
         assert "[key]" in (keyed.folder / "out" / "p.csv").read_text()
-        assert told(keyed, raw(keyed, service.url, "apps", "show", "x")) == []
+        assert told(keyed, raw(keyed, service.url, "apps", "show", APP)) == []
 
 
 # -- rows and rules are text -------------------------------------------------------------------------------------------
@@ -272,16 +272,16 @@ def test_an_app_that_means_harm_is_shown_harmlessly(keyed: Cli) -> None:
     listed = {"data": [{"appId": f"i{EVIL}", "name": f"N{EVIL}", "isPublic": False}]}
     with hostile(app=says(200, EVIL_APP), workflow=says(200, {"data": flow}), list=says(200, listed)) as service:
         for words in (
-            "apps show x",
+            f"apps show {APP}",
             "apps list",
-            "apps workflow x",
+            f"apps workflow {APP}",
             "validate p.yaml",
             "plan p.yaml --explain",
             "run p.yaml",
-            "apps pin x -o pin.json",
-            "apps diff x --pin pin.json",
-            "apps schema x",
-            "init --app x --rows rows.csv -o evil.yaml",
+            f"apps pin {APP} -o pin.json",
+            f"apps diff {APP} --pin pin.json",
+            f"apps schema {APP}",
+            f"init --app {APP} --rows rows.csv -o evil.yaml",
         ):
             ran = raw(keyed, service.url, *words.split())
             assert ran.code == 0, ran.text
@@ -293,7 +293,7 @@ def test_an_app_that_means_harm_is_shown_harmlessly(keyed: Cli) -> None:
 def test_a_file_that_init_makes_of_such_an_app_can_be_read(keyed: Cli) -> None:
     """Whatever its names hold, the file is YAML that means the app's own spelling."""
     with hostile(app=says(200, EVIL_APP)) as service:
-        assert raw(keyed, service.url, "init", "--app", "x", "--rows", "rows.csv", "-o", "evil.yaml").code == 0
+        assert raw(keyed, service.url, "init", "--app", APP, "--rows", "rows.csv", "-o", "evil.yaml").code == 0
         ran = raw(keyed, service.url, "validate", "evil.yaml")
         assert ran.harm() == []
         assert "needs" not in ran.text
