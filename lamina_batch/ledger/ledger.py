@@ -259,10 +259,22 @@ class Ledger:
         job = self._load(cursor, submission.job_id)
         again = advance(job, ResubmissionRequested(reason="asked again"))
         if again is None:
-            return job if job.state is State.PLANNED else None
+            return self._named_as(cursor, job, submission) if job.state is State.PLANNED else None
         self._change(cursor, job, again, at=at, run_id=run_id)
         cursor.execute("DELETE FROM output WHERE job_id = ?", (job.id,))
-        return again
+        return self._named_as(cursor, again, submission)
+
+    def _named_as(self, cursor: sqlite3.Cursor, job: Job, submission: Submission) -> Job:
+        """The job under the key and variant of the row that it is sent for now: the row's key may have changed."""
+        key, variant = submission.key, submission.variant
+        if (job.key, job.variant) == (key, variant):
+            return job
+        cursor.execute(
+            "UPDATE job SET key = ?, variant = ?, revision = "
+            "(SELECT coalesce(max(revision), 0) + 1 FROM job WHERE key = ? AND variant = ?) WHERE id = ?",
+            (key, variant, key, variant, job.id),
+        )
+        return self._load(cursor, job.id)
 
     def _insert(
         self, cursor: sqlite3.Cursor, submission: Submission, *, app_id: str, contract: str, at: float, run_id: str

@@ -1,8 +1,8 @@
 """Read CSV and TSV files: every cell is text, unchanged.
 
 polars is fast, but it refuses some files that spreadsheets and Python's csv module read well (a lone inch mark in
-`5" heel`), may join two cells around such marks, and does not name the line of an error. So if polars refuses a file,
-or returns a cell that it may have joined, the csv module in strict mode reads the file or names the line.
+`5" heel`), may join cells around such marks, and names no line in errors. So polars reads a file only if each line with
+a quotation mark is strict CSV; otherwise the csv module in strict mode reads the file or names the line.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from lamina_batch.errors import CatalogError
-from lamina_batch.sources.encoding import codec_for, read_text
+from lamina_batch.sources.encoding import codec_for, read_text, refuse_hidden_utf8
 from lamina_batch.sources.table import Table
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ _SEPARATOR_NAMES = {",": "commas", ";": "semicolons", _TAB: "tabs", "|": "vertic
 _TAIL_BYTES = 65_536
 #: records that become a frame at a time
 _BATCH_RECORDS = 50_000
-#: rows of polars and of the csv module that are compared at a time
-_COMPARE_ROWS = 10_000
 
 
 def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table:
@@ -40,6 +39,7 @@ def read_delimited(path: Path, *, encoding: str, separator: str | None) -> Table
     that does not fit the header; OSError.
     """
     codec = codec_for(path, encoding)
+    refuse_hidden_utf8(path, encoding)
     try:
         if separator is None:
             separator = _TAB if path.suffix.lower() == ".tsv" else _likely_separator(path, codec)
@@ -100,43 +100,61 @@ def _refuse_wrong_separator(path: Path, codec: str, separator: str, headers: tup
 def _refuse_truncated(path: Path, codec: str, separator: str, width: int) -> None:
     """Refuse a file whose last line has too few cells and no line end: the export was interrupted.
 
-    The last cell of such a file may be half a URL.
+    The last cell of such a file may be half a URL. A quoted cell that spans lines is checked by the csv module.
     """
-    if not "a\n".encode(codec).endswith(b"a\n"):
-        return  # a line end in UTF-16 is not a single byte
+    tail = path.read_bytes().decode(codec) if codec.startswith(("utf-16", "utf-32")) else _tail(path, codec)
+    last = tail[max(tail.rfind("\n"), tail.rfind("\r")) + 1 :]
+    if last and re.search(_strict_line(separator), last):
+        cells = len(next(csv.reader([last], delimiter=separator)))
+        if cells < width:
+            raise _truncated(path, cells, width)
+
+
+def _tail(path: Path, codec: str) -> str:
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-        tail = file.read()
-    last = tail[max(tail.rfind(b"\n"), tail.rfind(b"\r")) + 1 :].decode(codec, "replace")
-    cells = last.count(separator) + 1
-    # A quoted cell may span lines, and then the last line is not a whole record. The csv module checks those.
-    if last and '"' not in tail.decode(codec, "replace") and cells < width:
-        raise CatalogError(
-            f"the file ends in the middle of a row: its last line has {cells} of {width} cells and no line end",
-            where=str(path),
-            hint="was the export cut short? If the line is right as it is, end it with a line end",
-        )
+        return file.read().decode(codec, "replace")
+
+
+def _truncated(path: Path, cells: int, width: int) -> CatalogError:
+    return CatalogError(
+        f"the file ends in the middle of a row: its last line has {cells} of {width} cells and no line end",
+        where=str(path),
+        hint="was the export cut short? If the line is right as it is, end it with a line end",
+    )
 
 
 def _read_with_polars(path: Path, codec: str, separator: str, headers: tuple[str, ...]) -> pl.LazyFrame | None:
     """The rows as polars reads them, or None if the csv module must decide."""
     source = path if codec in {"utf-8", "utf-8-sig"} else path.read_bytes().decode(codec).encode()
     try:
+        if not _is_well_quoted(source, separator):
+            return None
         frame = _compress_in_memory(pl.scan_csv(source, separator=separator, infer_schema=False, glob=False))
     except pl.exceptions.PolarsError:
         return None
     # polars ends lines at \n only. In a file with the line end \r it finds other columns than the header has.
     names = frame.collect_schema().names()
-    if len(names) != len(headers) or names[0] != headers[0]:
-        return None
-    doubtful = frame.with_row_index("lamina_line").filter(
-        pl.any_horizontal(
-            pl.col(names).str.contains('"', literal=True)
-            & (pl.col(names).str.contains(separator, literal=True) | pl.col(names).str.contains("\n", literal=True))
-        )
-    )
-    row_count = frame.select(pl.len()).collect().item()
-    return frame if _csv_agrees(source, separator, _compress_in_memory(doubtful), row_count) else None
+    return frame if len(names) == len(headers) and names[0] == headers[0] else None
+
+
+def _is_well_quoted(source: Path | bytes, separator: str) -> bool:
+    """Whether each line with a quotation mark is a whole record as strict CSV writes it.
+
+    polars reads such files as the csv module does. Of others it may join or drop cells without an error.
+    """
+    # This character is in no text file, so each line is one cell.
+    lines = pl.scan_csv(source, separator="\x01", quote_char=None, has_header=False, infer_schema=False, glob=False)
+    line = pl.first().str.strip_prefix("\ufeff")
+    loose = line.str.contains('"', literal=True) & ~line.str.contains(_strict_line(separator))
+    return not lines.select(loose.any()).collect().item()
+
+
+def _strict_line(separator: str) -> str:
+    """A pattern for a line that is a whole record: each cell is without quotation marks, or quoted from end to end."""
+    sign = re.escape(separator)
+    cell = f'(?:[^"{sign}]*|"(?:[^"]|"")*")'
+    return f"^{cell}(?:{sign}{cell})*\r?$"
 
 
 def _compress_in_memory(rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -150,43 +168,18 @@ def _compress_in_memory(rows: pl.LazyFrame) -> pl.LazyFrame:
     return pl.scan_parquet(memory)
 
 
-def _csv_agrees(source: Path | bytes, separator: str, doubtful: pl.LazyFrame, row_count: int) -> bool:
-    """Whether the csv module reads the same cells from the lines of the doubtful rows.
-
-    `lamina_line` numbers the lines below the header. If there are not `row_count` of them, rows span lines, and the
-    answer is False.
-    """
-    wanted = doubtful.select("lamina_line").collect().lazy()
-    count = wanted.select(pl.len()).collect().item()
-    if not count:
-        return True
-    # This character is in no text file, so each line is one cell.
-    lines = pl.scan_csv(source, separator="\x01", quote_char=None, infer_schema=False, glob=False)
-    lines = lines.select(pl.first().alias("line")).with_row_index("lamina_line")
-    try:
-        if lines.select(pl.len()).collect().item() != row_count:
-            return False
-        doubtful_lines = lines.join(wanted, on="lamina_line", how="semi", maintain_order="left").select("line")
-        doubtful_lines = _compress_in_memory(doubtful_lines)
-        for start in range(0, count, _COMPARE_ROWS):
-            texts = doubtful_lines.slice(start, _COMPARE_ROWS).collect().get_column("line").fill_null("")
-            records = csv.reader(texts, delimiter=separator, strict=True)
-            cells = doubtful.slice(start, _COMPARE_ROWS).drop("lamina_line").select(pl.all().fill_null(""))
-            if [tuple(record) for record in records] != cells.collect().rows():
-                return False
-    except (csv.Error, pl.exceptions.PolarsError):
-        return False
-    return True
-
-
 def _read_with_csv(path: Path, codec: str, separator: str, width: int, header_row: int) -> pl.LazyFrame:
     """The rows as the csv module reads them. Raises CatalogError with the line of an error."""
     records = itertools.islice(_read_records(path, codec, separator), header_row, None)
     schema = [(f"column_{number}", pl.String) for number in range(width)]
     frames = [pl.DataFrame(schema=schema)]
+    last: list[str] = []
     while batch := list(itertools.islice(records, _BATCH_RECORDS)):
         rows = [_fit_to_header(path, line, record, width) for line, record in batch]
+        last = batch[-1][1]
         frames.append(pl.DataFrame(rows, schema=schema, orient="row"))
+    if 0 < len(last) < width and not _tail(path, codec).endswith(("\n", "\r")):
+        raise _truncated(path, len(last), width)
     return _compress_in_memory(pl.concat(frames).lazy())
 
 

@@ -58,22 +58,66 @@ def read_text(path: Path, encoding: str) -> str:
         ) from error
 
 
+def refuse_hidden_utf8(path: Path, encoding: str) -> None:
+    """Raise CatalogError if `encoding` is another one and the bytes are valid UTF-8 with multi-byte characters.
+
+    Read as cp1252, each accented letter of such a file becomes two others, and its rows would be bought again.
+    """
+    if codecs.lookup(encoding).name.startswith("utf"):
+        return
+    content = path.read_bytes()
+    if content.isascii():
+        return
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return
+    word = next(found[0] for found in _WORD.finditer(text) if not found[0].isascii())
+    raise CatalogError(
+        f"the file is UTF-8, and rows.encoding says {encoding}: it holds {word!r}, which would be read as "
+        f"{word.encode().decode(encoding, errors='replace')!r}",
+        where=str(path),
+        hint="set `encoding: utf-8` under `rows`",
+    )
+
+
+#: encodings that a file may be in, with the characters that show it
+_SCRIPTS = (
+    ("shift_jis", re.compile("[\u3040-\u30ff]")),
+    ("euc_jp", re.compile("[\u3040-\u30ff]")),
+    ("euc_kr", re.compile("[\uac00-\ud7a3]")),
+    ("gb18030", re.compile("[\u4e00-\u9fff]{2}")),
+    ("cp1251", re.compile("[\u0430-\u044f]{3}")),
+)
+
+
 def _encoding_hint(content: bytes, offset: int, encoding: str) -> str:
-    """What to set as `rows.encoding`, with the word at the bad byte as that encoding reads it."""
+    """What to set as `rows.encoding`, by what the bytes show, with the word at the bad byte in that encoding."""
     if b"\x00" in content[:64]:
         return "the file has zero bytes as UTF-16 has: set `encoding: utf-16-le` (or utf-16-be) under `rows`"
+    if codecs.lookup(encoding).name == "utf-8" and not content[:offset].isascii():
+        return "the lines before it are UTF-8, so no single encoding is right: save the whole file as UTF-8"
+    likely = next((name for name, shows in _SCRIPTS if _shows(content, name, shows)), "cp1252")
     try:
-        content.decode("cp1252")
-        is_cp1252 = codecs.lookup(encoding).name != "cp1252"
+        content.decode(likely)
+        is_other = codecs.lookup(encoding).name != likely
     except UnicodeDecodeError:
-        is_cp1252 = False
-    if not is_cp1252:
+        is_other = False
+    if not is_other:
         return "set `encoding` under `rows` to what the file was saved in, or save it as UTF-8"
-    start = max(0, offset - 20)
-    around = _WORD.finditer(content[start : offset + 20].decode("cp1252"))
-    word = next((found[0] for found in around if found.start() <= offset - start < found.end()), None)
+    start = content.rfind(b"\n", 0, offset) + 1
+    around = _WORD.finditer(content[start : offset + 20].decode(likely, errors="ignore"))
+    word = next((found[0] for found in around if not found[0].isascii()), None)
     read = f", if {word!r} is right" if word else ""
-    return f"set `encoding: cp1252` under `rows`{read}; or save the file as UTF-8"
+    return f"set `encoding: {likely}` under `rows`{read}; or save the file as UTF-8"
+
+
+def _shows(content: bytes, encoding: str, characters: re.Pattern[str]) -> bool:
+    """Whether the bytes are valid in this encoding, and hold characters of its script."""
+    try:
+        return characters.search(content.decode(encoding)) is not None
+    except UnicodeDecodeError:
+        return False
 
 
 _WORD = re.compile(r'[^\s,;|"]+')

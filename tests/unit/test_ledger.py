@@ -431,3 +431,16 @@ def test_the_same_news_twice_is_still_the_job_s_own(ledger: Ledger) -> None:
     assert record(ledger, job, ACCEPTED) == []
     [done] = record(ledger, job, delivered(job, "e1"))
     assert done.state is State.COMPLETED
+
+
+def test_a_job_that_is_sent_again_for_a_renamed_row_is_named_as_the_row(ledger: Ledger) -> None:
+    """Else the manifest says that row B9 is held, and no held job is called B9."""
+    [job] = begin(ledger, submission("B", "b"))
+    record(ledger, job, ACCEPTED)
+    record(ledger, job, ended(status="failed"))
+    [again] = begin(ledger, submission("B9", "b", job_id=job.id))
+    assert (again.id, again.key, again.revision, again.attempts) == (job.id, "B9", 1, 2)
+    [held] = record(ledger, again, Unknown(code="unknown", message="lost"))
+    assert (held.name, held.state) == ("B9", State.HELD)
+    [new] = begin(ledger, submission("B", "c"))
+    assert (new.key, new.revision) == ("B", 1)
