@@ -18,9 +18,26 @@ SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # An absolute http(s) URL with a host. jsonschema and polars both use the pattern, so it has no `$`, `\s`, `\d` or
 # `\w`: Python, Rust and ECMA-262 read them differently.
 URL_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\x00-\x20/?#]"
-# Control characters and every kind of blank, also of zero width: a pasted cell can bring them into a URL.
-URL_FORBIDDEN_PATTERN = (
-    r"[\x00-\x20\x7f-\u00a0\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ufff9-\uffff]"
+#: Several URLs in one cell, as exports join them. A URL may hold another one after a slash, so that is no sign.
+SEVERAL_URLS_PATTERN = r"[,;|][Hh][Tt][Tt][Pp][Ss]?://"
+# `$` occurs only behind characters that end the text in all three languages: a line end is forbidden anyway.
+URL_FORBIDDEN_PATTERN = "|".join(  # noqa: FLY002  # each alternative has its reason
+    (
+        # Control characters and every kind of blank, also of zero width: a pasted cell can bring them into a URL.
+        r"[\x00-\x20\x7f-\u00a0\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ufff9-\uffff]",
+        SEVERAL_URLS_PATTERN,
+        r"[,;|]$",
+        # HTML escapes, tags, and placeholders of a template that was not filled in.
+        r"&amp;|[<>{}]",
+        r"^[Hh][Tt][Tt][Pp][Ss]?://[Hh][Tt][Tt][Pp][Ss]?:/",
+        # A user name and a password would reach the service and its logs.
+        r"^[^/?#]*//[^/?#@]*:[^/?#@]*@",
+        # A port over 65,535 or that is no number, and a % that escapes nothing.
+        r"^[^/?#]*//[^/?#\[\]]*:(?:[^0-9/?#]|[0-9]{6}|[7-9][0-9]{4}|6[6-9][0-9]{3})",
+        r"%(?:[^0-9A-Fa-f]|[0-9A-Fa-f][^0-9A-Fa-f]|[0-9A-Fa-f]?$)",
+        # A host that stands for one to be filled in.
+        r"^[^/?#]*//(?:\.+|\u2026|[Tt][Bb][DdCcAa]|[Tt][Oo][Dd][Oo]|[Nn][Oo][Nn][Ee]|[Nn][Uu][Ll][Ll]|[Nn][Aa])(?:[/?#:]|$)",
+    )
 )
 
 

@@ -524,3 +524,14 @@ def test_without_contents_those_are_made_that_tell_which_rows_are_equal(desk: De
 def test_the_page_for_users_explains_every_code_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "rows-and-inputs.md").read_text(encoding="utf-8")
     assert tuple(re.findall(r"^\| `(\w+)` \| (?:error|warning) \|", page, re.MULTILINE)) == get_args(FindingCode)
+
+
+@pytest.mark.parametrize("sign", [",", ";", "|"])
+def test_several_urls_in_one_cell_are_named_as_that(desk: Desk, sign: str) -> None:
+    """None of them is one picture, and the service would be paid for failing to fetch it."""
+    finding = only(
+        check_one(desk, app(image("Front")), "{column: c}", f"https://x.example/1.jpg{sign}https://x.example/2.jpg")
+    )
+    assert finding["code"] == "invalid_url"
+    assert "several URLs in one cell" in finding["message"]
+    assert "split" in finding["hint"]

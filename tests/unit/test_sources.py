@@ -87,6 +87,72 @@ def test_other_ends_of_a_file_are_none_of_a_broken_export(desk: Desk, text: str)
     desk.read()
 
 
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        ('sku,title,front\nA,"Dress, red"', "utf-8"),
+        ('sku,title,front\r\nA,b,c\r\n"B, C",x', "utf-8"),
+        ("sku,title,front\nA,x,https://x/a.jpg\nB,x", "utf-16"),
+        ('sku,title,front\nA,"two\nlines",u\nB,x', "utf-8"),
+        ("sku;title;front\nA;x;y\nB;x", "cp1252"),
+    ],
+)
+def test_a_cut_is_seen_beside_quotes_and_in_every_encoding(desk: Desk, content: str, encoding: str) -> None:
+    (desk.folder / "rows.csv").write_bytes(content.encode(encoding))
+    assert "in the middle of a row" in refused(desk, f"{{from: rows.csv, key: sku, encoding: {encoding}}}").what
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'A,"Shelf 5" oak",https://x/a.jpg',
+        'A,"<p class="red">Dress</p>",https://x/a.jpg',
+        'A,"Dress" ,https://x/a.jpg',
+        'A,"Dress"red,https://x/a.jpg',
+        'A,"Shelf 5" oak,https://x/a.jpg"',
+        'A,"open,https://x/a.jpg',
+    ],
+)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_marks_that_do_not_pair_up_are_refused_with_their_line(desk: Desk, line: str, separator: str) -> None:
+    """Read leniently, row A would get the picture of row B."""
+    text = "sku,title,front\nZ,Hat,https://x/z.jpg\n" + line + "\nB,Coat,https://x/b.jpg\n"
+    desk.write("rows.csv", text.replace(",", separator))
+    error = refused(desk)
+    assert "quotation marks do not pair up" in error.what
+    assert error.where is not None
+    assert error.where.endswith(":3")
+
+
+def test_a_mark_inside_a_cell_without_quotes_is_text(desk: Desk) -> None:
+    desk.write("rows.csv", 'sku,title\nA,5" heel\nB,"say ""hi"""\n')
+    assert cells(desk.read()) == [("A", '5" heel'), ("B", 'say "hi"')]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp1250"])
+def test_utf_8_under_another_encoding_is_refused(desk: Desk, encoding: str) -> None:
+    """Else each row with an accent would be bought again as other letters."""
+    desk.write("rows.csv", "sku,title\nA,Größe 5\n")
+    error = refused(desk, f"{{from: rows.csv, key: sku, encoding: {encoding}}}")
+    assert "'Größe'" in error.what
+    assert "encoding: utf-8" in (error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("word", "encoding"), [("綿シャツ", "shift_jis"), ("면셔츠", "euc_kr"), ("рубашка", "cp1251"), ("Größe", "cp1252")]
+)
+def test_the_hint_names_the_encoding_that_the_bytes_show(desk: Desk, word: str, encoding: str) -> None:
+    (desk.folder / "rows.csv").write_bytes(f"sku,title\nA,{word}\n".encode(encoding))
+    hint = refused(desk).hint or ""
+    assert f"encoding: {encoding}" in hint
+    assert word in hint
+
+
+def test_a_file_of_two_encodings_is_not_advised_to_take_one(desk: Desk) -> None:
+    (desk.folder / "rows.csv").write_bytes("sku,title\nA,Größe\n".encode() + "B,Straße\n".encode("cp1252"))
+    assert "no single encoding is right" in (refused(desk).hint or "")
+
+
 def test_the_end_of_a_utf_16_file_is_left_alone(desk: Desk) -> None:
     (desk.folder / "rows.csv").write_bytes("sku,title\nA,x\n".encode("utf-16"))
     assert cells(desk.read("{from: rows.csv, key: sku, encoding: utf-16}")) == [("A", "x")]
