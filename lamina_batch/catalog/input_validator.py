@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import polars as pl
 
-from lamina_batch.apps.input_schema import SEVERAL_URLS_PATTERN, URL_FORBIDDEN_PATTERN, value_schema
+from lamina_batch.apps.input_schema import URL_FORBIDDEN_PATTERN, value_schema
 from lamina_batch.errors import did_you_mean
 from lamina_batch.pipeline.names import match_name, normalise_name
 from lamina_batch.sources.text import utf8_bytes
@@ -33,7 +33,6 @@ FindingCode = Literal[
     "invalid_option",
     "invalid_url",
     "too_many_values",
-    "invalid_value",
     "lenient_match",
     # from preflight, which requests the URLs
     "url_not_found",
@@ -50,8 +49,6 @@ FindingCode = Literal[
 ]
 Severity = Literal["error", "warning"]
 
-#: keyword of the schema -> code of the finding
-_KEYWORD_CODES: Mapping[str, FindingCode] = {"enum": "invalid_option", "pattern": "invalid_url", "not": "invalid_url"}
 _MAX_LISTED_LABELS = 12
 _MAX_QUOTED_LENGTH = 80
 #: wrong labels in one series for which a suggestion is searched: it is slow, and many wrong ones mean a wrong column
@@ -137,14 +134,14 @@ class InputValidator:
         return pl.concat([labels, self._refusal_verdicts(refused)])
 
     def _not_plain_urls(self, values: pl.Series) -> pl.DataFrame:
-        """The values without URLs that plainly are some: the first look is much faster than the forbidden pattern."""
+        """The values without URLs of printable ASCII: looking at bytes is much faster than the second pattern."""
         frame = values.to_frame("value")
         if self._schema.get("not") != {"pattern": URL_FORBIDDEN_PATTERN}:
             return frame
         plain = (pl.col("bytes").list.min() > ord(" ")) & (pl.col("bytes").list.max() < _DELETE_CHARACTER)
         return (
             frame.with_columns(utf8_bytes(pl.col("value")).alias("bytes"))
-            .filter(~(plain & pl.col("value").str.contains(_PLAIN_URL)))
+            .filter(~(plain & pl.col("value").str.contains(self._schema["pattern"])))
             .select("value")
         )
 
@@ -165,30 +162,22 @@ class InputValidator:
         )
 
     def _refusal_verdicts(self, values: pl.DataFrame) -> pl.DataFrame:
-        """The verdicts on values that the schema refuses."""
-        codes = (_KEYWORD_CODES[keyword] for keyword in self._schema if keyword in _KEYWORD_CODES)
-        code: FindingCode = next(codes, "invalid_value")
-        problem, hint = self._problem_and_hint(code, values.get_column("value"))
+        """The verdicts on values that the schema refuses: values that are not labels, or not URLs."""
+        name = repr(self.parameter.name)
+        code: FindingCode
+        if "enum" in self._schema:
+            code, problem = "invalid_option", f" is not a label of {name}"
+            hint: pl.Series | pl.Expr = self._label_hints(values.get_column("value"))
+        else:
+            code, problem, hint = "invalid_url", f" is not an http(s) URL, as {name} needs", self._url_hint()
         return values.select(
             "value",
             sent="value",
             code=pl.lit(code),
             severity=pl.lit("error"),
-            message=pl.concat_str(quote_values(values.get_column("value")), problem),
+            message=pl.concat_str(quote_values(values.get_column("value")), pl.lit(problem)),
             hint=hint,
         )
-
-    def _problem_and_hint(self, code: FindingCode, values: pl.Series) -> tuple[pl.Expr, pl.Expr | pl.Series]:
-        name = self.parameter.name
-        match code:
-            case "invalid_option":
-                return pl.lit(f" is not a label of {name!r}"), self._label_hints(values)
-            case "invalid_url":
-                several = pl.col("value").str.contains(SEVERAL_URLS_PATTERN)
-                one = pl.lit(f" is not an http(s) URL, as {name!r} needs")
-                return pl.when(several).then(pl.lit(" holds several URLs in one cell")).otherwise(one), self._url_hint()
-            case _:
-                return pl.lit(f" does not fit {name!r}"), pl.lit("see `lamina-batch apps show`")
 
     def _label_hints(self, values: pl.Series) -> pl.Series:
         labels = self.parameter.options
@@ -204,28 +193,13 @@ class InputValidator:
         hints = [f"{guess} {listed}" if guess else listed for guess in guesses]
         return pl.Series(hints, dtype=pl.String).extend_constant(listed, values.len() - len(hints))
 
-    def _split_hint(self) -> str:
-        if self.parameter.multiple:
-            return "`split` under the input, with the sign between them, makes a list of them"
-        return "the input takes one: keep one of them; `split` makes a list for an input that takes several"
-
     def _url_hint(self) -> pl.Expr:
         value = pl.col("value")
         stripped = value.str.strip_chars(_WHITE_SPACE)
         bare = value.str.contains(r"^[^/]*\.[^/]*/") & ~value.str.contains(r"://|\\")
         return (
-            pl.when(value.str.contains(SEVERAL_URLS_PATTERN))
-            .then(pl.lit(self._split_hint()))
-            .when(self.valid_expression(stripped))
+            pl.when(self.valid_expression(stripped))
             .then(pl.lit("remove the white space around it"))
-            .when(value.str.contains("&amp;", literal=True))
-            .then(pl.lit("it was copied from HTML: write & instead of &amp;"))
-            .when(value.str.contains(r"[{}<>]"))
-            .then(pl.lit("it holds a placeholder or a tag: give the address of one picture"))
-            .when(value.str.contains(r"^[^/?#]*//[^/?#@]*:[^/?#@]*@"))
-            .then(pl.lit("it holds a user name or a password, and the service would see both: give a public address"))
-            .when(value.str.contains(r"[,;|]$"))
-            .then(pl.lit("remove the sign at its end"))
             .when(self.valid_expression(stripped.str.replace_all(" ", "%20", literal=True)))
             .then(pl.lit("write each space inside it as %20; several URLs in one cell need `split` in the pipeline"))
             .when(bare)
@@ -234,8 +208,6 @@ class InputValidator:
         )
 
 
-#: A URL of printable ASCII without signs that need a second look: no port, no user name, no list.
-_PLAIN_URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)+(?:/[^,;|&%{}<>@]*)?$"
 #: of `InputValidator.validate_series`
 _VERDICT_SCHEMA = dict.fromkeys(("value", *Verdict._fields), pl.String)
 

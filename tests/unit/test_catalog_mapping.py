@@ -368,7 +368,7 @@ def test_a_column_that_could_be_several_is_refused(desk: Desk) -> None:
 def test_a_column_that_stands_twice_in_the_header_cannot_be_used(desk: Desk) -> None:
     desk.write("rows.csv", "sku,title,title,Title\nA,1,2,3\n")
     error = refused(desk, PROMPT, f"{ROWS}inputs:\n  Prompt: {{column: title}}\n")
-    assert "the column 'title' stands 2 times in the header" in error.what
+    assert "the column 'title' is 2 times in the header" in error.what
 
 
 def test_a_column_that_is_missing_is_named_at_its_place_with_the_nearest(desk: Desk) -> None:
@@ -510,7 +510,7 @@ def test_a_matrix_value_that_the_app_would_refuse_is_an_error_at_its_place(desk:
 def test_a_matrix_value_may_not_stand_twice_in_two_spellings(desk: Desk) -> None:
     desk.write("rows.csv", "sku\nA\n")
     error = refused(desk, FITTED, f"{ROWS}inputs: {{Prompt: {{value: x}}}}\nmatrix: {{Body: [muscular, MUSCULAR]}}\n")
-    assert error.what == "matrix.Body.1: 'Muscular' stands here twice"
+    assert error.what == "matrix.Body.1: 'Muscular' is listed twice"
 
 
 def test_no_two_combinations_of_the_matrix_have_one_name(desk: Desk) -> None:
@@ -576,3 +576,12 @@ def test_an_sql_input_that_does_not_work_is_an_error_at_its_place(desk: Desk, sq
     error = refused(desk, PROMPT, f'{ROWS}inputs:\n  Prompt:\n    sql: "{sql}"\n')
     assert error.where == f"{desk.folder}/pipeline.yaml:6:10"
     assert error.what.startswith(f"inputs.Prompt.sql: {what}")
+
+
+def test_skipped_rows_are_named_beside_typed_columns(desk: Desk) -> None:
+    """polars once panicked over these rows."""
+    header, good = '"k","a","b","c","p"\n', '"k1","x","x","",""\n"k1"," y","plus  size","""q""","3"\n'
+    desk.write("rows.csv", header + good + '"k3","","é","t","1"\n"","","x","t","3"\n')
+    body = "rows: {from: rows.csv, key: k, types: {p: float}}\ninputs: {P: {column: a, blank: skip_row}}\n"
+    part = desk.map(app(text("P")), body).map_all()
+    assert (part.skipped_rows, part.skipped_keys) == (2, ("k3", "row 5"))
