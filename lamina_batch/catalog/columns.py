@@ -100,7 +100,7 @@ def _missing_columns_error(
 def _missing_column_message(finder: _ColumnFinder, reference: ColumnReference) -> str:
     name = reference.name
     if finder.counts[name] > 1:
-        return f"the column {name!r} stands {finder.counts[name]} times in the header: rename one of them"
+        return f"the column {name!r} is {finder.counts[name]} times in the header: rename one of them"
     if similar := finder.similar(name):
         return f"the column {name!r} could be any of {', '.join(map(repr, similar))}: name one of them exactly"
     suggestion = closest_match(name, finder.names)

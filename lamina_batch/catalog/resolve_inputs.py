@@ -104,7 +104,7 @@ def _matrix_values(pipeline: Pipeline, written: str, values: tuple[str, ...], pa
         path = ("matrix", written, at)
         label = _resolve_constant(pipeline, path, value, validator)
         if label in sent:
-            raise pipeline.error(path, f"{label!r} stands here twice", "keep one of the two")
+            raise pipeline.error(path, f"{label!r} is listed twice", "keep one of the two")
         sent.append(label)
     return tuple(sent)
 

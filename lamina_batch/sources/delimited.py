@@ -90,8 +90,8 @@ def _refuse_wrong_separator(path: Path, codec: str, separator: str, headers: tup
     if len(headers) > 1 or _count_header_names(path, codec, better) <= 1:
         return
     raise CatalogError(
-        f"the header is one single column when parted at {_SEPARATOR_NAMES.get(separator, repr(separator))}, "
-        f"and several when parted at {_SEPARATOR_NAMES[better]}",
+        f"the header is one single column when split at {_SEPARATOR_NAMES.get(separator, repr(separator))}, "
+        f"and several when split at {_SEPARATOR_NAMES[better]}",
         where=str(path),
         hint=f"set `separator: {'tab' if better == _TAB else repr(better)}` under `rows`",
     )

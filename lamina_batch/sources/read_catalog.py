@@ -35,43 +35,28 @@ def read_catalog(pipeline: Pipeline) -> Catalog:
     Raises CatalogError, with the file and the line, if a file cannot be read as the pipeline says, or if the files do
     not have the same columns and types.
     """
-    files = _list_files(pipeline.rows)
-    tables = [(file, _read(file, pipeline)) for file in files]
-    has_source_column = len(pipeline.rows.sources) > 1 or any(map(_is_pattern, pipeline.rows.sources))
-    headers = _common_headers(tables)
+    paths = _list_files(pipeline.rows)
+    folder = os.path.commonpath([path.file.parent for path in paths])
+    files, tables = zip(*(_read(path, pipeline, folder) for path in paths), strict=True)
+    headers = _common_headers(paths, tables)
     columns = _unique_names(headers)
     if not columns:
-        raise CatalogError("the file has no columns", where=str(files[0]))
-    folder = os.path.commonpath([file.path.parent for file in files])
-    source_files = tuple(_source_file(file, table, folder) for file, table in tables)
+        raise CatalogError("the file has no columns", where=str(paths[0]))
+    has_source_column = len(pipeline.rows.sources) > 1 or any(map(_is_pattern, pipeline.rows.sources))
     frames = [
         table.frame.with_row_index("lamina_row", table.first_row).select(
-            "lamina_row",
-            *([pl.lit(source_file.source).alias(SOURCE_COLUMN)] if has_source_column else []),
-            *columns,
+            "lamina_row", *([pl.lit(file.source).alias(SOURCE_COLUMN)] if has_source_column else []), *columns
         )
-        for source_file, (_, table) in zip(source_files, tables, strict=True)
+        for file, table in zip(files, tables, strict=True)
     ]
-    rows = _concatenate(frames, files)
+    rows = _concatenate(paths, frames)
     return Catalog(
         frame=_drop_blank_rows(rows, columns, pipeline.rows.key).with_row_index("lamina_index"),
         columns=columns,
         headers=headers,
         has_source_column=has_source_column,
-        notes=tuple(note for _, table in tables for note in table.notes),
-        files=source_files,
-    )
-
-
-def _source_file(file: _SourcePath, table: Table, folder: str) -> SourceFile:
-    numbers = table.column_numbers or range(1, len(table.headers) + 1)
-    return SourceFile(
-        path=file.path,
-        sheet=table.sheet,
-        source=os.path.relpath(str(file), folder),
-        header_row=table.first_row - 1,
-        column_numbers=dict(zip(_unique_names(table.headers), numbers, strict=True)),
-        own_columns=table.own_columns,
+        notes=tuple(note for table in tables for note in table.notes),
+        files=files,
     )
 
 
@@ -79,12 +64,17 @@ def _source_file(file: _SourcePath, table: Table, folder: str) -> SourceFile:
 
 
 class _SourcePath(NamedTuple):
-    path: Path
+    file: Path
     #: the sheet that the pipeline names, if any
     sheet: str | None = None
 
+    @property
+    def name(self) -> str:
+        """The name of the file, with the sheet."""
+        return Path(str(self)).name
+
     def __str__(self) -> str:
-        return str(self.path) if self.sheet is None else f"{self.path}#{self.sheet}"
+        return str(self.file) if self.sheet is None else f"{self.file}#{self.sheet}"
 
 
 def _list_files(rows: Rows) -> tuple[_SourcePath, ...]:
@@ -146,49 +136,54 @@ def _similar_file_hint(file: Path) -> str:
 # --- reading one file ---
 
 
-def _read(file: _SourcePath, pipeline: Pipeline) -> Table:
-    reader = _READERS[file.path.suffix.lower()]
+def _read(path: _SourcePath, pipeline: Pipeline, folder: str) -> tuple[SourceFile, Table]:
+    """Read one file; the columns of its table have unique names, and our own columns are left out."""
+    reader = _READERS[path.file.suffix.lower()]
     try:
-        table = reader(file, pipeline)
+        table = reader(path, pipeline)
     except OSError as error:
-        raise CatalogError(f"the file cannot be read: {error.strerror or error}", where=str(file)) from error
-    headers, frame = table.headers, table.frame
-    names = _unique_names(headers)
-    kept = [at for at, header in enumerate(headers) if not header.startswith(OWN_PREFIX)]
-    columns = frame.collect_schema().names()
-    numbers = table.column_numbers or range(1, len(headers) + 1)
-    return table._replace(
-        headers=tuple(headers[at] for at in kept),
-        frame=frame.select(pl.col(columns[at]).alias(names[at]) for at in kept),
-        column_numbers=tuple(numbers[at] for at in kept),
-        own_columns={header: numbers[at] for at, header in enumerate(headers) if header.startswith(OWN_PREFIX)},
+        raise CatalogError(f"the file cannot be read: {error.strerror or error}", where=str(path)) from error
+    numbers = table.column_numbers or range(1, len(table.headers) + 1)
+    kept = [at for at, header in enumerate(table.headers) if not header.startswith(OWN_PREFIX)]
+    headers = tuple(table.headers[at] for at in kept)
+    names = dict(zip(_unique_names(headers), kept, strict=True))
+    source_file = SourceFile(
+        path=path.file,
+        sheet=table.sheet,
+        source=os.path.relpath(str(path), folder),
+        header_row=table.first_row - 1,
+        column_numbers={name: numbers[at] for name, at in names.items()},
+        own_columns={header: numbers[at] for at, header in enumerate(table.headers) if at not in kept},
     )
+    columns = table.frame.collect_schema().names()
+    frame = table.frame.select(pl.col(columns[at]).alias(name) for name, at in names.items())
+    return source_file, table._replace(headers=headers, frame=frame)
 
 
-def _read_delimited(file: _SourcePath, pipeline: Pipeline) -> Table:
-    return read_delimited(file.path, encoding=pipeline.rows.encoding, separator=pipeline.rows.separator)
+def _read_delimited(path: _SourcePath, pipeline: Pipeline) -> Table:
+    return read_delimited(path.file, encoding=pipeline.rows.encoding, separator=pipeline.rows.separator)
 
 
-def _read_workbook(file: _SourcePath, pipeline: Pipeline) -> Table:
-    return read_workbook(file.path, sheet=file.sheet, key=pipeline.rows.key)
+def _read_workbook(path: _SourcePath, pipeline: Pipeline) -> Table:
+    return read_workbook(path.file, sheet=path.sheet, key=pipeline.rows.key)
 
 
-def _read_parquet(source: _SourcePath, _pipeline: Pipeline) -> Table:
+def _read_parquet(path: _SourcePath, _pipeline: Pipeline) -> Table:
     # The file may change during a run, and every stage must see the same rows: its bytes are kept in memory.
     try:
-        frame = pl.scan_parquet(io.BytesIO(source.path.read_bytes()))
+        frame = pl.scan_parquet(io.BytesIO(path.file.read_bytes()))
         headers = tuple(frame.collect_schema().names())
     except pl.exceptions.PolarsError as error:
         raise CatalogError(
             "this is not a Parquet file, or it is damaged",
-            where=str(source),
+            where=str(path),
             hint=f"polars says: {first_line(error)}",
         ) from error
     return Table(headers, frame, first_row=2)
 
 
-def _read_ndjson(source: _SourcePath, _pipeline: Pipeline) -> Table:
-    file = source.path
+def _read_ndjson(path: _SourcePath, _pipeline: Pipeline) -> Table:
+    file = path.file
     text = read_text(file, "utf-8")
     if not text.strip():
         raise CatalogError("the file is empty", where=str(file), hint="each line must hold one JSON object")
@@ -255,34 +250,34 @@ def _unique_names(headers: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _common_headers(tables: Sequence[tuple[_SourcePath, Table]]) -> tuple[str, ...]:
+def _common_headers(paths: Sequence[_SourcePath], tables: Sequence[Table]) -> tuple[str, ...]:
     """The headers of the first file. All other files must have the same ones, in any order."""
-    (first, first_table), *others = tables
-    expected = _unique_names(first_table.headers)
-    for file, table in others:
+    headers = tables[0].headers
+    expected = _unique_names(headers)
+    for path, table in zip(paths, tables, strict=True):
         names = _unique_names(table.headers)
         missing = ", ".join(repr(name) for name in expected if name not in names)
         extra = ", ".join(repr(name) for name in names if name not in expected)
         if missing or extra:
             differences = ([f"lacks {missing}"] if missing else []) + ([f"has {extra} more"] if extra else [])
             raise CatalogError(
-                f"the columns differ from those of {Path(str(first)).name}: this file {' and '.join(differences)}",
-                where=str(file),
+                f"the columns differ from those of {paths[0].name}: this file {' and '.join(differences)}",
+                where=str(path),
                 hint="the files of one catalog must have the same columns; run others from a pipeline of their own",
             )
-    return first_table.headers
+    return headers
 
 
-def _concatenate(frames: Sequence[pl.LazyFrame], files: Sequence[_SourcePath]) -> pl.LazyFrame:
+def _concatenate(paths: Sequence[_SourcePath], frames: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
     schemas = [frame.collect_schema() for frame in frames]
-    for schema, file in zip(schemas, files, strict=True):
+    for schema, path in zip(schemas, paths, strict=True):
         for name, kind in schema.items():
             expected = schemas[0][name]
             same = kind == expected or pl.Null in (kind, expected) or (kind.is_numeric() and expected.is_numeric())
             if not same:
                 raise CatalogError(
-                    f"the column {name!r} holds {kind}, and in {Path(str(files[0])).name} it holds {expected}",
-                    where=str(file),
+                    f"the column {name!r} holds {kind}, and in {paths[0].name} it holds {expected}",
+                    where=str(path),
                     hint="the files of one catalog must have the same types",
                 )
     return pl.concat(frames, how="vertical_relaxed") if len(frames) > 1 else frames[0]

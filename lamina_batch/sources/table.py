@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
@@ -41,8 +40,6 @@ class Table(NamedTuple):
     sheet: str | None = None
     #: the column of the file for each header, from 1; None if `headers` has all columns of the file
     column_numbers: tuple[int, ...] | None = None
-    #: our own columns, which `frame` leaves out -> their columns in the file, from 1
-    own_columns: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

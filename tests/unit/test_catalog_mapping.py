@@ -368,7 +368,7 @@ def test_a_column_that_could_be_several_is_refused(desk: Desk) -> None:
 def test_a_column_that_stands_twice_in_the_header_cannot_be_used(desk: Desk) -> None:
     desk.write("rows.csv", "sku,title,title,Title\nA,1,2,3\n")
     error = refused(desk, PROMPT, f"{ROWS}inputs:\n  Prompt: {{column: title}}\n")
-    assert "the column 'title' stands 2 times in the header" in error.what
+    assert "the column 'title' is 2 times in the header" in error.what
 
 
 def test_a_column_that_is_missing_is_named_at_its_place_with_the_nearest(desk: Desk) -> None:
@@ -510,7 +510,7 @@ def test_a_matrix_value_that_the_app_would_refuse_is_an_error_at_its_place(desk:
 def test_a_matrix_value_may_not_stand_twice_in_two_spellings(desk: Desk) -> None:
     desk.write("rows.csv", "sku\nA\n")
     error = refused(desk, FITTED, f"{ROWS}inputs: {{Prompt: {{value: x}}}}\nmatrix: {{Body: [muscular, MUSCULAR]}}\n")
-    assert error.what == "matrix.Body.1: 'Muscular' stands here twice"
+    assert error.what == "matrix.Body.1: 'Muscular' is listed twice"
 
 
 def test_no_two_combinations_of_the_matrix_have_one_name(desk: Desk) -> None:

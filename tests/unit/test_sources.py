@@ -374,13 +374,13 @@ def test_text_after_a_closing_quotation_mark_is_named(desk: Desk) -> None:
 def test_a_wrong_separator_is_said(desk: Desk) -> None:
     desk.write("rows.csv", "sku;title\nA;x\n")
     error = refused(desk, '{from: rows.csv, key: sku, separator: ","}')
-    assert error.what == "the header is one single column when parted at commas, and several when parted at semicolons"
+    assert error.what == "the header is one single column when split at commas, and several when split at semicolons"
     assert error.hint == "set `separator: ';'` under `rows`"
 
 
 def test_a_tsv_file_with_commas_is_said(desk: Desk) -> None:
     desk.write("rows.tsv", "sku,title\nA,x\n")
-    assert "when parted at tabs" in refused(desk, "{from: rows.tsv, key: sku}").what
+    assert "when split at tabs" in refused(desk, "{from: rows.tsv, key: sku}").what
 
 
 def test_a_csv_file_with_tabs_that_is_said_to_have_commas_is_told_so(desk: Desk) -> None:
@@ -522,3 +522,11 @@ def test_numbers_of_several_widths_and_columns_without_values_fit_together(desk:
     desk.write("a.ndjson", '{"sku": "A", "price": 1, "note": null}\n')
     desk.write("b.ndjson", '{"sku": "B", "price": 1.5, "note": "x"}\n')
     assert cells(desk.read("{from: '*.ndjson', key: sku}")) == [("A", 1.0, None), ("B", 1.5, "x")]
+
+
+def test_our_own_columns_before_columns_without_a_name_are_left_out(desk: Desk) -> None:
+    desk.write("rows.csv", "lamina_status,,sku,size,size\ndone,x,A,1,2\n")
+    catalog = desk.read()
+    assert cells(catalog) == [("x", "A", "1", "2")]
+    assert [catalog.files[0].column_numbers[name] for name in catalog.columns] == [2, 3, 4, 5]
+    assert catalog.files[0].own_columns == {"lamina_status": 1}

@@ -201,7 +201,7 @@ def test_headers_that_stand_twice_are_kept_and_cannot_be_used(desk: Desk) -> Non
     catalog = desk.read(ROWS)
     assert catalog.headers == ("sku", "t", "t", "2026")
     assert cells(catalog) == [("A", "x", "y", "z")]
-    with pytest.raises(PipelineError, match="stands 2 times in the header"):
+    with pytest.raises(PipelineError, match="is 2 times in the header"):
         desk.map(app(text("Prompt")), f"rows: {ROWS}\ninputs:\n  Prompt: {{column: t}}\n")
 
 
