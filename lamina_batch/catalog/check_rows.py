@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lamina_batch.pipeline.spec import ColumnType, Pipeline
 
 #: rows that are mapped and checked at a time, and parts at a time: they bound the memory
-_PART_ROWS = 65_536
+PART_ROWS = 65_536
 _THREAD_COUNT = 2
 _JOB_COLUMNS = ("lamina_index", "row", "key", "variant", "content", "inputs_bytes", "valid", "code", "message")
 #: findings about the whole row come before the findings about its inputs
@@ -114,7 +114,7 @@ def check_rows(
         return checker.check(rows, duplicates, all_hashes=all_hashes)
 
     with ThreadPoolExecutor(_THREAD_COUNT) as threads:
-        parts = list(threads.map(check_slice, mapped.slices(_PART_ROWS)))
+        parts = list(threads.map(check_slice, mapped.slices(PART_ROWS)))
     jobs = pl.concat([part.jobs for part in parts], rechunk=False)
     if not all_hashes:
         jobs = checker.with_duplicate_contents(jobs, pl.concat(part.quick_hashes for part in parts))
@@ -206,8 +206,8 @@ class _Checker:
         if index.is_empty():
             return jobs
         hashes = []
-        for start in range(0, len(index), _PART_ROWS):
-            frame, _ = self._with_sent_values(self._mapped.map_rows_at(index.slice(start, _PART_ROWS)))
+        for start in range(0, len(index), PART_ROWS):
+            frame, _ = self._with_sent_values(self._mapped.map_rows_at(index.slice(start, PART_ROWS)))
             hashes += [
                 self._with_content_hash(frame, variant).select(
                     "lamina_index", "content", "inputs_bytes", variant=pl.lit(variant_name(variant))

@@ -33,7 +33,6 @@ FindingCode = Literal[
     "invalid_option",
     "invalid_url",
     "too_many_values",
-    "invalid_value",
     "lenient_match",
     # from preflight, which requests the URLs
     "url_not_found",
@@ -50,8 +49,6 @@ FindingCode = Literal[
 ]
 Severity = Literal["error", "warning"]
 
-#: keyword of the schema -> code of the finding
-_KEYWORD_CODES: Mapping[str, FindingCode] = {"enum": "invalid_option", "pattern": "invalid_url", "not": "invalid_url"}
 _MAX_LISTED_LABELS = 12
 _MAX_QUOTED_LENGTH = 80
 #: wrong labels in one series for which a suggestion is searched: it is slow, and many wrong ones mean a wrong column
@@ -165,10 +162,18 @@ class InputValidator:
         )
 
     def _refusal_verdicts(self, values: pl.DataFrame) -> pl.DataFrame:
-        """The verdicts on values that the schema refuses."""
-        codes = (_KEYWORD_CODES[keyword] for keyword in self._schema if keyword in _KEYWORD_CODES)
-        code: FindingCode = next(codes, "invalid_value")
-        problem, hint = self._problem_and_hint(code, values.get_column("value"))
+        """The verdicts on values that the schema refuses: values that are not labels, or not URLs."""
+        name = repr(self.parameter.name)
+        code: FindingCode
+        hint: pl.Series | pl.Expr
+        if "enum" in self._schema:
+            code, problem = "invalid_option", pl.lit(f" is not a label of {name}")
+            hint = self._label_hints(values.get_column("value"))
+        else:
+            several = pl.col("value").str.contains(SEVERAL_URLS_PATTERN)
+            not_a_url = pl.lit(f" is not an http(s) URL, as {name} needs")
+            code, hint = "invalid_url", self._url_hint()
+            problem = pl.when(several).then(pl.lit(" holds several URLs in one cell")).otherwise(not_a_url)
         return values.select(
             "value",
             sent="value",
@@ -177,18 +182,6 @@ class InputValidator:
             message=pl.concat_str(quote_values(values.get_column("value")), problem),
             hint=hint,
         )
-
-    def _problem_and_hint(self, code: FindingCode, values: pl.Series) -> tuple[pl.Expr, pl.Expr | pl.Series]:
-        name = self.parameter.name
-        match code:
-            case "invalid_option":
-                return pl.lit(f" is not a label of {name!r}"), self._label_hints(values)
-            case "invalid_url":
-                several = pl.col("value").str.contains(SEVERAL_URLS_PATTERN)
-                one = pl.lit(f" is not an http(s) URL, as {name!r} needs")
-                return pl.when(several).then(pl.lit(" holds several URLs in one cell")).otherwise(one), self._url_hint()
-            case _:
-                return pl.lit(f" does not fit {name!r}"), pl.lit("see `lamina-batch apps show`")
 
     def _label_hints(self, values: pl.Series) -> pl.Series:
         labels = self.parameter.options

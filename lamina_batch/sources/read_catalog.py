@@ -124,7 +124,7 @@ def _require_file(file: Path) -> Path:
 def _similar_file_hint(file: Path) -> str:
     """A hint with the catalog files in the same folder."""
     try:
-        names = sorted(entry.name for entry in file.parent.iterdir() if entry.suffix.lower() in _READERS)
+        names = sorted(entry.name for entry in file.parent.iterdir() if entry.suffix.lower() in READERS)
     except OSError:
         return f"there is no folder {file.parent} either; `from` is relative to the pipeline file"
     listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
@@ -138,7 +138,7 @@ def _similar_file_hint(file: Path) -> str:
 
 def _read(path: _SourcePath, pipeline: Pipeline, folder: str) -> tuple[SourceFile, Table]:
     """Read one file; the columns of its table have unique names, and our own columns are left out."""
-    reader = _READERS[path.file.suffix.lower()]
+    reader = READERS[path.file.suffix.lower()]
     try:
         table = reader(path, pipeline)
     except OSError as error:
@@ -200,7 +200,7 @@ def _read_ndjson(path: _SourcePath, _pipeline: Pipeline) -> Table:
 
 
 #: reader for each file extension that the pipeline loader accepts
-_READERS: dict[str, Callable[[_SourcePath, Pipeline], Table]] = {
+READERS: dict[str, Callable[[_SourcePath, Pipeline], Table]] = {
     ".csv": _read_delimited,
     ".tsv": _read_delimited,
     ".parquet": _read_parquet,

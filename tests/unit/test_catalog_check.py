@@ -307,7 +307,7 @@ def test_the_first_rows_that_are_skipped_are_named_in_whatever_part_they_are(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.write("rows.csv", "sku,c\n" + ",\n" + "".join(f"{n},\n" for n in range(8)) + f"x,{URL}\n")
-    monkeypatch.setattr("lamina_batch.catalog.check_rows._PART_ROWS", 3)
+    monkeypatch.setattr("lamina_batch.catalog.check_rows.PART_ROWS", 3)
     body = "rows: {from: rows.csv, key: sku}\ninputs: {Front: {column: c, blank: skip_row}}\n"
     checked = desk.check(app(image("Front")), body)
     assert (checked.skipped_rows, checked.skipped_keys) == (8, ("0", "1", "2", "3", "4"))
@@ -501,7 +501,7 @@ def test_a_catalog_checked_in_parts_is_the_catalog_checked_at_once(desk: Desk, m
         """
     wanted = app(options("S", "Big", default="Big"), text("T"), text("M"))
     once = desk.check(wanted, body)
-    monkeypatch.setattr(check, "_PART_ROWS", 2)
+    monkeypatch.setattr(check, "PART_ROWS", 2)
     parts = desk.check(wanted, body)
     assert parts.jobs.equals(once.jobs)
     assert parts.findings.equals(once.findings)

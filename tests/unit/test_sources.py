@@ -397,7 +397,7 @@ def test_a_file_of_ours_alone_has_no_columns(desk: Desk) -> None:
 
 
 def test_every_documented_ending_has_a_reader() -> None:
-    assert set(source._READERS) == set(SOURCE_EXTENSIONS)
+    assert set(source.READERS) == set(SOURCE_EXTENSIONS)
 
 
 def test_parquet_keeps_its_types(desk: Desk) -> None:
