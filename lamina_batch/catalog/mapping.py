@@ -178,16 +178,15 @@ def map_rows(catalog: Catalog, pipeline: Pipeline, app: App) -> RowMapping:
         kept, skipped = mapped, mapped.clear()
         if skips:
             skip = mapped.select(pl.any_horizontal(skips)).to_series()
-            kept, skipped = mapped.filter(~skip), mapped.filter(skip).head(MAX_LISTED_ROWS)
-        row_label = pl.format("row {}", "lamina_row")
-        skipped_keys = pl.when(cells.blank_key().is_null()).then(cells.key()).otherwise(row_label)
+            kept, skipped = mapped.filter(~skip), mapped.filter(skip)
+        first_skipped = skipped.head(MAX_LISTED_ROWS).select("lamina_row", cells.key(), cells.blank_key())
         return MappedPart(
             frame=kept.select(
                 *catalog.row_id_columns, cells.key(), cells.blank_key(), *(item.value_column for item in inputs)
             ),
             mistyped=cells.mistyped(kept),
-            skipped_rows=mapped.height - kept.height,
-            skipped_keys=tuple(skipped.select(skipped_keys).to_series()),
+            skipped_rows=skipped.height,
+            skipped_keys=tuple(f"row {row}" if blank_key else key for row, key, blank_key in first_skipped.rows()),
         )
 
     return RowMapping(

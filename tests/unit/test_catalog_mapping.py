@@ -576,3 +576,12 @@ def test_an_sql_input_that_does_not_work_is_an_error_at_its_place(desk: Desk, sq
     error = refused(desk, PROMPT, f'{ROWS}inputs:\n  Prompt:\n    sql: "{sql}"\n')
     assert error.where == f"{desk.folder}/pipeline.yaml:6:10"
     assert error.what.startswith(f"inputs.Prompt.sql: {what}")
+
+
+def test_skipped_rows_are_named_beside_typed_columns(desk: Desk) -> None:
+    """polars once panicked over these rows."""
+    header, good = '"k","a","b","c","p"\n', '"k1","x","x","",""\n"k1"," y","plus  size","""q""","3"\n'
+    desk.write("rows.csv", header + good + '"k3","","é","t","1"\n"","","x","t","3"\n')
+    body = "rows: {from: rows.csv, key: k, types: {p: float}}\ninputs: {P: {column: a, blank: skip_row}}\n"
+    part = desk.map(app(text("P")), body).map_all()
+    assert (part.skipped_rows, part.skipped_keys) == (2, ("k3", "row 5"))
