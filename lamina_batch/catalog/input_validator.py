@@ -118,8 +118,8 @@ class InputValidator:
         verdicts = self._validate(values)
         if self._known_verdicts.is_empty():
             return verdicts
-        known = self._known_verdicts.join(values.to_frame("value"), on="value", how="semi", maintain_order="left")
-        return pl.concat([known.join(verdicts, on="value", how="anti", maintain_order="left"), verdicts])
+        applicable = self._known_verdicts.join(values.to_frame("value"), on="value", how="semi", maintain_order="left")
+        return pl.concat([applicable.join(verdicts, on="value", how="anti", maintain_order="left"), verdicts])
 
     def _validate(self, values: pl.Series) -> pl.DataFrame:
         """The verdicts by the schema alone."""
