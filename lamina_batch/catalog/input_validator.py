@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import polars as pl
 
-from lamina_batch.apps.input_schema import URL_FORBIDDEN_PATTERN, value_schema
+from lamina_batch.apps.input_schema import SEVERAL_URLS_PATTERN, URL_FORBIDDEN_PATTERN, value_schema
 from lamina_batch.errors import did_you_mean
 from lamina_batch.pipeline.names import match_name, normalise_name
 from lamina_batch.sources.text import utf8_bytes
@@ -118,8 +118,8 @@ class InputValidator:
         verdicts = self._validate(values)
         if self._known_verdicts.is_empty():
             return verdicts
-        known = self._known_verdicts.join(values.to_frame("value"), on="value", how="semi", maintain_order="left")
-        return pl.concat([known.join(verdicts, on="value", how="anti", maintain_order="left"), verdicts])
+        applicable = self._known_verdicts.join(values.to_frame("value"), on="value", how="semi", maintain_order="left")
+        return pl.concat([applicable.join(verdicts, on="value", how="anti", maintain_order="left"), verdicts])
 
     def _validate(self, values: pl.Series) -> pl.DataFrame:
         """The verdicts by the schema alone."""
@@ -134,14 +134,14 @@ class InputValidator:
         return pl.concat([labels, self._refusal_verdicts(refused)])
 
     def _not_plain_urls(self, values: pl.Series) -> pl.DataFrame:
-        """The values without URLs of printable ASCII: looking at bytes is much faster than the second pattern."""
+        """The values without URLs that plainly are some: the first look is much faster than the forbidden pattern."""
         frame = values.to_frame("value")
         if self._schema.get("not") != {"pattern": URL_FORBIDDEN_PATTERN}:
             return frame
         plain = (pl.col("bytes").list.min() > ord(" ")) & (pl.col("bytes").list.max() < _DELETE_CHARACTER)
         return (
             frame.with_columns(utf8_bytes(pl.col("value")).alias("bytes"))
-            .filter(~(plain & pl.col("value").str.contains(self._schema["pattern"])))
+            .filter(~(plain & pl.col("value").str.contains(_PLAIN_URL)))
             .select("value")
         )
 
@@ -165,17 +165,21 @@ class InputValidator:
         """The verdicts on values that the schema refuses: values that are not labels, or not URLs."""
         name = repr(self.parameter.name)
         code: FindingCode
+        hint: pl.Series | pl.Expr
         if "enum" in self._schema:
-            code, problem = "invalid_option", f" is not a label of {name}"
-            hint: pl.Series | pl.Expr = self._label_hints(values.get_column("value"))
+            code, problem = "invalid_option", pl.lit(f" is not a label of {name}")
+            hint = self._label_hints(values.get_column("value"))
         else:
-            code, problem, hint = "invalid_url", f" is not an http(s) URL, as {name} needs", self._url_hint()
+            several = pl.col("value").str.contains(SEVERAL_URLS_PATTERN)
+            not_a_url = pl.lit(f" is not an http(s) URL, as {name} needs")
+            code, hint = "invalid_url", self._url_hint()
+            problem = pl.when(several).then(pl.lit(" holds several URLs in one cell")).otherwise(not_a_url)
         return values.select(
             "value",
             sent="value",
             code=pl.lit(code),
             severity=pl.lit("error"),
-            message=pl.concat_str(quote_values(values.get_column("value")), pl.lit(problem)),
+            message=pl.concat_str(quote_values(values.get_column("value")), problem),
             hint=hint,
         )
 
@@ -193,13 +197,28 @@ class InputValidator:
         hints = [f"{guess} {listed}" if guess else listed for guess in guesses]
         return pl.Series(hints, dtype=pl.String).extend_constant(listed, values.len() - len(hints))
 
+    def _split_hint(self) -> str:
+        if self.parameter.multiple:
+            return "`split` under the input, with the sign between them, makes a list of them"
+        return "the input takes one: keep one of them; `split` makes a list for an input that takes several"
+
     def _url_hint(self) -> pl.Expr:
         value = pl.col("value")
         stripped = value.str.strip_chars(_WHITE_SPACE)
         bare = value.str.contains(r"^[^/]*\.[^/]*/") & ~value.str.contains(r"://|\\")
         return (
-            pl.when(self.valid_expression(stripped))
+            pl.when(value.str.contains(SEVERAL_URLS_PATTERN))
+            .then(pl.lit(self._split_hint()))
+            .when(self.valid_expression(stripped))
             .then(pl.lit("remove the white space around it"))
+            .when(value.str.contains("&amp;", literal=True))
+            .then(pl.lit("it was copied from HTML: write & instead of &amp;"))
+            .when(value.str.contains(r"[{}<>]"))
+            .then(pl.lit("it holds a placeholder or a tag: give the address of one picture"))
+            .when(value.str.contains(r"^[^/?#]*//[^/?#@]*:[^/?#@]*@"))
+            .then(pl.lit("it holds a user name or a password, and the service would see both: give a public address"))
+            .when(value.str.contains(r"[,;|]$"))
+            .then(pl.lit("remove the sign at its end"))
             .when(self.valid_expression(stripped.str.replace_all(" ", "%20", literal=True)))
             .then(pl.lit("write each space inside it as %20; several URLs in one cell need `split` in the pipeline"))
             .when(bare)
@@ -208,6 +227,8 @@ class InputValidator:
         )
 
 
+#: A URL of printable ASCII without signs that need a second look: no port, no user name, no list.
+_PLAIN_URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)+(?:/[^,;|&%{}<>@]*)?$"
 #: of `InputValidator.validate_series`
 _VERDICT_SCHEMA = dict.fromkeys(("value", *Verdict._fields), pl.String)
 
