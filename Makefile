@@ -9,7 +9,7 @@ AXE := .venv/axe/node_modules/axe-core/package.json
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
-demo: $(BIN)/.runs ## run a catalog of 40 products through the embedded sandbox: no key, no network
+demo: $(BIN)/.runs ## run a catalog of 34 garments through the embedded sandbox: no key, no network
 	$(BIN)/lamina-batch run pipelines/premium_catalog.yaml --sandbox
 
 test: $(BIN)/.tests $(AXE) ## the tests

@@ -56,7 +56,10 @@ class Prepared:
         if total - used - skipped:
             left_out.insert(0, f"{total - used - skipped} by `where`")
         counts = [f"of {total} rows, {used} are used: left out {', '.join(left_out)}"] if left_out else []
-        return (*self.extra_notes, *self.checked.notes, *counts, *(["there are no rows to run"] if not used else []))
+        return (*self.extra_notes, *self.checked.notes, *counts, *([_NO_ROWS] if not used else []))
+
+
+_NO_ROWS = "there are no rows to run; if rows are expected, check that the export was not cut short"
 
 
 def prepare(

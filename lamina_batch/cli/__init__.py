@@ -25,8 +25,8 @@ from lamina_batch.cli.shell import Group
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 could not run, 2 wrong usage, 3 some rows need attention, 4 nothing run because rows "
-    "are invalid, 5 stopped to save money, 6 some submissions are held, 7 another run holds the ledger, "
-    "8 the app has changed in a way that breaks the pipeline.",
+    "are invalid and run.on_invalid_rows is fail, 5 stopped to save money, 6 some submissions are held, "
+    "7 another run holds the ledger, 8 the app has changed in a way that breaks the pipeline.",
 )
 @click.version_option(__version__, prog_name="lamina-batch")
 def main() -> None:

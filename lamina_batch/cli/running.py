@@ -256,7 +256,8 @@ async def _run_with_signals(session: Session) -> Summary:
     def on_stop() -> None:
         say(
             "stopping: nothing new is submitted; submissions on their way are waited for\n"
-            "  (once more after 2 s: leave at once; what is on its way then is held, because its fate is not known)"
+            "  (press Ctrl-C again after 2 s to leave at once; submissions on their way are then held, as their fate "
+            "is not known)"
         )
 
     with stop_on_signals(session.control, on_stop):

@@ -97,7 +97,7 @@ def check_base_url(url: str) -> str:
 def _check_key(key: str, key_source: str) -> str:
     if not key.startswith("lma_") or not key.isascii() or any(c.isspace() for c in key):
         raise CredentialsError(
-            f"the API key in {key_source} is not one: it should start with lma_ and hold no spaces",
+            f"the API key in {key_source} is not a valid key: it should start with lma_ and hold no spaces",
             hint="copy it again from the workspace settings of Lamina",
         )
     return key

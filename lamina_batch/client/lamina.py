@@ -507,7 +507,7 @@ class LaminaClient:
                 raise ServiceError(
                     f"no usable answer in {self.runtime.now() - began:.0f} s: {words}",
                     where=f"GET {self.base_url}{path}",
-                    hint="check the network and the base URL, then try again: nothing was submitted by this",
+                    hint="check the network and the base URL, then try again: this request submitted nothing",
                 )
             if attempt + limited == 1:
                 self.runtime.notice(f"{self.base_url}: {words}; trying again for a while")

@@ -180,7 +180,7 @@ class Ledger:
                 f"this ledger belongs to {self._path(found[1])} at {found[0]}, "
                 f"not to {self._path(wanted[1])} at {wanted[0]}",
                 where=str(self._file),
-                hint="give this pipeline a `state` of its own, or take the ledger over with `run --adopt-state`",
+                hint=_mismatch_hint(found, wanted),
             )
         return found == wanted
 
@@ -584,6 +584,15 @@ _TABLE_SQL = ", ".join(TABLE[:-1]) + (
 )
 OUTPUTS = ("job_id", "position", "output_id", "label", "type", "status", "value", "error")
 DOWNLOADS = ("job_id", "position", "file", "sha256", "error")
+
+
+def _mismatch_hint(found: tuple[str | None, str | None], wanted: tuple[str | None, str | None]) -> str:
+    if found[0] == wanted[0]:
+        return "give this pipeline a `state` of its own, or take the ledger over with `run --adopt-state`"
+    return (
+        f"is `--base-url {found[0]}` missing? If the other service is meant, give it a `state` of its own; "
+        "`run --adopt-state` takes the ledger over, and buys its rows again at that service"
+    )
 
 
 def find_ledger(folder: Path) -> Ledger | None:

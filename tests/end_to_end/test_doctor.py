@@ -136,7 +136,7 @@ def test_each_fault_of_the_service_is_found(
     ("env", "check", "said"),
     [
         ({"LAMINA_API_KEY": ""}, "key", "fail: no API key"),
-        ({"LAMINA_API_KEY": "sk-0123456789"}, "key", "fail: the API key in LAMINA_API_KEY is not one"),
+        ({"LAMINA_API_KEY": "sk-0123456789"}, "key", "fail: the API key in LAMINA_API_KEY is not a valid key"),
         ({"LAMINA_API_KEY": "lma_mcp_at_0123456789"}, "key", "warn: it is a login"),
         ({"LAMINA_BASE_URL": "app.example.com"}, "base url", "fail: not a base URL"),
         ({"LAMINA_BASE_URL": "http://api.invalid"}, "base url", "fail: http://api.invalid: the key goes there for all"),

@@ -322,6 +322,7 @@ def test_another_service_under_the_same_state_is_refused(project: Path, at: Cli)
     at("run", "p.yaml")
     ran = at("run", "p.yaml", "--base-url", "http://127.0.0.1:9", code=2)
     assert "--adopt-state" in ran.err
+    assert "is `--base-url" in ran.err
 
 
 def test_a_wrong_key_is_said_to_be_one_and_never_shown(project: Path, at: Cli) -> None:
